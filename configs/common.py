@@ -1,0 +1,54 @@
+"""The fields every training config has, and their defaults.
+
+A config module's `get_config(arg)` starts from `common.get_config()`, changes what
+it wants and returns it; the loader locks it. Every value is from the paper or
+SANA (named) or marked ours.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """A config for preset nano on a folder of photographs."""
+    config = ConfigDict()
+    config.preset = "nano"
+    config.seed = 0
+    config.steps = 100_000
+    config.batch_size = 8  # over all devices
+    config.mass_at_one = 0.2  # share of draws at sigma = 1; DESIGN: 0.1 to 0.2
+    config.dtype = "float32"  # or bfloat16 on accelerators; never float16
+    config.remat = False
+
+    config.data = ConfigDict()
+    config.data.folder = ""  # photographs, searched recursively
+    config.data.crop_size = 96  # HR pixels
+    config.data.scale_range = (0.5, 1.0)  # of the photograph before the crop
+    config.data.bicubic_probability = 0.5  # the rest is LIGHT
+    config.data.cache_gb = 1.0  # decoded photographs kept in memory
+    config.data.workers = 0  # processes; the stream does not depend on it
+    config.data.prefetch = 4  # batches
+
+    config.val = ConfigDict()
+    config.val.folder = ""  # empty: no validation
+    config.val.crop_size = 192  # HR pixels, from the centre of each photograph
+    config.val.every = 2_000
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-3  # ours
+    config.optimizer.final_learning_rate = 1e-6
+    config.optimizer.warmup_steps = 500
+    config.optimizer.decay_steps = 20_000
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.99
+    config.optimizer.weight_decay = 0.0  # as SANA
+    config.optimizer.clip_norm = 1.0  # SANA clips at 0.1 with CAME
+    config.optimizer.ema_decay = 0.999
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # what is left
+    config.mesh.fsdp = 1
+
+    config.log_every = 100
+    config.checkpoint_every = 2_000
+    config.keep_checkpoints = 3
+    return config

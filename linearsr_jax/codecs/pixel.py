@@ -1,0 +1,68 @@
+"""The codec without weights: what bicubic upscaling leaves out, space-to-depth.
+
+One latent pixel, and so one token, per LR pixel; latents of zero decode to the
+bicubic image exactly. The paper uses DC-AE instead (32x); linear attention is what
+makes a token per LR pixel affordable.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from linearsr_jax.array_types import Array, Float
+from linearsr_jax.codecs.base import SCALE
+
+
+def upscale_bicubic(image_lr: Float[Array, "B h w 3"]) -> Float[Array, "B 4h 4w 3"]:
+    """Bicubic x4 (Keys, a = -0.5), the kernel of Pillow and of MATLAB, float32.
+
+    At the border the kernel is cut off and renormalised, as Pillow does.
+    """
+    batch, height, width, channels = image_lr.shape
+    return jax.image.resize(
+        image_lr.astype(jnp.float32),
+        (batch, SCALE * height, SCALE * width, channels),
+        method="cubic",
+        precision=jax.lax.Precision.HIGHEST,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCodec:
+    """Space-to-depth of (HR - bicubic LR), divided by its standard deviation.
+
+    Attributes:
+      residual_std: of HR - bicubic LR in [-1, 1] units. The default was measured
+        on nano's training data: `python -m experiments.202611_nano.residual_std`.
+    """
+
+    residual_std: float = 0.1
+    factor: int = SCALE
+    channels: int = 3 * SCALE * SCALE
+
+    def encode(
+        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
+    ) -> Float[Array, "B h w 48"]:
+        """See `Codec`. Channel (4 row + column) 3 + colour of each 4x4 HR block."""
+        residual = (image_hr - upscale_bicubic(image_lr)) / self.residual_std
+        batch, height, width, channels = residual.shape
+        blocks = residual.reshape(
+            batch, height // SCALE, SCALE, width // SCALE, SCALE, channels
+        )
+        return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(
+            batch, height // SCALE, width // SCALE, self.channels
+        )
+
+    def decode(
+        self, latents: Float[Array, "B h w 48"], image_lr: Float[Array, "B h w 3"]
+    ) -> Float[Array, "B H W 3"]:
+        """See `Codec`."""
+        batch, height, width, _ = latents.shape
+        blocks = latents.astype(jnp.float32).reshape(
+            batch, height, width, SCALE, SCALE, 3
+        )
+        residual = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(
+            batch, SCALE * height, SCALE * width, 3
+        )
+        return upscale_bicubic(image_lr) + residual * self.residual_std

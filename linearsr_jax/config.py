@@ -1,0 +1,94 @@
+"""Loads a config file, applies overrides, locks it."""
+
+import ast
+import difflib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+class ConfigError(Exception):
+    """A config file or override that cannot be used; one line, says what to do."""
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Runs `get_config(arg)` of a config file.
+
+    Args:
+      spec: "path/to/config.py" or "path/to/config.py:arg".
+      overrides: "field=value" or "group.field=value"; values are Python literals,
+        anything else is a string.
+
+    Returns:
+      The locked config.
+
+    Raises:
+      ConfigError: no such file, no get_config, unknown field (the nearest is
+        named), value of another type.
+    """
+    name, _, arg = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"{name}: no such config file; see configs/ for examples")
+    module = _import(path)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{name}: has no function get_config")
+    try:
+        config = module.get_config(arg) if arg else module.get_config()
+    except ValueError as error:
+        raise ConfigError(f"{spec}: {error}") from error
+    config.lock()
+    for override in overrides:
+        _apply(config, override)
+    return config
+
+
+def _import(path: Path):
+    # Config files import their neighbours as `configs.common`.
+    root = str(path.resolve().parent.parent)
+    spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, root)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path}: cannot be run: {error}") from error
+    finally:
+        sys.path.remove(root)
+    return module
+
+
+def _apply(config: ConfigDict, override: str) -> None:
+    field, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--override {override}: write it as field=value")
+    known = _fields(config)
+    if field not in known:
+        near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)
+        raise ConfigError(f"--override {override}: no such field; nearest is {near[0]}")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    *groups, last = field.split(".")
+    for group in groups:
+        config = config[group]
+    try:
+        config[last] = value
+    except TypeError:
+        kind = type(known[field]).__name__
+        raise ConfigError(f"--override {override}: {field} is a {kind}") from None
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    fields = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields |= _fields(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = value
+    return fields

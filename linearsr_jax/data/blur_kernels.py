@@ -1,0 +1,182 @@
+"""Random blur kernels of Real-ESRGAN, and blurring with them.
+
+Real-ESRGAN (Wang et al., 2021, sec. 3.1 and 3.3; families and their parameters
+as in BasicSR's degradations): Gaussian, generalized Gaussian and plateau
+kernels, each round or oriented, and sinc kernels. Kernels are float32 (k, k), k
+odd, sum 1.
+"""
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from linearsr_jax.data.degradations import RealEsrganParams
+
+# In the order of RealEsrganParams.kernel_probs: (shape, is_isotropic).
+FAMILIES = (
+    ("gaussian", True),
+    ("gaussian", False),
+    ("generalized", True),
+    ("generalized", False),
+    ("plateau", True),
+    ("plateau", False),
+)
+
+
+def bessel_j1(x: np.ndarray) -> np.ndarray:
+    """Bessel function of the first kind, order 1, for real |x| <= 60.
+
+    J1(x) = 1/pi times the integral over [0, pi] of cos(t - x sin t) (DLMF
+    10.9.2). The integrand is periodic and analytic, so the midpoint rule with n
+    nodes errs by about J_2n(|x|): nothing in float64 for n = 64.
+    """
+    nodes = (np.arange(64) + 0.5) * (np.pi / 64)
+    return np.cos(nodes - np.asarray(x, float)[..., None] * np.sin(nodes)).mean(-1)
+
+
+def sinc_kernel(cutoff: float, size: int) -> np.ndarray:
+    """The circular low-pass filter: cutoff J1(cutoff r) / (2 pi r), normalized.
+
+    Args:
+      cutoff: in radians per pixel, 0 < cutoff <= pi.
+      size: side in pixels, odd, at most 25.
+    """
+    half = size // 2
+    # One quadrant with its axes; the rest are its mirror images.
+    axis = np.arange(half + 1)
+    radius = np.hypot(axis[:, None], axis)
+    radius[0, 0] = 1.0
+    quadrant = cutoff * bessel_j1(cutoff * radius) / (2 * np.pi * radius)
+    quadrant[0, 0] = cutoff**2 / (4 * np.pi)
+    kernel = np.pad(quadrant, ((half, 0), (half, 0)), mode="reflect")
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def shaped_kernel(
+    shape: str,
+    size: int,
+    sigma_x: float,
+    sigma_y: float,
+    rotation: float = 0.0,
+    beta: float = 1.0,
+) -> np.ndarray:
+    """A bell-shaped kernel of m = r^T C^-1 r, C the covariance.
+
+    Args:
+      shape: "gaussian" exp(-m/2), "generalized" exp(-m^beta / 2) or "plateau"
+        1 / (1 + m^beta).
+      size: side in pixels, odd.
+      sigma_x: standard deviation along the first axis of the ellipse, pixels.
+      sigma_y: the same along the second.
+      rotation: angle of the first axis against the row direction, radians.
+      beta: exponent; not used by "gaussian".
+
+    Raises:
+      ValueError: unknown shape.
+    """
+    axis = np.arange(size) - size // 2
+    x, y = axis[None, :], axis[:, None]
+    along = x * math.cos(rotation) + y * math.sin(rotation)
+    across = y * math.cos(rotation) - x * math.sin(rotation)
+    m = (along / sigma_x) ** 2 + (across / sigma_y) ** 2
+    if shape == "gaussian":
+        kernel = np.exp(-0.5 * m)
+    elif shape == "generalized":
+        kernel = np.exp(-0.5 * m**beta)
+    elif shape == "plateau":
+        kernel = 1 / (1 + m**beta)
+    else:
+        raise ValueError(f"unknown kernel shape {shape!r}.")
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _draw_beta(limits: tuple[float, float], rng: np.random.Generator) -> float:
+    # Half of the draws on either side of 1, however unequal the sides are.
+    if rng.random() < 0.5:
+        return rng.uniform(limits[0], 1.0)
+    return rng.uniform(1.0, limits[1])
+
+
+def draw_blur(
+    params: "RealEsrganParams", stage: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws the kernel of round 1 or 2: float32 (k, k), sum 1."""
+    sinc_prob = params.sinc_prob1 if stage == 1 else params.sinc_prob2
+    sigma_range = params.sigma1 if stage == 1 else params.sigma2
+    size = int(rng.choice(params.kernel_sizes))
+    if rng.random() < sinc_prob:
+        # Small kernels cannot hold the ringing of a low cutoff.
+        lowest = np.pi / 3 if size < 13 else np.pi / 5
+        return sinc_kernel(rng.uniform(lowest, np.pi), size)
+    shape, is_isotropic = FAMILIES[rng.choice(len(FAMILIES), p=params.kernel_probs)]
+    sigma_x = sigma_y = rng.uniform(*sigma_range)
+    rotation = 0.0
+    if not is_isotropic:
+        sigma_y = rng.uniform(*sigma_range)
+        rotation = rng.uniform(-np.pi, np.pi)
+    beta = 1.0
+    if shape == "generalized":
+        beta = _draw_beta(params.beta_generalized, rng)
+    elif shape == "plateau":
+        beta = _draw_beta(params.beta_plateau, rng)
+    return shaped_kernel(shape, size, sigma_x, sigma_y, rotation, beta)
+
+
+def draw_final_sinc(
+    params: "RealEsrganParams", rng: np.random.Generator
+) -> np.ndarray | None:
+    """Draws the kernel of the last step; None stands for the identity."""
+    if rng.random() >= params.final_sinc_prob:
+        return None
+    size = int(rng.choice(params.kernel_sizes))
+    return sinc_kernel(rng.uniform(np.pi / 3, np.pi), size)
+
+
+@functools.lru_cache(maxsize=1024)
+def _reflect_indices(size: int, pad: int, size_padded: int) -> np.ndarray:
+    """Indices that extend `size` by `pad` on each side, then to size_padded."""
+    period = max(1, 2 * size - 2)
+    index = (np.arange(size_padded) - pad) % period
+    return np.where(index < size, index, period - index)
+
+
+@functools.lru_cache(maxsize=1024)
+def _fast_size(size: int) -> int:
+    """The smallest 2^a 3^b 5^c that is even and at least size."""
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1 and size % 2 == 0:
+            return size
+        size += 1
+
+
+def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Correlates each channel with a kernel; edges are reflected.
+
+    Through FFTs: for 21x21 on 128x128 several times faster than summing shifted
+    copies.
+
+    Args:
+      image: float32 (C, H, W).
+      kernel: float32 (k, k), k odd.
+
+    Returns:
+      float32 (C, H, W).
+    """
+    height, width = image.shape[1:]
+    half = kernel.shape[0] // 2
+    # Beyond size + 2 half the wrapped-around part never reaches the result.
+    shape = (_fast_size(height + 2 * half), _fast_size(width + 2 * half))
+    rows = _reflect_indices(height, half, shape[0])
+    columns = _reflect_indices(width, half, shape[1])
+    padded = image[:, rows[:, None], columns]
+    # Correlation is convolution with the kernel turned by 180 degrees.
+    spectrum = np.fft.rfft2(padded) * np.fft.rfft2(kernel[::-1, ::-1], shape)
+    full = np.fft.irfft2(spectrum, shape)
+    return full[:, 2 * half : 2 * half + height, 2 * half : 2 * half + width]

@@ -1,0 +1,252 @@
+"""From photographs to batches of (HR, LR) pairs, with grain.
+
+Everything random about sample number n of a stream is a function of (seed, n):
+which photograph (a fresh shuffle each epoch), which crop, how it is degraded.
+Nothing depends on how many threads, workers or hosts read the stream, nor on
+where reading started; a run resumes by asking for `start_batch`, with no iterator
+state to save.
+
+No JAX here; worker processes use numpy and Pillow only. (Where JAX is installed
+grain itself imports it, but nothing starts a backend.)
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from linearsr_jax.data import degradations, sources
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """How samples are made.
+
+    Attributes:
+      crop_size: side of the HR crop in pixels, a multiple of factor.
+      factor: HR size over LR size.
+      scale_range: (low, high), 0 < low <= high <= 1; the photograph is shrunk by
+        a factor drawn from it before the crop is taken, never below crop_size.
+        Shrinking hides the noise and softness of the camera from the HR side.
+      bicubic_probability: share of samples whose LR image is plain bicubic; the
+        others get `params`.
+      has_flips: mirror, turn upside down and transpose, each with probability 1/2.
+      cache_bytes: decoded images kept by `open_folder`, in bytes and per process.
+      params: the random degradation.
+    """
+
+    crop_size: int
+    factor: int = 4
+    scale_range: tuple[float, float] = (0.5, 1.0)
+    bicubic_probability: float = 0.0
+    has_flips: bool = True
+    cache_bytes: int = 1 << 30
+    params: degradations.RealEsrganParams = degradations.LIGHT
+
+    def __post_init__(self):
+        if self.factor < 1 or self.crop_size < 1 or self.crop_size % self.factor:
+            raise ValueError(
+                f"crop_size must be a positive multiple of factor {self.factor}, "
+                f"got {self.crop_size}."
+            )
+        low, high = self.scale_range
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                "scale_range must be (low, high) with 0 < low <= high <= 1, got "
+                f"{self.scale_range}."
+            )
+        if not 0 <= self.bicubic_probability <= 1:
+            raise ValueError(
+                "bicubic_probability must be within [0, 1], got "
+                f"{self.bicubic_probability}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class MakePair(grain.transforms.RandomMap):
+    """Photograph in, random crop and its LR image out; see `PipelineConfig`."""
+
+    config: PipelineConfig
+
+    def random_map(
+        self, element: np.ndarray, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Makes one sample.
+
+        Args:
+          element: uint8 (H, W, 3), both sides at least crop_size.
+          rng: source of every draw.
+
+        Returns:
+          image_hr: uint8 (crop_size, crop_size, 3), and image_lr: uint8, smaller
+          by factor.
+        """
+        image_hr = self._crop(element, rng)
+        if rng.random() < self.config.bicubic_probability:
+            image_lr = degradations.bicubic(image_hr, self.config.factor)
+        else:
+            image_lr = degradations.degrade(
+                image_hr, self.config.params, self.config.factor, rng
+            )
+        return {"image_hr": image_hr, "image_lr": image_lr}
+
+    def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        size = self.config.crop_size
+        height, width = image.shape[:2]
+        # Only the window is resized: the photograph may have a hundred times its
+        # pixels.
+        window = round(size / rng.uniform(*self.config.scale_range))
+        window = max(size, min(window, height, width))
+        top = rng.integers(height - window, endpoint=True)
+        left = rng.integers(width - window, endpoint=True)
+        flips = rng.random(3) < 0.5
+        crop = image[top : top + window, left : left + window]
+        if window != size:
+            resized = Image.fromarray(crop).resize(
+                (size, size), Image.Resampling.LANCZOS
+            )
+            crop = np.asarray(resized)
+        if self.config.has_flips:
+            if flips[0]:
+                crop = crop[:, ::-1]
+            if flips[1]:
+                crop = crop[::-1]
+            if flips[2]:
+                crop = crop.transpose(1, 0, 2)
+        return np.ascontiguousarray(crop)
+
+
+def open_folder(
+    root: str | os.PathLike,
+    config: PipelineConfig,
+    manifest: sources.Manifest | None = None,
+) -> sources.FolderSource:
+    """Opens a folder of photographs for `make_dataset`.
+
+    Args:
+      root: the folder.
+      config: gives the smallest usable size and the cache's bound.
+      manifest: of an earlier run, so that sample numbers keep their meaning; by
+        default the folder is scanned (see `sources.scan_folder`, also for errors).
+    """
+    if manifest is None:
+        manifest = sources.scan_folder(root, min_size=config.crop_size)
+    return sources.FolderSource(root, manifest, cache_bytes=config.cache_bytes)
+
+
+def make_dataset(
+    source: Any,
+    config: PipelineConfig,
+    *,
+    seed: int,
+    batch_size: int,
+    start_batch: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """Makes the endless stream of batches, or one process's part of it.
+
+    Sample n of the stream is the same whatever the batch size or process count.
+    Batch k holds samples k batch_size to (k + 1) batch_size - 1, and process p
+    the p-th contiguous block of them, which is the order in which
+    `jax.make_array_from_process_local_data` puts them together again.
+
+    Args:
+      source: grain RandomAccessDataSource of uint8 (H, W, 3) images.
+      config: how samples are made.
+      seed: of shuffling, crops and degradations; 0 or more.
+      batch_size: of all processes together; a multiple of process_count.
+      start_batch: element 0 of the result is this batch of the stream.
+      process_index: which process this is.
+      process_count: number of processes that read the stream.
+
+    Returns:
+      Dataset of {"image_hr": uint8 (B, H, W, 3), "image_lr": uint8 (B, h, w, 3)}
+      with B = batch_size / process_count; indexable, for iteration see
+      `make_iterator`.
+
+    Raises:
+      ValueError: an argument is out of range, or images of the source's manifest
+        are smaller than the crop.
+    """
+    if seed < 0 or start_batch < 0:
+        raise ValueError(
+            f"seed and start_batch must be 0 or more, got {seed} and {start_batch}."
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index must be below process_count {process_count}, got "
+            f"{process_index}."
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            "batch_size counts the samples of all processes and must be a positive "
+            f"multiple of process_count {process_count}, got {batch_size}."
+        )
+    if len(source) == 0:
+        raise ValueError("source is empty; a stream needs at least one image.")
+    if (manifest := getattr(source, "manifest", None)) is not None:
+        for name, size in zip(manifest.files, manifest.sizes, strict=True):
+            if min(size) < config.crop_size:
+                raise ValueError(
+                    f"{name}: {size[0]}x{size[1]} is smaller than crop_size "
+                    f"{config.crop_size}; scan the folder with that min_size."
+                )
+    blocks = (
+        grain.MapDataset.source(source)
+        .seed(seed)
+        .shuffle()
+        # Indices are not taken modulo the epoch, so later epochs shuffle and draw
+        # anew.
+        .repeat(reseed_each_epoch=True)
+        .random_map(MakePair(config))
+        .batch(batch_size // process_count, drop_remainder=True)
+    )
+    return blocks[start_batch * process_count + process_index :: process_count]
+
+
+def make_iterator(
+    dataset: grain.MapDataset, *, num_workers: int = 0, prefetch: int = 2
+) -> grain.DatasetIterator:
+    """Reads a dataset ahead of its consumer; the stream does not depend on how.
+
+    Worker processes are spawned: a script that asks for them must keep its own
+    code under `if __name__ == "__main__":`. Call `close()` when done.
+
+    Args:
+      dataset: from `make_dataset`.
+      num_workers: processes that make batches; 0 uses one thread of this process.
+      prefetch: batches made ahead, per worker; 0 (without workers only) makes each
+        batch when it is asked for.
+
+    Raises:
+      ValueError: negative numbers, or workers without prefetch.
+    """
+    if num_workers < 0 or prefetch < 0 or (num_workers and not prefetch):
+        raise ValueError(
+            "num_workers and prefetch must be 0 or more, and prefetch at least 1 "
+            f"with workers; got {num_workers} and {prefetch}."
+        )
+    # In a worker the process itself is the prefetching; threads would only take
+    # turns at the interpreter's lock.
+    threads = 0 if num_workers else min(1, prefetch)
+    stream = dataset.to_iter_dataset(
+        grain.ReadOptions(
+            num_threads=threads, prefetch_buffer_size=prefetch if threads else 0
+        )
+    )
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            # grain reads absl flags to start workers; outside absl.app.run (a
+            # notebook, a test) nobody has parsed them. Defaults are right.
+            flags.FLAGS.mark_as_parsed()
+        stream = stream.mp_prefetch(
+            grain.MultiprocessingOptions(
+                num_workers=num_workers, per_worker_buffer_size=prefetch
+            )
+        )
+    return iter(stream)

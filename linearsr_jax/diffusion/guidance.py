@@ -1,0 +1,10 @@
+"""Classifier-free guidance on any of the network's outputs."""
+
+
+def guide(unconditional, conditional, guidance_scale: float):
+    """uncond + w (cond - uncond); w = 1 is the conditional output, guidance off.
+
+    x0_hat, velocity and noise are affine in each other at a given sigma, so
+    guiding one guides all. The null condition removes tags, never the LR image.
+    """
+    return unconditional + guidance_scale * (conditional - unconditional)

@@ -1,0 +1,92 @@
+"""Samplers as tables: every solver here is a linear recurrence.
+
+A step from sigma to sigma' is
+
+    x <- decay * x + current * x0_hat + previous * x0_hat_of_the_step_before
+
+with coefficients that depend on the grid alone. They are computed once in
+float64; one scan serves all solvers and compiles the network once.
+
+Euler:            decay = sigma'/sigma, current = 1 - decay.
+DPM-Solver++(2M): with alpha = 1 - sigma, lambda = log(alpha / sigma),
+  h = lambda' - lambda, r = (lambda - lambda_before) / h,
+  x <- (sigma'/sigma) x + alpha' (1 - e^-h) D,
+  D = x0_hat + (x0_hat - x0_hat_before) / (2 r)
+(arXiv 2211.01095 as diffusers' flow variant uses it), first order in the first and
+last step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linearsr_jax.array_types import Array, Float
+
+Denoise = Callable[[Float[Array, "B h w C"], Float[Array, ""]], Array]
+
+
+class SolverTable(NamedTuple):
+    """Coefficients of a solver on a grid; float64 arrays of length steps."""
+
+    sigma: np.ndarray
+    decay: np.ndarray
+    current: np.ndarray
+    previous: np.ndarray
+
+
+def euler(sigmas: np.ndarray) -> SolverTable:
+    """First-order solver on a falling grid that ends at 0."""
+    sigma, following = sigmas[:-1], sigmas[1:]
+    decay = following / sigma
+    return SolverTable(sigma, decay, 1.0 - decay, np.zeros_like(sigma))
+
+
+def dpm_solver_pp(sigmas: np.ndarray) -> SolverTable:
+    """Second-order multistep Flow-DPM-Solver++ on a falling grid that ends at 0."""
+    sigma, following = sigmas[:-1], sigmas[1:]
+    steps = len(sigma)
+    with np.errstate(divide="ignore"):
+        lam = np.log1p(-sigmas) - np.log(sigmas)
+    decay = following / sigma
+    # alpha' (1 - e^-h) without the infinities at sigma = 1 and sigma' = 0.
+    gain = (1.0 - following) - decay * (1.0 - sigma)
+    half_inverse_r = np.zeros(steps)
+    for i in range(1, steps - 1):
+        half_inverse_r[i] = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1])
+    return SolverTable(
+        sigma, decay, gain * (1.0 + half_inverse_r), -gain * half_inverse_r
+    )
+
+
+SOLVERS: dict[str, Callable[[np.ndarray], SolverTable]] = {
+    "euler": euler,
+    "dpm_solver_pp": dpm_solver_pp,
+}
+
+
+def sample(
+    denoise: Denoise, noise: Float[Array, "B h w C"], table: SolverTable
+) -> Float[Array, "B h w C"]:
+    """Walks from noise to clean latents.
+
+    Args:
+      denoise: (x_sigma, sigma) -> x0_hat; called len(table.sigma) times.
+      noise: unit normal latents; the start, not scaled by the first sigma.
+      table: from one of `SOLVERS`.
+
+    Returns:
+      Clean latents in noise's dtype; float32 is advised between steps.
+    """
+
+    def step(carry, row):
+        x, before = carry
+        x0_hat = denoise(x, row.sigma)
+        x = row.decay * x + row.current * x0_hat + row.previous * before
+        return (x, x0_hat), None
+
+    rows = SolverTable(*(jnp.asarray(column, noise.dtype) for column in table))
+    (x, _), _ = jax.lax.scan(step, (noise, jnp.zeros_like(noise)), rows)
+    return x

@@ -1,0 +1,64 @@
+"""The noise level: shift, log-SNR and the grids that samplers walk.
+
+Rectified flow: x_sigma = (1 - sigma) x0 + sigma noise, sigma in [0, 1], 1 = pure
+noise. LinearSR writes (1 - t) z0 + t z1; its t is this sigma with z1 the noise,
+the only reading under which its expert boundaries are noise levels.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+# The network is fed timestep = TIMESTEP_SCALE * sigma (SANA).
+TIMESTEP_SCALE = 1000.0
+
+
+def shift_sigma(u, shift: float):
+    """Moves uniform noise levels towards noise: s u / (1 + (s - 1) u).
+
+    The only place where shift is applied. Lowers log-SNR by exactly 2 log(shift).
+
+    Args:
+      u: noise levels in [0, 1], array or scalar.
+      shift: s > 0; 1 is the identity.
+    """
+    return shift * u / (1.0 + (shift - 1.0) * u)
+
+
+def unshift_sigma(sigma, shift: float):
+    """Inverse of `shift_sigma`."""
+    return sigma / (shift - (shift - 1.0) * sigma)
+
+
+def log_snr(sigma):
+    """Natural log of the signal-to-noise ratio, 2 log((1 - sigma) / sigma).
+
+    Falls from +inf at sigma = 0 to -inf at sigma = 1.
+    """
+    return 2.0 * (jnp.log1p(-sigma) - jnp.log(sigma))
+
+
+def sigma_from_log_snr(value):
+    """Inverse of `log_snr`: sigmoid(-value / 2)."""
+    return 1.0 / (1.0 + jnp.exp(value / 2.0))
+
+
+def sigma_grid(steps: int, *, shift: float, sigma_max: float) -> np.ndarray:
+    """Noise levels a sampler visits, falling, float64 of length steps + 1.
+
+    Uniform in the unshifted level from sigma_max to 0, then shifted (Flow-DPM-
+    Solver's grid; SANA uses sigma_max 0.999).
+
+    Args:
+      steps: network evaluations, at least 1.
+      shift: see `shift_sigma`.
+      sigma_max: unshifted level of the first evaluation, in (0, 1].
+
+    Raises:
+      ValueError: if steps < 1 or sigma_max is outside (0, 1].
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0.0 < sigma_max <= 1.0:
+        raise ValueError(f"sigma_max must be in (0, 1], got {sigma_max}")
+    u = np.linspace(sigma_max, 0.0, steps + 1)
+    return shift_sigma(u, shift)

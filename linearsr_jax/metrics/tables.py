@@ -1,0 +1,138 @@
+"""From values per image to the tables people compare.
+
+A method's results are rows {"image": name, <metric>: value, ...}, one per image.
+Everything but `write_csv` is a pure function.
+"""
+
+import csv
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ImageRow = Mapping[str, Any]
+
+
+def summarize(per_image: Mapping[str, Sequence[ImageRow]]) -> dict[str, Any]:
+    """Averages each method's values over its images.
+
+    Args:
+        per_image: for each compared method, its rows; the order is kept.
+
+    Returns:
+        {"rows": [{"name": method, "n": number of images,
+        <metric>: {"mean": float, "stderr": float or None}}]}. The standard error
+        is the sample deviation (ddof 1) over sqrt(n), None for a single image.
+
+    Raises:
+        ValueError: a method has no rows, an image twice, rows with different
+            metrics, or a value that is not finite (JSON could not carry it).
+    """
+    return {"rows": [_summary(name, rows) for name, rows in per_image.items()]}
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Sets the rows of `summarize` as aligned plain text.
+
+    Args:
+        rows: `summarize(...)["rows"]`.
+
+    Returns:
+        A heading and one line per row, "mean ± stderr" to four decimals; "-" where
+        a method lacks a metric. No newline at the end; "" for no rows.
+    """
+    if not rows:
+        return ""
+    metrics = list(
+        dict.fromkeys(key for row in rows for key in row if key not in ("name", "n"))
+    )
+    cells = [["name", "n", *metrics]]
+    cells += [
+        [row["name"], str(row["n"]), *(_format(row.get(m)) for m in metrics)]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            # Names read from the left, numbers from the right.
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )
+
+
+def write_csv(
+    path: str | os.PathLike, per_image: Mapping[str, Sequence[ImageRow]]
+) -> None:
+    """Writes all values, one line per method and image: name, image, metrics.
+
+    Values keep all their digits; a metric a method lacks is left empty. An existing
+    file is replaced, at once and only when all is written.
+
+    Args:
+        path: the file to write, UTF-8.
+        per_image: as for `summarize`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    metrics = dict.fromkeys(
+        key for rows in per_image.values() for row in rows for key in row
+    )
+    metrics.pop("image", None)
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        with open(temporary, "x", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["name", "image", *metrics])
+            writer.writeheader()
+            for name, rows in per_image.items():
+                writer.writerows({"name": name, **row} for row in rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _summary(name: str, rows: Sequence[ImageRow]) -> dict[str, Any]:
+    if not rows:
+        raise ValueError(f"{name}: no images to average")
+    metrics = [key for key in rows[0] if key != "image"]
+    seen = set()
+    for row in rows:
+        image = row["image"]
+        if image in seen:
+            raise ValueError(f"{name}: image {image!r} is there twice")
+        seen.add(image)
+        if row.keys() != rows[0].keys():
+            raise ValueError(
+                f"{name}: image {image!r} has {sorted(row.keys() - {'image'})}, "
+                f"the first image has {sorted(metrics)}"
+            )
+        for metric in metrics:
+            if not math.isfinite(row[metric]):
+                raise ValueError(f"{name}: {metric} of {image!r} is {row[metric]}")
+    return {
+        "name": name,
+        "n": len(rows),
+        **{m: _mean_and_stderr([float(row[m]) for row in rows]) for m in metrics},
+    }
+
+
+def _mean_and_stderr(values: Sequence[float]) -> dict[str, float | None]:
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return {"mean": mean, "stderr": None}
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return {"mean": mean, "stderr": math.sqrt(variance / n)}
+
+
+def _format(value: Mapping[str, float | None] | None) -> str:
+    if value is None:
+        return "-"
+    if value["stderr"] is None:
+        return f"{value['mean']:.4f}"
+    return f"{value['mean']:.4f} ± {value['stderr']:.4f}"

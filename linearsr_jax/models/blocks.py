@@ -1,0 +1,182 @@
+"""The transformer block: linear attention, cross-attention, Mix-FFN (SANA)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kernels_pallas import glu_depthwise_conv
+from linearsr_jax.array_types import Array, Bool, Float
+from linearsr_jax.models.layers import Dense, RMSNorm, modulated_layer_norm
+from linearsr_jax.models.linear_attention import LinearSelfAttention
+
+
+class CrossAttention(nn.Module):
+    """Softmax attention from image tokens to condition tokens.
+
+    Attributes:
+      width: D.
+      heads: number of heads.
+      qk_norm: RMS norm on q and k over all channels.
+      zero_init: zero output projection, so that a model trained without tags is
+        unchanged by the first ones it sees. SANA's is not zero.
+      dtype: computation type; the softmax is float32.
+    """
+
+    width: int
+    heads: int
+    qk_norm: bool
+    zero_init: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "B N D"],
+        condition: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+    ) -> Float[Array, "B N D"]:
+        """Returns exactly 0 for samples whose mask is all False (no tags at all)."""
+        query = Dense(self.width, ("embed", "heads"), self.dtype, name="q")(tokens)
+        key, value = jnp.split(
+            Dense(2 * self.width, ("embed", "heads"), self.dtype, name="kv")(condition),
+            2,
+            axis=-1,
+        )
+        if self.qk_norm:
+            query = RMSNorm(name="q_norm")(query)
+            key = RMSNorm(name="k_norm")(key)
+        size = self.width // self.heads
+
+        def split(x):
+            return x.reshape(*x.shape[:2], self.heads, size)
+
+        logits = jnp.einsum(
+            "bnhk,bthk->bhnt",
+            split(query),
+            split(key),
+            preferred_element_type=jnp.float32,
+        )
+        logits = jnp.where(mask[:, None, None], logits / size**0.5, -1e30)
+        weight = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhnt,bthk->bnhk", weight, split(value))
+        kernel_init = (
+            nn.initializers.zeros
+            if self.zero_init
+            else nn.initializers.xavier_uniform()
+        )
+        out = Dense(
+            self.width, ("heads", "embed"), self.dtype, True, kernel_init, name="out"
+        )(mixed.reshape(tokens.shape))
+        return jnp.where(jnp.any(mask, axis=-1)[:, None, None], out, 0)
+
+
+class MixFFN(nn.Module):
+    """Expand, SiLU, 3x3 depthwise convolution, gate, project (GLUMBConv).
+
+    Attributes:
+      width: D.
+      expanded: E, channels after the gate; twice as many before.
+      dtype: computation type.
+    """
+
+    width: int
+    expanded: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "B N D"], grid: tuple[int, int]
+    ) -> Float[Array, "B N D"]:
+        """Runs on the token grid (h, w), h * w = N, row-major, zero padding."""
+        x = Dense(2 * self.expanded, ("embed", "mlp"), self.dtype, name="expand")(
+            tokens
+        )
+        kernel = self.param(
+            "kernel",
+            # Uniform in +-1/sqrt(fan in), fan in 9: torch's default for this layer.
+            nn.with_logical_partitioning(_uniform(1 / 3), (None, None, "mlp")),
+            (3, 3, 2 * self.expanded),
+        )
+        bias = self.param(
+            "bias",
+            nn.with_logical_partitioning(_uniform(1 / 3), ("mlp",)),
+            (2 * self.expanded,),
+        )
+        x = glu_depthwise_conv(
+            x.reshape(-1, *grid, 2 * self.expanded),
+            kernel.astype(self.dtype),
+            bias.astype(self.dtype),
+        ).reshape(*tokens.shape[:2], self.expanded)
+        return Dense(
+            self.width, ("mlp", "embed"), self.dtype, use_bias=False, name="project"
+        )(x)
+
+
+class Block(nn.Module):
+    """x + gate attention; x + cross-attention; x + gate Mix-FFN.
+
+    Attributes: as `LinearDiT`.
+    """
+
+    width: int
+    heads: int
+    cross_heads: int
+    expanded: int
+    qk_norm: bool
+    cross_zero_init: bool
+    eps: float
+    floor: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "B N D"],
+        t6: Float[Array, "B 6 D"],
+        condition: Float[Array, "B T D"] | None,
+        mask: Bool[Array, "B T"] | None,
+        grid: tuple[int, int],
+    ) -> Float[Array, "B N D"]:
+        """Applies the block. Without condition the cross-attention adds nothing."""
+        table = self.param(
+            "scale_shift_table",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(self.width**-0.5), (None, None)
+            ),
+            (6, self.width),
+        )
+        modulation = (table + t6).astype(self.dtype)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            modulation[:, i] for i in range(6)
+        )
+        attention = LinearSelfAttention(
+            self.width,
+            self.heads,
+            self.qk_norm,
+            self.eps,
+            self.floor,
+            self.dtype,
+            name="attention",
+        )
+        cross_attention = CrossAttention(
+            self.width,
+            self.cross_heads,
+            self.qk_norm,
+            self.cross_zero_init,
+            self.dtype,
+            name="cross_attention",
+        )
+        ffn = MixFFN(self.width, self.expanded, self.dtype, name="ffn")
+        normal = modulated_layer_norm(tokens, shift1, scale1)
+        tokens = tokens + gate1[:, None] * attention(normal)
+        if condition is not None:
+            tokens = tokens + cross_attention(tokens, condition, mask)
+        normal = modulated_layer_norm(tokens, shift2, scale2)
+        return tokens + gate2[:, None] * ffn(normal, grid)
+
+
+def _uniform(bound: float):
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init

@@ -1,0 +1,113 @@
+"""What the network is told beside the noisy latents: time, LR image, tags."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from linearsr_jax.array_types import Array, Float
+from linearsr_jax.diffusion.schedule import TIMESTEP_SCALE
+from linearsr_jax.models.layers import Dense, RMSNorm
+
+TIMESTEP_FEATURES = 256
+_small_normal = nn.initializers.normal(0.02)
+
+
+def timestep_features(sigma: Float[Array, "B"]) -> Float[Array, "B 256"]:
+    """[cos | sin] of timestep * 10000^(-k / 128), k = 0..127, float32 (SANA)."""
+    half = TIMESTEP_FEATURES // 2
+    frequency = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / half)
+    angle = TIMESTEP_SCALE * sigma.astype(jnp.float32)[:, None] * frequency
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """adaLN-single: one embedding of sigma for all blocks.
+
+    Attributes:
+      width: D.
+      dtype: computation type.
+    """
+
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, sigma: Float[Array, "B"]
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B 6 D"]]:
+        """Returns (e, t6): for the final layer, and for the blocks' modulation."""
+        e = timestep_features(sigma).astype(self.dtype)
+        e = Dense(self.width, (None, None), self.dtype, True, _small_normal)(e)
+        e = Dense(self.width, (None, None), self.dtype, True, _small_normal)(nn.silu(e))
+        t6 = Dense(
+            6 * self.width, (None, None), self.dtype, True, _small_normal, name="blocks"
+        )(nn.silu(e))
+        return e, t6.reshape(-1, 6, self.width)
+
+
+class ConditionProjection(nn.Module):
+    """Projects condition tokens (tags) to the width and normalises them.
+
+    Attributes:
+      width: D.
+      dtype: computation type.
+    """
+
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B T F"]) -> Float[Array, "B T D"]:
+        """Two layers with tanh-GELU, then an RMS norm of initial weight 0.01."""
+        y = Dense(self.width, (None, "embed"), self.dtype, True, _small_normal)(tokens)
+        y = nn.gelu(y, approximate=True)
+        y = Dense(self.width, (None, "embed"), self.dtype, True, _small_normal)(y)
+        return RMSNorm(initial=0.01, name="norm")(y)
+
+
+class LRStem(nn.Module):
+    """Three 3x3 convolutions from the LR image to the latent grid (the paper's E_conv).
+
+    The last log2(codec factor / 4) of them halve the resolution: all three for an
+    f32 codec, as in the paper, none for f4. The paper does not give the widths nor
+    the last activation; we chose SiLU between the convolutions and none at the end.
+
+    Attributes:
+      widths: channels after each convolution.
+      strides: 1 or 2 for each.
+      dtype: computation type.
+    """
+
+    widths: tuple[int, int, int]
+    strides: tuple[int, int, int]
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, image_lr: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Features of an image in [-1, 1]."""
+        x = image_lr.astype(self.dtype)
+        for i, (width, stride) in enumerate(
+            zip(self.widths, self.strides, strict=True)
+        ):
+            if i:
+                x = nn.silu(x)
+            kernel = self.param(
+                f"kernel_{i}",
+                nn.with_logical_partitioning(
+                    nn.initializers.lecun_normal(), (None, None, None, None)
+                ),
+                (3, 3, x.shape[-1], width),
+            )
+            bias = self.param(
+                f"bias_{i}",
+                nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
+                (width,),
+            )
+            x = jax.lax.conv_general_dilated(
+                x,
+                kernel.astype(self.dtype),
+                (stride, stride),
+                ((1, 1), (1, 1)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            ) + bias.astype(self.dtype)
+        return x

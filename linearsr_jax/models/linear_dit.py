@@ -1,0 +1,155 @@
+"""The linear diffusion transformer: SANA's network with an LR stem.
+
+Differs from the paper in: nothing known. Where the paper is silent (widths of the
+stem, order of the concatenation) we put the noisy latents first, so that SANA's
+patch embedding is the first columns of ours.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from linearsr_jax.array_types import Array, Bool, Float
+from linearsr_jax.models.blocks import Block
+from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
+from linearsr_jax.models.layers import Dense, modulated_layer_norm
+
+
+# Blocks per iteration of the scan over depth. On CPU a rolled loop's copies cost a
+# quarter of a small model's training step; more than a few bodies cost compile time.
+_SCAN_UNROLL = 4
+
+
+class LinearDiT(nn.Module):
+    """Predicts from noisy latents, sigma, the LR image and condition tokens.
+
+    Attributes:
+      latent_channels: channels of the codec's latents.
+      width: D.
+      depth: number of blocks.
+      heads: self-attention heads; width / heads is the head size.
+      cross_heads: cross-attention heads.
+      expanded: channels of Mix-FFN after its gate; int(2.5 width) in SANA.
+      condition_features: F of the condition tokens.
+      stem_widths, stem_strides: see `LRStem`.
+      qk_norm: RMS norm on queries and keys.
+      zero_init: zero output head and cross-attention outputs (pixel presets).
+      eps, floor: see `kernels_pallas.linear_attention`.
+      remat: recompute each block's activations in the backward pass.
+      dtype: computation type; parameters and reductions stay float32.
+    """
+
+    latent_channels: int
+    width: int
+    depth: int
+    heads: int
+    cross_heads: int
+    expanded: int
+    condition_features: int
+    stem_widths: tuple[int, int, int]
+    stem_strides: tuple[int, int, int]
+    qk_norm: bool = False
+    zero_init: bool = False
+    eps: float = 1e-15
+    floor: float = 0.0
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        latents: Float[Array, "B h w C"],
+        sigma: Float[Array, "B"],
+        image_lr: Float[Array, "B H W 3"],
+        condition: Float[Array, "B T F"] | None = None,
+        condition_mask: Bool[Array, "B T"] | None = None,
+    ) -> Float[Array, "B h w C"]:
+        """Runs the network.
+
+        Args:
+          latents: the codec's latents as `Prediction.network_input` gives them.
+          sigma: noise levels in [0, 1]; the network is fed 1000 sigma.
+          image_lr: LR image in [-1, 1]; its stem must land on the latent grid.
+          condition: condition tokens; None means no tags and costs nothing.
+          condition_mask: True for tokens that are there; needed with condition.
+
+        Returns:
+          The raw output, float32; `Prediction` says what it means.
+        """
+        grid = latents.shape[1:3]
+        if self.is_initializing() and condition is None:
+            # Tags must find their parameters even if training starts without them.
+            batch = latents.shape[0]
+            condition = jnp.zeros((batch, 1, self.condition_features))
+            condition_mask = jnp.zeros((batch, 1), bool)
+        stem = LRStem(self.stem_widths, self.stem_strides, self.dtype, name="stem")
+        features = stem(image_lr)
+        if features.shape[1:3] != grid:
+            raise ValueError(
+                f"latents on a {grid} grid need an LR image whose stem output is of "
+                f"that size, got {features.shape[1:3]} from {image_lr.shape[1:3]}"
+            )
+        x = jnp.concatenate([latents.astype(self.dtype), features], axis=-1)
+        tokens = Dense(self.width, (None, "embed"), self.dtype, name="patch_embed")(
+            x.reshape(x.shape[0], -1, x.shape[-1])
+        )
+        tokens = nn.with_logical_constraint(tokens, ("batch", "tokens", "embed_act"))
+        e, t6 = TimeEmbedding(self.width, self.dtype, name="time_embed")(sigma)
+        if condition is not None:
+            condition = ConditionProjection(self.width, self.dtype, name="condition")(
+                condition
+            )
+
+        def body(block, tokens):
+            tokens = block(tokens, t6, condition, condition_mask, grid)
+            constrained = nn.with_logical_constraint(
+                tokens, ("batch", "tokens", "embed_act")
+            )
+            return constrained, None
+
+        if self.remat:
+            body = nn.remat(body, prevent_cse=False)
+        block = Block(
+            self.width,
+            self.heads,
+            self.cross_heads,
+            self.expanded,
+            self.qk_norm,
+            self.zero_init,
+            self.eps,
+            self.floor,
+            self.dtype,
+            name="blocks",
+        )
+        tokens, _ = nn.scan(
+            body,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+            unroll=_SCAN_UNROLL,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(block, tokens)
+
+        table = self.param(
+            "scale_shift_table",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(self.width**-0.5), (None, None)
+            ),
+            (2, self.width),
+        )
+        final = (table + e[:, None]).astype(self.dtype)
+        tokens = modulated_layer_norm(tokens, final[:, 0], final[:, 1])
+        head_init = (
+            nn.initializers.zeros
+            if self.zero_init
+            else nn.initializers.xavier_uniform()
+        )
+        # The head is float32: what it returns becomes 16-bit images.
+        output = Dense(
+            self.latent_channels,
+            (None, None),
+            jnp.float32,
+            True,
+            head_init,
+            name="head",
+        )(tokens.astype(jnp.float32))
+        return output.reshape(*latents.shape[:3], self.latent_channels)

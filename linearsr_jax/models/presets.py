@@ -1,0 +1,139 @@
+"""The named model sizes (DESIGN, Presets), and what belongs to each.
+
+A preset is everything needed to build the network and to interpret its output;
+a released model's config.json names one and may override its fields.
+"""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+
+from linearsr_jax.codecs.base import SCALE
+from linearsr_jax.models.linear_dit import LinearDiT
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """One model size.
+
+    Attributes:
+      width, depth, heads, cross_heads: of the transformer.
+      mlp_ratio: Mix-FFN's channels after the gate over the width.
+      condition_features: size of a condition token.
+      codec: name in `codecs.CODECS`.
+      codec_factor, latent_channels: that codec's.
+      prediction: name in `diffusion.flow.PREDICTIONS`.
+      stem_widths: channels of the LR stem's convolutions.
+      shift: flow shift of training and sampling.
+      sigma_max: unshifted noise level of a sampler's first step.
+      qk_norm: RMS norm on queries and keys.
+      zero_init: zero output head and cross-attention outputs.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    cross_heads: int
+    mlp_ratio: float
+    condition_features: int
+    codec: str
+    codec_factor: int
+    latent_channels: int
+    prediction: str
+    stem_widths: tuple[int, int, int]
+    shift: float
+    sigma_max: float
+    qk_norm: bool = False
+    zero_init: bool = False
+
+    def make_model(
+        self,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        remat: bool = False,
+        eps: float = 1e-15,
+        floor: float = 0.0,
+    ) -> LinearDiT:
+        """Builds the network; arguments as `LinearDiT`'s."""
+        strided = round(math.log2(self.codec_factor // SCALE))
+        return LinearDiT(
+            latent_channels=self.latent_channels,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            cross_heads=self.cross_heads,
+            expanded=int(self.mlp_ratio * self.width),
+            condition_features=self.condition_features,
+            stem_widths=self.stem_widths,
+            stem_strides=(1,) * (3 - strided) + (2,) * strided,
+            qk_norm=self.qk_norm,
+            zero_init=self.zero_init,
+            eps=eps,
+            floor=floor,
+            remat=remat,
+            dtype=dtype,
+        )
+
+
+def _pixel(
+    width: int, depth: int, head_size: int, stem: tuple[int, int, int], **kwargs
+) -> Preset:
+    heads = width // head_size
+    return Preset(
+        width=width,
+        depth=depth,
+        heads=heads,
+        cross_heads=heads,
+        codec="pixel",
+        codec_factor=4,
+        latent_channels=48,
+        prediction="preconditioned_x0",
+        stem_widths=stem,
+        shift=3.0,
+        # Exactly pure noise: the network's one-step answer then owes nothing to it.
+        sigma_max=1.0,
+        zero_init=True,
+        **kwargs,
+    )
+
+
+def _sana(width: int, depth: int, cross_heads: int) -> Preset:
+    return Preset(
+        width=width,
+        depth=depth,
+        heads=width // 32,
+        cross_heads=cross_heads,
+        mlp_ratio=2.5,
+        condition_features=2304,
+        codec="dc_ae",
+        codec_factor=32,
+        latent_channels=32,
+        prediction="velocity",
+        # The paper does not give the widths; as many channels out as the latents.
+        stem_widths=(64, 128, 32),
+        shift=3.0,
+        sigma_max=0.999,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "debug": _pixel(32, 2, 16, (16, 16, 16), mlp_ratio=2.0, condition_features=16),
+    "nano": _pixel(64, 4, 32, (96, 96, 64), mlp_ratio=2.0, condition_features=64),
+    "small": _pixel(
+        384, 14, 32, (128, 128, 128), mlp_ratio=2.5, condition_features=256
+    ),
+    "600m": _sana(1152, 28, 16),
+    "1600m": _sana(2240, 20, 20),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """Looks a preset up.
+
+    Raises:
+      ValueError: naming the presets there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

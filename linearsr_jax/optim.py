@@ -1,0 +1,112 @@
+"""The optimiser: clipping, AdamW, its schedule, and an EMA of the parameters."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from linearsr_jax.array_types import Array, Int, PyTree
+
+
+class EmaState(NamedTuple):
+    """Moving average of the parameters; part of the optimiser's state."""
+
+    count: Int[Array, ""]
+    params: PyTree
+
+
+def ema_of_params(decay: float) -> optax.GradientTransformation:
+    """Averages the parameters as they will be after this update.
+
+    Belongs at the end of a chain, where the updates are final. As a part of the
+    optimiser's state the average is sharded, saved and restored with no extra code.
+    The decay warms up as (1 + n) / (10 + n), so that the initial values are
+    forgotten early.
+
+    Args:
+      decay: weight of the old average per step, in [0, 1).
+    """
+
+    def init(params):
+        return EmaState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.array, params))
+
+    def update(updates, state, params):
+        count = state.count + 1
+        rate = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+        average = jax.tree.map(
+            lambda old, p, u: rate * old + (1.0 - rate) * (p + u),
+            state.params,
+            params,
+            updates,
+        )
+        return updates, EmaState(count, average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    final_learning_rate: float,
+    warmup_steps: int,
+    decay_steps: int,
+    steps: int,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    clip_norm: float,
+    ema_decay: float,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Builds the optimiser and, for the log, its learning-rate schedule.
+
+    Weight decay leaves biases, norms and modulation tables alone: it acts on
+    parameters named `kernel` only.
+
+    Args:
+      learning_rate: reached linearly after warmup_steps, then held.
+      final_learning_rate: reached at the last step.
+      warmup_steps: optimiser steps.
+      decay_steps: length of the linear descent at the end. Until it starts, a run
+        may be made longer; a cosine over the whole run would not allow that.
+      steps: of the whole run, at least warmup_steps + decay_steps.
+      b1, b2: Adam's.
+      weight_decay: decoupled.
+      clip_norm: bound on the gradient's global norm.
+      ema_decay: see `ema_of_params`.
+
+    Raises:
+      ValueError: if steps is too small.
+    """
+    if steps < warmup_steps + decay_steps:
+        raise ValueError(
+            f"steps {steps} must be at least warmup_steps {warmup_steps} + "
+            f"decay_steps {decay_steps}"
+        )
+    schedule = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, learning_rate, warmup_steps),
+            optax.constant_schedule(learning_rate),
+            optax.linear_schedule(learning_rate, final_learning_rate, decay_steps),
+        ],
+        [warmup_steps, steps - decay_steps],
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_is_kernel),
+        ema_of_params(ema_decay),
+    )
+    return optimizer, schedule
+
+
+def ema_params(opt_state: PyTree) -> PyTree:
+    """The averaged parameters inside the state of `make_optimizer`'s optimiser."""
+    return opt_state[-1].params
+
+
+def _is_kernel(params: PyTree) -> PyTree:
+    # Boxed parameters (flax's logical partitioning) add a level below the name.
+    def is_kernel(path, _):
+        return any(getattr(entry, "key", "") == "kernel" for entry in path)
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)

@@ -1,0 +1,24 @@
+"""What all tests share: eight simulated CPU devices, and the folder of benchmarks."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Both must stand before anything imports JAX, which reads them once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_DEVICES = "--xla_force_host_platform_device_count"
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the repository; the test is skipped without it.
+
+    It holds data that may not be committed (benchmarks under other licences).
+    """
+    folder = Path(__file__).resolve().parents[1].parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder `shared` beside the repository: golden data absent")
+    return folder

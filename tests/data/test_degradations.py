@@ -1,0 +1,300 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.special
+import scipy.stats
+
+from linearsr_jax.data import blur_kernels, degradations
+from linearsr_jax.data.degradations import LIGHT
+
+
+def _rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def _image(height=48, width=32, smooth=3.0):
+    noise = _rng().normal(size=(height, width, 3))
+    image = scipy.ndimage.gaussian_filter(noise, (smooth, smooth, 0))
+    image = (image - image.min()) / np.ptp(image)
+    return np.rint(20 + 215 * image).astype(np.uint8)
+
+
+def _cubic(x, a):
+    x = np.abs(x)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def test_bicubic_is_the_antialiased_cubic():
+    image = _rng().integers(0, 256, (48, 32, 3), dtype=np.uint8)
+    small = degradations.bicubic(image, 4)
+    assert small.shape == (12, 8, 3)
+    expected = image.astype(float)
+    for axis in (0, 1):
+        size = image.shape[axis]
+        centre = (np.arange(size // 4) + 0.5) * 4 - 0.5
+        weights = _cubic((centre[:, None] - np.arange(size)) / 4, -0.5)
+        weights /= weights.sum(1, keepdims=True)
+        expected = np.moveaxis(np.tensordot(weights, expected, (1, axis)), 0, axis)
+    # One level: Pillow rounds to 8 bits between rows and columns.
+    assert np.abs(small - np.clip(expected, 0, 255)).max() <= 1.0
+
+
+def test_bessel_j1_is_scipys():
+    x = np.concatenate([[0.0], np.geomspace(1e-6, 60, 2000)])
+    expected = scipy.special.j1(x)
+    np.testing.assert_allclose(blur_kernels.bessel_j1(x), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("cutoff", "size"), [(np.pi / 5, 21), (2.0, 7), (np.pi, 13)])
+def test_sinc_kernel_against_scipy(cutoff, size):
+    axis = np.arange(size) - size // 2
+    radius = np.hypot(axis[:, None], axis)
+    radius[size // 2, size // 2] = 1e-9
+    expected = cutoff * scipy.special.j1(cutoff * radius) / (2 * np.pi * radius)
+    kernel = blur_kernels.sinc_kernel(cutoff, size)
+    np.testing.assert_allclose(kernel, expected / expected.sum(), atol=1e-6)
+
+
+def test_sinc_passes_low_and_stops_high_frequencies():
+    kernel = blur_kernels.sinc_kernel(1.5, 21)
+    x = np.broadcast_to(np.arange(96), (1, 96, 96)).astype(np.float32)
+    middle = np.s_[:, 24:-24, 24:-24]
+    low = blur_kernels.blur(np.cos(0.5 * x), kernel)[middle].std()
+    high = blur_kernels.blur(np.cos(2.7 * x), kernel)[middle].std()
+    assert 0.6 < low < 0.8  # A cosine's own is 0.707.
+    assert high < 0.05
+
+
+@pytest.mark.parametrize("rotation", [0.0, 0.7, -2.0])
+def test_gaussian_kernel_is_the_normal_density(rotation):
+    turn = np.array(
+        [
+            [np.cos(rotation), -np.sin(rotation)],
+            [np.sin(rotation), np.cos(rotation)],
+        ]
+    )
+    covariance = turn @ np.diag([2.5**2, 0.8**2]) @ turn.T
+    axis = np.arange(15) - 7
+    points = np.stack(np.meshgrid(axis, axis, indexing="xy"), -1)  # (x, y)
+    expected = scipy.stats.multivariate_normal([0, 0], covariance).pdf(points)
+    kernel = blur_kernels.shaped_kernel("gaussian", 15, 2.5, 0.8, rotation)
+    np.testing.assert_allclose(kernel, expected / expected.sum(), atol=1e-7)
+
+
+def test_generalized_and_plateau_at_known_points():
+    # On the axis at distance d, m = (d / sigma)^2.
+    kernel = blur_kernels.shaped_kernel("generalized", 9, 2.0, 2.0, 0.0, 0.5)
+    np.testing.assert_allclose(kernel[4, 6] / kernel[4, 4], np.exp(-0.5), rtol=1e-5)
+    np.testing.assert_allclose(kernel[8, 4] / kernel[4, 4], np.exp(-1), rtol=1e-5)
+    kernel = blur_kernels.shaped_kernel("plateau", 9, 2.0, 1.0, 0.0, 1.5)
+    np.testing.assert_allclose(kernel[4, 6] / kernel[4, 4], 1 / 2, rtol=1e-5)
+    np.testing.assert_allclose(kernel[6, 4] / kernel[4, 4], 1 / 9, rtol=1e-5)
+    with pytest.raises(ValueError, match="unknown"):
+        blur_kernels.shaped_kernel("square", 9, 1.0, 1.0)
+
+
+def test_drawn_kernels_are_odd_and_sum_to_one():
+    rng = _rng()
+    sizes = set()
+    for i in range(400):
+        kernel = blur_kernels.draw_blur(LIGHT, 1 + i % 2, rng)
+        sizes.add(kernel.shape)
+        assert kernel.dtype == np.float32
+        assert abs(kernel.sum(dtype=float) - 1) < 1e-5
+    assert sizes == {(k, k) for k in range(7, 22, 2)}
+
+
+def test_families_have_the_fields_frequencies_and_ranges(monkeypatch):
+    bells, sincs = [], []
+    monkeypatch.setattr(
+        blur_kernels, "shaped_kernel", lambda *args: bells.append(args) or args
+    )
+    monkeypatch.setattr(
+        blur_kernels, "sinc_kernel", lambda *args: sincs.append(args) or args
+    )
+    rng = _rng()
+    draws = 6000
+    for _ in range(draws):
+        blur_kernels.draw_blur(LIGHT, 2, rng)
+    counts = [len(sincs)]
+    for shape, is_isotropic in blur_kernels.FAMILIES:
+        counts.append(
+            sum(b[0] == shape and (b[2] == b[3]) == is_isotropic for b in bells)
+        )
+    probs = [0.1, *(0.9 * np.array([0.45, 0.25, 0.12, 0.03, 0.12, 0.03]))]
+    assert scipy.stats.chisquare(counts, draws * np.array(probs)).pvalue > 1e-4
+    sigmas = np.array([b[2:4] for b in bells])
+    assert 0.2 <= sigmas.min() < 0.21
+    assert 0.99 < sigmas.max() <= 1.0
+    betas = np.array([b[5] for b in bells if b[0] == "generalized"])
+    assert 0.5 <= betas.min() < 0.55
+    assert 1.9 < betas.max() <= 2.0
+    assert 0.44 < (betas < 1).mean() < 0.56
+    for cutoff, size in sincs:
+        assert (np.pi / 3 if size < 13 else np.pi / 5) <= cutoff <= np.pi
+
+
+@pytest.mark.parametrize("shape", [(24, 41), (9, 13)])
+@pytest.mark.parametrize("size", [7, 21])
+def test_blur_is_correlation_with_reflected_edges(shape, size):
+    # (9, 13) is smaller than half the large kernel: reflected more than once.
+    image = _rng(1).random((3, *shape), np.float32)
+    kernel = _rng(2).random((size, size)).astype(np.float32)
+    kernel /= kernel.sum()
+    expected = [scipy.ndimage.correlate(c, kernel, mode="mirror") for c in image]
+    blurred = blur_kernels.blur(image, kernel)
+    assert blurred.dtype == np.float32
+    np.testing.assert_allclose(blurred, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("size_in", "size_out"), [(20, 33), (20, 7), (16, 16)])
+def test_bilinear_samples_between_pixels(size_in, size_out):
+    signal = _rng().random(size_in)
+    centre = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5
+    expected = np.interp(centre, np.arange(size_in), signal)
+    matrix = degradations.resize_matrix(size_in, size_out, "bilinear")
+    np.testing.assert_allclose(matrix @ signal, expected, atol=1e-6)
+
+
+def test_bicubic_matrix_is_keys_with_minus_three_quarters():
+    for size_out, scale in ((31, 1.57), (9, 0.47)):
+        matrix = degradations.resize_matrix(20, size_out, "bicubic", scale)
+        centre = (np.arange(size_out) + 0.5) / scale - 0.5
+        expected = _cubic(centre[:, None] - np.arange(20), -0.75)
+        inside = (centre > 1) & (centre < 18)
+        np.testing.assert_allclose(matrix[inside], expected[inside], atol=1e-6)
+        np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
+
+
+def test_area_is_the_mean_over_bins():
+    signal = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    matrix = degradations.resize_matrix(5, 3, "area")
+    np.testing.assert_allclose(matrix @ signal, [1.5, 14 / 3, 12.0], rtol=1e-6)
+    matrix = degradations.resize_matrix(12, 3, "area")
+    np.testing.assert_allclose(matrix, np.kron(np.eye(3), np.full((1, 4), 0.25)))
+    with pytest.raises(ValueError, match="nearest"):
+        degradations.resize_matrix(5, 3, "nearest")
+
+
+@pytest.mark.parametrize("is_gray", [False, True])
+def test_gaussian_noise_has_the_variance_asked_for(is_gray):
+    image = np.full((3, 120, 100), 0.5, np.float32)
+    noise = degradations.gaussian_noise(image, 10.0, is_gray, _rng()) - image
+    assert abs(noise.std() * 255 - 10) < 0.25
+    assert np.array_equal(noise[0], noise[1]) == is_gray
+    assert abs(np.corrcoef(noise[0].ravel(), noise[2].ravel())[0, 1] - is_gray) < 0.05
+
+
+@pytest.mark.parametrize("is_gray", [False, True])
+def test_poisson_noise_grows_with_brightness(is_gray):
+    # All 256 levels, so white is 256 photons: variance = level / 256.
+    ramp = np.broadcast_to(np.arange(256) / 255, (3, 64, 256)).astype(np.float32)
+    noise = degradations.poisson_noise(ramp, 0.5, is_gray, _rng()) - ramp
+    dark, bright = noise[:, :, 60:68], noise[:, :, 180:188]
+    for part, level in ((dark, 63.5), (bright, 183.5)):
+        expected = 0.5**2 * (level / 255) / 256
+        assert abs(part.var() / expected - 1) < 0.2
+        assert abs(part.mean()) < 0.2 * np.sqrt(expected)
+    same = np.abs(noise[0] - noise[1])[:, 20:200].max() < 1e-6
+    assert same == is_gray
+
+
+def test_jpeg_gets_better_with_quality():
+    image = _image(64, 64, smooth=1.0)[..., :1].repeat(3, 2)
+    image = image.transpose(2, 0, 1) / np.float32(255)
+    errors = []
+    for quality in (30, 60, 95):
+        decoded = degradations.jpeg(image, quality)
+        assert decoded.dtype == np.float32
+        assert decoded.shape == image.shape
+        errors.append(np.sqrt(np.mean((decoded - image) ** 2)))
+    assert errors[0] > errors[1] > errors[2] > 0
+    assert errors[2] < 0.01
+
+
+def test_jpeg_halves_the_resolution_of_colour():
+    # Columns of equal luma, alternately red and green.
+    image = np.zeros((3, 32, 32), np.float32)
+    image[0, :, ::2] = 0.587 / 0.299 / 2
+    image[1, :, 1::2] = 0.5
+    decoded = degradations.jpeg(image, 95)
+    assert np.ptp(image[0] - image[1]) > 1.0
+    assert np.ptp(decoded[0] - decoded[1]) < 0.2
+
+
+def test_degrade_draws_jpeg_qualities_of_the_table(monkeypatch):
+    qualities = []
+    jpeg = degradations.jpeg
+    monkeypatch.setattr(
+        degradations, "jpeg", lambda x, q: qualities.append(q) or jpeg(x, q)
+    )
+    params = dataclasses.replace(LIGHT, no_degradation_prob=0.0)
+    rng = _rng()
+    for _ in range(300):
+        degradations.degrade(_image(), params, 4, rng)
+    first, second = np.array(qualities[::2]), np.array(qualities[1::2])
+    assert len(first) == len(second) == 300
+    assert 60 <= first.min() <= 62
+    assert 93 <= first.max() <= 95
+    assert 60 <= second.min() <= 62
+    assert 98 <= second.max() <= 100
+
+
+def test_degrade_without_degradations_is_a_small_copy():
+    # Kernels of one pixel, sizes kept, no noise, best JPEG: what remains is the
+    # resize, which on a smooth image is nearly the same in every mode.
+    params = dataclasses.replace(
+        LIGHT,
+        sigma1=(0.05, 0.05),
+        sinc_prob1=0.0,
+        kernel_probs=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        resize_probs1=(0.0, 0.0, 1.0),
+        resize_probs2=(0.0, 0.0, 1.0),
+        gaussian_prob1=1.0,
+        gaussian_prob2=1.0,
+        noise_sigma1=(0.0, 0.0),
+        noise_sigma2=(0.0, 0.0),
+        jpeg_quality1=(100, 100),
+        jpeg_quality2=(100, 100),
+        second_blur_prob=0.0,
+        final_sinc_prob=0.0,
+        no_degradation_prob=0.0,
+    )
+    image = _image(64, 48, smooth=8.0)
+    expected = degradations.bicubic(image, 4).astype(int)
+    for seed in range(6):
+        small = degradations.degrade(image, params, 4, _rng(seed))
+        assert np.abs(small - expected).mean() < 3.0
+
+
+def test_no_degradation_is_bicubic():
+    params = dataclasses.replace(LIGHT, no_degradation_prob=1.0)
+    small = degradations.degrade(_image(), params, 4, _rng())
+    np.testing.assert_array_equal(small, degradations.bicubic(_image(), 4))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_degrade_is_a_function_of_the_generator(factor):
+    image = _image()
+    outputs = []
+    for seed in range(30):
+        small = degradations.degrade(image, LIGHT, factor, _rng(seed))
+        again = degradations.degrade(image, LIGHT, factor, _rng(seed))
+        assert small.dtype == np.uint8
+        assert small.shape == (48 // factor, 32 // factor, 3)
+        np.testing.assert_array_equal(small, again)
+        outputs.append(small.tobytes())
+    assert len(set(outputs)) == 30
+
+
+def test_wrong_images_are_refused():
+    with pytest.raises(ValueError, match="divided by 4"):
+        degradations.bicubic(np.zeros((10, 8, 3), np.uint8), 4)
+    with pytest.raises(ValueError, match="uint8"):
+        degradations.degrade(np.zeros((8, 8, 3), np.float32), LIGHT, 4, _rng())
+    with pytest.raises(ValueError, match="uint8"):
+        degradations.bicubic(np.zeros((8, 8), np.uint8))
