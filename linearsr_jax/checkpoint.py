@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from linearsr_jax.array_types import PyTree
 from linearsr_jax.train_step import TrainState
 
 
@@ -47,26 +48,25 @@ class Checkpointer:
         args = ocp.args.Composite(run=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["run"]
 
-    def restore_state(self, step: int, abstract_state: TrainState) -> TrainState:
-        """The state, placed as abstract_state's shardings say.
+    def restore_state(
+        self, step: int, abstract_state: TrainState, shardings: PyTree
+    ) -> TrainState:
+        """The state, placed as the shardings say: any mesh will do.
 
         Args:
           step: of the checkpoint.
-          abstract_state: ShapeDtypeStructs with shardings; any mesh will do.
+          abstract_state: its shapes and types.
+          shardings: a tree like it.
         """
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        target = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            abstract_state,
+            shardings,
+        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         return self._manager.restore(step, args=args)["state"]
 
     def close(self) -> None:
         """Waits for saves under way."""
         self._manager.wait_until_finished()
         self._manager.close()
-
-
-def abstract_with_sharding(abstract: Any, shardings: Any) -> Any:
-    """Attaches shardings to the ShapeDtypeStructs of a tree."""
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        abstract,
-        shardings,
-    )

@@ -4,6 +4,8 @@ Two mesh axes: `data` holds copies of the parameters, `fsdp` splits them; both s
 the batch. One device is the mesh of one.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -23,26 +25,30 @@ LOGICAL_AXIS_RULES = (
 )
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh over all devices.
+def make_mesh(
+    data: int, fsdp: int, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over devices.
 
     Args:
       data, fsdp: sizes of the axes; one of them may be -1: what is left.
+      devices: all of them by default.
 
     Raises:
       ValueError: if they do not multiply to the number of devices.
     """
-    devices = len(jax.devices())
+    devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp]
-    if sizes.count(-1) == 1:
-        known = -data * fsdp
-        sizes[sizes.index(-1)] = devices // known
-    if sizes[0] * sizes[1] != devices or min(sizes) < 1:
+    if sizes.count(-1) == 1 and max(sizes) > 0:
+        sizes[sizes.index(-1)] = len(devices) // max(sizes)
+    if sizes[0] * sizes[1] != len(devices) or min(sizes) < 1:
         raise ValueError(
-            f"mesh data={data} x fsdp={fsdp} does not fit {devices} devices; "
+            f"mesh data={data} x fsdp={fsdp} does not fit {len(devices)} devices; "
             "their product must be that number (one may be -1)"
         )
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), (AxisType.Auto,) * 2)
+    return jax.make_mesh(
+        tuple(sizes), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -7,12 +7,10 @@ the state after n steps, and the next batch a run that resumes there reads is nu
 n (batches count from 0).
 """
 
+import contextlib
 import importlib.metadata
 import json
 import logging
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from linearsr_jax import checkpoint, optim, sharding, writers
-from linearsr_jax.codecs import CODECS
+from linearsr_jax.codecs import CODECS, Codec
 from linearsr_jax.data import pipeline, sources
 from linearsr_jax.models.presets import get_preset
+from linearsr_jax.pretrained import model_card, save_pretrained
+from linearsr_jax.progress import Progress
 from linearsr_jax.rng import stream_key
+from linearsr_jax.stop_signal import StopSignal
 from linearsr_jax.train_step import TrainState, make_init, make_train_step, unboxed
 from linearsr_jax.validation import Validator
 
@@ -54,14 +55,15 @@ class TrainError(Exception):
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
-    """Trains to config.steps, resuming from workdir's newest checkpoint if there is one.
+    """Trains to config.steps, from workdir's newest checkpoint if there is one.
 
     SIGTERM (a preemption notice) and SIGINT end the run after the current step with
     a checkpoint.
 
     Args:
       config: see configs/common.py.
-      workdir: gets checkpoints/, metrics.jsonl and config.json.
+      workdir: gets checkpoints/, metrics.jsonl, config.json and, at the end, model/:
+        the averaged weights as a model folder.
 
     Returns:
       The state after the last step.
@@ -86,25 +88,32 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     )
 
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpointer = checkpoint.Checkpointer(
-        workdir / "checkpoints", keep=config.keep_checkpoints
-    )
-    start = checkpointer.latest_step
-    run = _start_run(config) if start is None else checkpointer.restore_run(start)
-    _check_same_config(run["config"], config, workdir)
-    manifest = run["manifest"] and sources.Manifest.from_json(run["manifest"])
-    source = pipeline.open_folder(config.data.folder, pipeline_config, manifest)
-    _report_manifest(source.manifest)
-    run["manifest"] = source.manifest.to_json()
-    (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-
-    validator = None
-    if config.val.folder:
-        validator = Validator(
-            config.val.folder, config.val.crop_size, model, codec, preset
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(mesh))
+        stop = stack.enter_context(StopSignal())
+        checkpointer = stack.enter_context(
+            contextlib.closing(
+                checkpoint.Checkpointer(
+                    workdir / "checkpoints", keep=config.keep_checkpoints
+                )
+            )
         )
+        start = checkpointer.latest_step
+        run = _new_run(config) if start is None else checkpointer.restore_run(start)
+        _check_same_config(run["config"], config, workdir)
+        run["config"] = config.to_dict()
+        manifest = run["manifest"] and sources.Manifest.from_json(run["manifest"])
+        source = pipeline.open_folder(config.data.folder, pipeline_config, manifest)
+        _report_manifest(source.manifest)
+        run["manifest"] = source.manifest.to_json()
+        _write_json(workdir / "config.json", run["config"])
 
-    with jax.set_mesh(mesh), _StopSignal() as stop:
+        validator = None
+        if config.val.folder:
+            validator = Validator(
+                config.val.folder, config.val.crop_size, model, codec, preset
+            )
+
         init = make_init(model, optimizer)
         key = stream_key(config.seed, "init")
         shardings = sharding.state_sharding(jax.eval_shape(init, key), mesh)
@@ -112,10 +121,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         if start is None:
             state, start = init(key), 0
         else:
-            abstract = checkpoint.abstract_with_sharding(
-                jax.eval_shape(init, key), shardings
-            )
-            state = checkpointer.restore_state(start, abstract)
+            abstract = jax.eval_shape(init, key)
+            state = checkpointer.restore_state(start, abstract, shardings)
             logger.info("resumed from step %d of %s", start, workdir)
         train_step = jax.jit(
             make_train_step(
@@ -138,47 +145,82 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        batches = pipeline.make_iterator(
-            dataset, num_workers=config.data.workers, prefetch=config.data.prefetch
+        batches = stack.enter_context(
+            contextlib.closing(
+                pipeline.make_iterator(
+                    dataset,
+                    num_workers=config.data.workers,
+                    prefetch=config.data.prefetch,
+                )
+            )
         )
-        log = [writers.LogWriter()]
-        if jax.process_index() == 0:
-            log.append(writers.JsonLinesWriter(workdir / "metrics.jsonl", start))
-        progress = _Progress(start, config.steps, config.batch_size)
-        # Compared below by value, not fetched: a fetch every step would wait for it.
+        log = stack.enter_context(
+            contextlib.closing(writers.make_writer(workdir, resume_step=start))
+        )
+        progress = Progress(start, config.steps, config.batch_size)
         for step in range(start + 1, config.steps + 1):
             with progress.waiting_for_data():
                 batch = sharding.put_batch(next(batches), mesh)
             state, metrics = train_step(state, batch)
             is_last = step == config.steps or stop.requested
-            if step % config.log_every == 0 or is_last:
+            is_saved = step % config.checkpoint_every == 0 or is_last
+            is_logged = step % config.log_every == 0 or is_last
+            if is_logged or is_saved:
+                # The only fetches: they wait for the step to end.
                 scalars = {name: float(value) for name, value in metrics.items()}
-                scalars["learning_rate"] = float(schedule(step))
-                scalars |= progress.report(step)
-                _write(log, step, scalars)
                 if not np.isfinite(scalars["loss"]):
                     raise TrainError(
                         f"{workdir}: the loss is not finite at step {step}; the last "
-                        f"good checkpoint is {checkpointer.latest_step}. Lower "
+                        f"checkpoint is {checkpointer.latest_step}. Lower "
                         "optimizer.learning_rate or optimizer.clip_norm"
                     )
+            if is_logged:
+                scalars["learning_rate"] = float(schedule(step))
+                log.write_scalars(step, scalars | progress.report(step))
             if validator and (step % config.val.every == 0 or step == config.steps):
                 scores = validator(optim.ema_params(state.opt_state))
                 run["evaluations"].append({"step": step, **scores})
-                _write(log, step, scores)
-            if step % config.checkpoint_every == 0 or is_last:
+                log.write_scalars(step, scores)
+            if is_saved:
                 checkpointer.save(step, state, run)
             if stop.requested:
                 logger.info("stopped at step %d; run the same command to go on", step)
-                break
-        checkpointer.close()
-        batches.close()
-        for writer in log:
-            writer.close()
+                return state
+        export_model(workdir / "model", state, run, codec)
     return state
 
 
-def _start_run(config: ConfigDict) -> dict[str, Any]:
+def export_model(
+    folder: Path, state: TrainState, run: dict[str, Any], codec: Codec
+) -> None:
+    """Writes the averaged weights of a run as a model folder.
+
+    Args:
+      folder: see `pretrained.save_pretrained`.
+      state: of the run; fetched to the host.
+      run: the JSON part of its checkpoints.
+      codec: the one it was trained with.
+    """
+    if jax.process_index() != 0:
+        return
+    training = {
+        "step": int(state.step),
+        "config": run["config"],
+        "versions": run["versions"],
+        "files": run["manifest"]["files"],
+        "evaluation": run["evaluations"][-1] if run["evaluations"] else None,
+    }
+    save_pretrained(
+        folder,
+        jax.device_get(optim.ema_params(state.opt_state)),
+        get_preset(run["config"]["preset"]),
+        codec,
+        training=training,
+        card=model_card(training),
+    )
+
+
+def _new_run(config: ConfigDict) -> dict[str, Any]:
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     return {
         "config": config.to_dict(),
@@ -223,66 +265,5 @@ def _report_manifest(manifest: sources.Manifest) -> None:
         logger.warning("rejected %s: %s", name, reason)
 
 
-def _write(log: list[writers.MetricWriter], step: int, scalars: dict) -> None:
-    for writer in log:
-        writer.write_scalars(step, scalars)
-
-
-class _Progress:
-    """Rates since the last report: examples/s, time left, share spent on data."""
-
-    def __init__(self, start: int, steps: int, batch_size: int):
-        self._steps, self._batch_size = steps, batch_size
-        self._last_step, self._last_time = start, time.monotonic()
-        self._waited = 0.0
-
-    def waiting_for_data(self):
-        return _Timer(self)
-
-    def add_wait(self, seconds: float) -> None:
-        self._waited += seconds
-
-    def report(self, step: int) -> dict[str, float]:
-        now = time.monotonic()
-        seconds = max(now - self._last_time, 1e-9)
-        done = step - self._last_step
-        rates = {
-            "examples_per_s": done * self._batch_size / seconds,
-            "minutes_left": (self._steps - step) * seconds / max(done, 1) / 60,
-            "data_wait_percent": 100 * self._waited / seconds,
-        }
-        self._last_step, self._last_time, self._waited = step, now, 0.0
-        return rates
-
-
-class _Timer:
-    """Adds the time inside a with block to a progress's waiting time."""
-
-    def __init__(self, progress: _Progress):
-        self._progress = progress
-
-    def __enter__(self):
-        self._start = time.monotonic()
-
-    def __exit__(self, *_):
-        self._progress.add_wait(time.monotonic() - self._start)
-
-
-class _StopSignal:
-    """Notes SIGTERM and SIGINT instead of dying; only the main thread can."""
-
-    requested = False
-
-    def __enter__(self):
-        self._previous = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, *_):
-        self.requested = True
-
-    def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -17,6 +17,7 @@ from linearsr_jax.array_types import Array, Float, Int, Key, PyTree, UInt8
 from linearsr_jax.codecs import Codec
 from linearsr_jax.diffusion.flow import PREDICTIONS, Prediction, interpolate
 from linearsr_jax.diffusion.timestep_sampling import sample_sigma
+from linearsr_jax.image_range import to_unit_range
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.rng import stream_key
@@ -33,24 +34,13 @@ class TrainState:
     opt_state: PyTree
 
 
-def to_unit_range(image: UInt8[Array, "..."]) -> Float[Array, "..."]:
-    """uint8 -> [-1, 1] float32."""
-    return image.astype(jnp.float32) / 127.5 - 1.0
-
-
 def make_init(
     model: LinearDiT, optimizer: optax.GradientTransformation
 ) -> Callable[[Key[Array, ""]], TrainState]:
     """Returns key -> TrainState, its arrays boxed with their logical axes."""
 
     def init(key):
-        # Parameters do not depend on sizes; an LR image of 8x8 suits every codec.
-        image_lr = jnp.zeros((1, 8, 8, 3))
-        factor = 1
-        for stride in model.stem_strides:
-            factor *= stride
-        latents = jnp.zeros((1, 8 // factor, 8 // factor, model.latent_channels))
-        params = model.init(key, latents, jnp.zeros((1,)), image_lr)["params"]
+        params = model.init_params(key, boxed=True)
         return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
 
     return init
@@ -130,9 +120,9 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
-        metrics["update_norm"] = optax.global_norm(updates)
-        metrics["param_norm"] = optax.global_norm(params)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        metrics["update_norm"] = optax.tree.norm(updates)
+        metrics["param_norm"] = optax.tree.norm(params)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

@@ -9,6 +9,8 @@ import math
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,3 +70,29 @@ class LogWriter:
 
     def close(self) -> None:
         """See `MetricWriter`."""
+
+
+class ManyWriters:
+    """Hands every call on to several writers."""
+
+    def __init__(self, *members: MetricWriter):
+        """Keeps the writers, which close with this one."""
+        self._members = members
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """See `MetricWriter`."""
+        for writer in self._members:
+            writer.write_scalars(step, scalars)
+
+    def close(self) -> None:
+        """See `MetricWriter`."""
+        for writer in self._members:
+            writer.close()
+
+
+def make_writer(workdir: Path, *, resume_step: int) -> MetricWriter:
+    """The log, and on the first process workdir/metrics.jsonl."""
+    if jax.process_index() != 0:
+        return LogWriter()
+    path = workdir / "metrics.jsonl"
+    return ManyWriters(LogWriter(), JsonLinesWriter(path, resume_step))

@@ -5,14 +5,15 @@ stem, order of the concatenation) we put the noisy latents first, so that SANA's
 patch embedding is the first columns of ours.
 """
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Bool, Float
+from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
 from linearsr_jax.models.blocks import Block
 from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
-
 
 # Blocks per iteration of the scan over depth. On CPU a rolled loop's copies cost a
 # quarter of a small model's training step; more than a few bodies cost compile time.
@@ -53,6 +54,15 @@ class LinearDiT(nn.Module):
     floor: float = 0.0
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
+
+    def init_params(self, key: Key[Array, ""], *, boxed: bool = False) -> PyTree:
+        """Initial parameters; with boxed, wrapped with their logical axes."""
+        # Parameters do not depend on sizes; an 8x8 LR image suits every codec.
+        image_lr = jnp.zeros((1, 8, 8, 3))
+        side = 8 // math.prod(self.stem_strides)
+        latents = jnp.zeros((1, side, side, self.latent_channels))
+        params = self.init(key, latents, jnp.zeros((1,)), image_lr)["params"]
+        return params if boxed else nn.meta.unbox(params)
 
     @nn.compact
     def __call__(

@@ -25,8 +25,11 @@ class Preset:
       codec_factor, latent_channels: that codec's.
       prediction: name in `diffusion.flow.PREDICTIONS`.
       stem_widths: channels of the LR stem's convolutions.
-      shift: flow shift of training and sampling.
+      shift: flow shift of the noise levels training draws.
+      sampling_shift: flow shift of the sampler's grid.
       sigma_max: unshifted noise level of a sampler's first step.
+      solver: name in `diffusion.samplers.SOLVERS`.
+      default_steps: of the sampler.
       qk_norm: RMS norm on queries and keys.
       zero_init: zero output head and cross-attention outputs.
     """
@@ -43,7 +46,10 @@ class Preset:
     prediction: str
     stem_widths: tuple[int, int, int]
     shift: float
+    sampling_shift: float
     sigma_max: float
+    solver: str
+    default_steps: int
     qk_norm: bool = False
     zero_init: bool = False
 
@@ -91,6 +97,9 @@ def _pixel(
         prediction="preconditioned_x0",
         stem_widths=stem,
         shift=3.0,
+        sampling_shift=3.0,
+        solver="dpm_solver_pp",
+        default_steps=1,
         # Exactly pure noise: the network's one-step answer then owes nothing to it.
         sigma_max=1.0,
         zero_init=True,
@@ -113,7 +122,10 @@ def _sana(width: int, depth: int, cross_heads: int) -> Preset:
         # The paper does not give the widths; as many channels out as the latents.
         stem_widths=(64, 128, 32),
         shift=3.0,
+        sampling_shift=3.0,
         sigma_max=0.999,
+        solver="dpm_solver_pp",
+        default_steps=20,
     )
 
 

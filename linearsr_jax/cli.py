@@ -1,0 +1,251 @@
+"""The `linearsr` command: parse, call, print.
+
+JAX is imported by the subcommands, so that --help answers at once. Exit codes: 0
+done, 1 a run failed, 2 wrong usage. With --json the last line of standard output is
+one JSON object; everything else goes to standard error.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from linearsr_jax import __version__
+
+logger = logging.getLogger("linearsr_jax")
+
+
+class UsageError(Exception):
+    """Arguments that do not go together; exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
+    )
+    logger.setLevel(logging.INFO)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("linearsr: interrupted", file=sys.stderr)
+        return 1
+    except UsageError as error:
+        return _fail(args, error, 2)
+    except Exception as error:
+        if not _is_expected(error):
+            logger.error("linearsr: this is a bug; --debug shows where")
+        return _fail(args, error, 1)
+
+
+def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
+    if args.debug:
+        logger.exception("linearsr: failed")
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"linearsr: {text}", file=sys.stderr)
+    return code
+
+
+def _is_expected(error: Exception) -> bool:
+    # Errors of our own modules and of the file system are about the user's input.
+    own = type(error).__module__.startswith("linearsr_jax")
+    return own or isinstance(error, (OSError, ValueError))
+
+
+def _upscale(args: argparse.Namespace) -> int:
+    from linearsr_jax.upscale_files import plan_outputs, upscale_files
+    from linearsr_jax.upscaler import Upscaler
+
+    jobs = plan_outputs(args.inputs, args.output, recursive=args.recursive)
+    upscaler = Upscaler.from_pretrained(args.model)
+    outputs, failures = upscale_files(
+        upscaler, jobs, steps=args.steps, seed=args.seed, overwrite=args.overwrite
+    )
+    if args.json:
+        print(json.dumps({"outputs": outputs}))
+    if failures and len(jobs) > 1:
+        logger.error("linearsr: %d of %d images failed", failures, len(jobs))
+    return 1 if failures else 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from linearsr_jax.config import ConfigError, load_config
+
+    try:
+        config = load_config(args.config, args.override)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    from linearsr_jax.train import train_and_evaluate
+
+    train_and_evaluate(config, args.workdir)
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from linearsr_jax import evaluate
+    from linearsr_jax.metrics import get_metrics, tables
+
+    if (args.data is None) == (args.hr is None) or (args.hr is None) != (
+        args.sr is None
+    ):
+        raise UsageError("eval: give either --data, or --hr and --sr")
+    try:
+        get_metrics(args.metrics)
+    except ValueError as error:
+        raise UsageError(f"--metrics: {error}") from error
+    if args.data is not None:
+        upscalers = _upscalers(args.model, args.steps, args.seed)
+        rows = evaluate.evaluate_dataset(
+            args.data, upscalers, args.metrics, progress=_progress("images")
+        )
+    else:
+        rows = evaluate.evaluate_pairs(
+            args.hr, args.sr, args.metrics, progress=_progress("images")
+        )
+    summary = tables.summarize(rows)
+    if args.csv is not None:
+        tables.write_csv(args.csv, rows)
+    print(json.dumps(summary) if args.json else tables.format_table(summary["rows"]))
+    return 0
+
+
+def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
+    from linearsr_jax.upscaler import Upscaler
+
+    upscaler = Upscaler.from_pretrained(model)
+
+    def with_steps(count):
+        return lambda image_lr: upscaler(image_lr, steps=count, seed=seed)
+
+    return {
+        f"{upscaler.model.name} steps={count}": with_steps(count) for count in steps
+    }
+
+
+def _info(args: argparse.Namespace) -> int:
+    from linearsr_jax.info import describe, format_description
+
+    description = describe(args.model)
+    print(json.dumps(description) if args.json else format_description(description))
+    return 0
+
+
+def _progress(unit: str) -> Callable:
+    from tqdm import tqdm
+
+    # disable=None: a bar on a terminal, nothing elsewhere.
+    return lambda items: tqdm(items, unit=unit, disable=None, leave=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="linearsr",
+        description="x4 super-resolution of photographs with linear attention",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.add_argument(
+            "--debug", action="store_true", help="show a traceback when it fails"
+        )
+        return sub
+
+    sub = command("upscale", _upscale, "make images four times as large")
+    sub.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="image, folder")
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="file for one image (.png .jpg .webp .bmp .tif), else a folder",
+    )
+    _add_model(sub)
+    sub.add_argument(
+        "--steps",
+        type=_positive,
+        metavar="N",
+        help="network evaluations: 1 closest to the truth, more adds detail "
+        "(default: the model's)",
+    )
+    sub.add_argument("--seed", type=_seed, default=0, help="chooses the detail")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace existing outputs"
+    )
+    sub.add_argument(
+        "--recursive", action="store_true", help="descend into folders of folders"
+    )
+    _add_json(sub)
+
+    sub = command("train", _train, "train a model; resumes what the workdir holds")
+    sub.add_argument(
+        "--config", required=True, metavar="FILE[:ARG]", help="see configs/"
+    )
+    sub.add_argument("--workdir", required=True, type=Path, help="checkpoints, log")
+    sub.add_argument(
+        "--override",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the config, e.g. data.folder=photos",
+    )
+
+    sub = command("eval", _eval, "score a model, or a folder of outputs")
+    _add_model(sub)
+    sub.add_argument("--data", type=Path, help="folder with an HR and an LR folder")
+    sub.add_argument("--hr", type=Path, help="folder of true images")
+    sub.add_argument("--sr", type=Path, help="folder of upscaled images, same names")
+    sub.add_argument(
+        "--metrics",
+        type=lambda text: text.split(","),
+        default=["psnr", "ssim", "lpips"],
+        help="default: psnr,ssim,lpips",
+    )
+    sub.add_argument(
+        "--steps",
+        type=lambda text: [_positive(part) for part in text.split(",")],
+        default=[1, 4],
+        metavar="N,N",
+        help="one row of the table for each; default: 1,4",
+    )
+    sub.add_argument("--seed", type=_seed, default=0)
+    sub.add_argument("--csv", type=Path, help="also write every image's values")
+    _add_json(sub)
+
+    sub = command("info", _info, "say what is installed and what a model is")
+    _add_model(sub)
+    _add_json(sub)
+    return parser
+
+
+def _add_model(sub: Any) -> None:
+    sub.add_argument("--model", default="nano", help="bundled name or model folder")
+
+
+def _add_json(sub: Any) -> None:
+    sub.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in 0 .. 2**32 - 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""Released models: a folder of safetensors, config.json, SHA256SUMS and a card.
+
+Nothing is unpickled. The config holds every field of the preset the weights were
+trained with, so that a preset may change without old folders losing their meaning.
+"""
+
+import dataclasses
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+from flax import traverse_util
+from safetensors.numpy import load_file, save_file
+
+from linearsr_jax.array_types import PyTree
+from linearsr_jax.codecs import CODECS, Codec
+from linearsr_jax.models.presets import Preset
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+SUMS_FILE = "SHA256SUMS"
+CARD_FILE = "README.md"
+_FORMAT = 1
+
+
+class PretrainedError(Exception):
+    """A model folder that cannot be used; one line, says what is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedModel:
+    """A model ready to run.
+
+    Attributes:
+      name: the folder's name, or the bundled model's.
+      preset: sizes and the meaning of the output.
+      codec: between images and latents.
+      params: float32, on the host.
+      training: what the config says of how it was trained.
+    """
+
+    name: str
+    preset: Preset
+    codec: Codec
+    params: PyTree
+    training: dict[str, Any]
+
+
+def model_card(training: dict[str, Any]) -> str:
+    """A model card from what a run knows of itself; Markdown."""
+    config = training["config"]
+    degradation = config["data"]["bicubic_probability"]
+    lines = [
+        f"# LinearSR {config['preset']}",
+        "",
+        "x4 super-resolution of photographs, trained with linearsr_jax: "
+        f"{training['step']} steps of {config['batch_size']} crops of "
+        f"{config['data']['crop_size']} HR pixels; {degradation:.0%} bicubic, the rest "
+        "degraded by LIGHT (second-order blur, noise, JPEG).",
+        "",
+        "It makes detail up where the input has none. Do not use it where that "
+        "matters: evidence, medicine, reading small print.",
+        "",
+        f"Trained on {len(training['files'])} photographs:",
+        "",
+        *(f"- {name}" for name in training["files"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    folder = resources.files("linearsr_jax") / "weights"
+    return sorted(
+        entry.name for entry in folder.iterdir() if (entry / CONFIG_FILE).is_file()
+    )
+
+
+def save_pretrained(
+    folder: str | Path,
+    params: PyTree,
+    preset: Preset,
+    codec: Codec,
+    *,
+    training: dict[str, Any],
+    card: str,
+) -> None:
+    """Writes a model folder.
+
+    Args:
+      folder: made if missing; its files are replaced.
+      params: of the network `preset` builds.
+      preset, codec: stored in the config with all their fields.
+      training: JSON-able; how the weights came about.
+      card: the model card, Markdown.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = traverse_util.flatten_dict(params, sep=".")
+    arrays = {name: np.asarray(value, np.float32) for name, value in flat.items()}
+    save_file(arrays, folder / WEIGHTS_FILE)
+    names = {codec_type: name for name, codec_type in CODECS.items()}
+    config = {
+        "format": _FORMAT,
+        "preset": dataclasses.asdict(preset),
+        "codec": {"name": names[type(codec)], **dataclasses.asdict(codec)},
+        "training": training,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CARD_FILE).write_text(card)
+    sums = [f"{_sha256(folder / name)}  {name}\n" for name in _SUMMED]
+    (folder / SUMS_FILE).write_text("".join(sums))
+
+
+def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
+    """Reads a model folder, or the bundled model of that name.
+
+    Raises:
+      PretrainedError: no such model, damaged or incomplete files, tensors missing,
+        unknown or of another shape.
+    """
+    folder = _find(str(name_or_path))
+    _check_sums(folder)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        if config["format"] != _FORMAT:
+            raise PretrainedError(
+                f"{folder}: format {config['format']}; this version reads {_FORMAT}"
+            )
+        fields = dict(
+            config["preset"], stem_widths=tuple(config["preset"]["stem_widths"])
+        )
+        preset = Preset(**fields)
+        codec_fields = dict(config["codec"])
+        codec = CODECS[codec_fields.pop("name")](**codec_fields)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PretrainedError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
+    try:
+        arrays = load_file(folder / WEIGHTS_FILE)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise PretrainedError(f"{folder / WEIGHTS_FILE}: {error}") from error
+    _check_tensors(folder, arrays, preset)
+    params = traverse_util.unflatten_dict(arrays, sep=".")
+    return PretrainedModel(folder.name, preset, codec, params, config["training"])
+
+
+def weights_sha256(name_or_path: str | Path) -> str:
+    """SHA-256 of a model's weights file."""
+    return _sha256(_find(str(name_or_path)) / WEIGHTS_FILE)
+
+
+_SUMMED = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if (path / CONFIG_FILE).is_file():
+        return path
+    if name in bundled_models():
+        return Path(str(resources.files("linearsr_jax") / "weights" / name))
+    known = ", ".join(bundled_models())
+    raise PretrainedError(
+        f"{name}: no such model; give one of {known} or a folder with {CONFIG_FILE}"
+    )
+
+
+def _check_sums(folder: Path) -> None:
+    try:
+        lines = (folder / SUMS_FILE).read_text().splitlines()
+        for line in lines:
+            expected, _, name = line.partition("  ")
+            if _sha256(folder / name) != expected:
+                raise PretrainedError(
+                    f"{folder / name}: does not match {SUMS_FILE}; copy the model again"
+                )
+    except OSError as error:
+        raise PretrainedError(
+            f"{folder}: incomplete, {error.filename}: {error.strerror}"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_tensors(folder: Path, arrays: dict[str, np.ndarray], preset: Preset) -> None:
+    expected = parameter_shapes(preset)
+    problems = {
+        "missing": sorted(expected.keys() - arrays.keys()),
+        "unknown": sorted(arrays.keys() - expected.keys()),
+        "of another shape": sorted(
+            name
+            for name in expected.keys() & arrays.keys()
+            if expected[name] != arrays[name].shape
+        ),
+    }
+    for problem, names in problems.items():
+        if names:
+            raise PretrainedError(
+                f"{folder / WEIGHTS_FILE}: {len(names)} tensors {problem}: "
+                + ", ".join(names)
+            )
+
+
+def parameter_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a preset's parameters, as in its weights file."""
+    model = preset.make_model()
+    abstract = jax.eval_shape(model.init_params, jax.random.key(0))
+    flat = traverse_util.flatten_dict(abstract, sep=".")
+    return {name: tuple(value.shape) for name, value in flat.items()}

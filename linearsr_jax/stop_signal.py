@@ -1,0 +1,30 @@
+"""A polite end: preemption notices and Ctrl-C stop training at a checkpoint."""
+
+import signal
+import threading
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGINT instead of dying, inside a with block.
+
+    Outside the main thread, where Python cannot handle signals, it never fires.
+
+    Attributes:
+      requested: whether a signal has come.
+    """
+
+    requested = False
+
+    def __enter__(self):
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, *_):
+        self.requested = True
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""Installs linearsr_jax and kernels_pallas; the tools are set up in pyproject.toml."""
+
+import ast
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """`__version__` of the package, read without importing it (and so JAX)."""
+    tree = ast.parse((ROOT / "linearsr_jax" / "__init__.py").read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__version__":
+            return ast.literal_eval(node.value)
+    raise RuntimeError("linearsr_jax/__init__.py: has no __version__")
+
+
+# Installing this must never replace a jax that is already there: it may be a CUDA or
+# TPU build, whose plugin fits one version only. So jax itself has no bounds, and the
+# three packages that require jax have upper ones: pip does not step back to a release
+# of theirs that the present jax would do for, it replaces jax. (flax 0.12.9 asks for
+# jax >= 0.11.1, 0.12.8 for >= 0.10.0.) Raise a bound only to releases that still take
+# jax 0.10.2, the oldest supported; .ci/run checks that pip leaves that one alone.
+REQUIREMENTS = [
+    "absl-py",
+    "flax>=0.12.8,<0.12.9",
+    "grain>=0.2.18",
+    "jax",
+    "jaxtyping>=0.3",
+    "ml_collections>=1.0",
+    "numpy>=2.0",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "pillow>=11",
+    "safetensors>=0.5",
+    "tqdm>=4.60",
+]
+
+EXTRAS = {
+    "test": ["build", "pytest>=8", "ruff==0.17.6", "scipy"],
+    # Today's metrics need nothing more than the core.
+    "eval": [],
+    # The reference networks that the parity tests compare with.
+    "parity": ["diffusers==0.42.1", "torch==2.13.0"],
+    # jax's own names. Asked for by hand, and the only way to get another jax.
+    "cuda": ["jax[cuda]"],
+    "tpu": ["jax[tpu]"],
+    # Filled when the web page is written.
+    "demo": [],
+}
+
+setup(
+    name="linearsr_jax",
+    version=read_version(),
+    description="x4 super-resolution of photographs with a linear-attention flow model",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    author="The linearsr_jax authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    # Listed by hand, so that configs/, experiments/ and tests/ cannot slip in;
+    # tests/test_architecture.py compares the list with the tree.
+    packages=[
+        "kernels_pallas",
+        "kernels_pallas.glu_depthwise_conv",
+        "kernels_pallas.linear_attention",
+        "linearsr_jax",
+        "linearsr_jax.codecs",
+        "linearsr_jax.convert",
+        "linearsr_jax.data",
+        "linearsr_jax.diffusion",
+        "linearsr_jax.metrics",
+        "linearsr_jax.models",
+    ],
+    package_data={"linearsr_jax": ["weights/**"]},
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["linearsr = linearsr_jax.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

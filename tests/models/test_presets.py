@@ -1,0 +1,172 @@
+"""Every preset: exact parameter counts, and one whole training step traced."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from linearsr_jax.codecs import CODECS
+from linearsr_jax.diffusion.flow import PREDICTIONS
+from linearsr_jax.diffusion.samplers import SOLVERS, sample
+from linearsr_jax.diffusion.schedule import sigma_grid
+from linearsr_jax.models.presets import PRESETS, get_preset
+from linearsr_jax.optim import make_optimizer
+from linearsr_jax.train_step import make_init, make_train_step, unboxed
+
+# SanaTransformer2DModel with 32 latent channels, as counted in diffusers.
+SANA_600M = 591_747_872
+SANA_1600M = 1_604_462_752
+
+
+def sana_total(depth, width):
+    """SANA's closed form: the blocks, and everything around them."""
+    block = 31 * width**2 // 2 + 66 * width
+    return depth * block + 8 * width**2 + 2638 * width + 32
+
+
+def conditioning_total(stem, width):
+    """What the LR image adds: three 3x3 convolutions, and patch embedding columns."""
+    total, channels = 0, 3
+    for out in stem:
+        total += 9 * channels * out + out
+        channels = out
+    return total + channels * width
+
+
+COUNTS = {
+    "debug": 58_256,
+    "nano": 448_976,
+    "small": 34_119_216,
+    "600m": SANA_600M + conditioning_total((64, 128, 32), 1152),
+    "1600m": SANA_1600M + conditioning_total((64, 128, 32), 2240),
+}
+PIXEL = [name for name in PRESETS if PRESETS[name].codec == "pixel"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDCAE:
+    """Stands in for a codec of factor 32: means of blocks, repeated."""
+
+    factor: int = 32
+    channels: int = 32
+
+    def encode(self, image_hr, image_lr):
+        batch, height, width, _ = image_hr.shape
+        blocks = image_hr.reshape(batch, height // 32, 32, width // 32, 32, 3)
+        return jnp.tile(blocks.mean((2, 4)), 11)[..., : self.channels]
+
+    def decode(self, latents, image_lr):
+        return latents[..., :3].repeat(32, axis=1).repeat(32, axis=2)
+
+
+def make_codec(preset):
+    return FakeDCAE() if preset.codec == "dc_ae" else CODECS[preset.codec]()
+
+
+def optimizer():
+    return make_optimizer(
+        learning_rate=1e-3,
+        final_learning_rate=1e-6,
+        warmup_steps=1,
+        decay_steps=1,
+        steps=4,
+        b1=0.9,
+        b2=0.99,
+        weight_decay=0.01,
+        clip_norm=1.0,
+        ema_decay=0.999,
+    )[0]
+
+
+def abstract_state(preset, **kwargs):
+    init = unboxed(make_init(preset.make_model(**kwargs), optimizer()))
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def test_every_preset_has_its_row():
+    assert set(COUNTS) == set(PRESETS)
+
+
+def test_sanas_totals_are_the_closed_form():
+    assert sana_total(28, 1152) == SANA_600M
+    assert sana_total(20, 2240) == SANA_1600M
+    assert COUNTS["600m"] == 591_897_280
+    assert COUNTS["1600m"] == 1_604_646_976
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_exact_number_of_parameters(name):
+    leaves = jax.tree.leaves(abstract_state(get_preset(name)).params)
+    assert sum(x.size for x in leaves) == COUNTS[name]
+    assert {x.dtype for x in leaves} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_training_step_can_be_traced(name, dtype):
+    preset = get_preset(name)
+    codec = make_codec(preset)
+    assert (codec.factor, codec.channels) == (
+        preset.codec_factor,
+        preset.latent_channels,
+    )
+    kwargs = {"dtype": dtype, "remat": dtype == jnp.bfloat16}
+    step = make_train_step(
+        preset.make_model(**kwargs),
+        codec,
+        preset,
+        optimizer(),
+        seed=0,
+        mass_at_one=0.2,
+    )
+    batch = {
+        "image_hr": jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.uint8),
+        "image_lr": jax.ShapeDtypeStruct((2, 16, 24, 3), jnp.uint8),
+    }
+    before = abstract_state(preset, **kwargs)
+    after, metrics = jax.eval_shape(step, before, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
+    assert {"loss", "loss_at_one", "loss_below_one"} <= set(metrics)
+    for value in metrics.values():
+        assert (value.shape, value.dtype) == ((), jnp.float32)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_head_sizes(name):
+    preset = get_preset(name)
+    assert preset.width == preset.heads * (16 if name == "debug" else 32)
+    assert preset.width % preset.cross_heads == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_stem_lands_on_the_codecs_grid(name):
+    preset = get_preset(name)
+    strides = preset.make_model().stem_strides
+    assert 4 * np.prod(strides) == preset.codec_factor
+
+
+@pytest.mark.parametrize("name", PIXEL)
+def test_untrained_pixel_presets_sample_from_pure_noise(name):
+    """Sigma_max 1 and a zero head: one step gives latents of exactly zero."""
+    preset = get_preset(name)
+    assert preset.sigma_max == 1.0
+    assert preset.zero_init
+    prediction = PREDICTIONS[preset.prediction]
+    table = SOLVERS["dpm_solver_pp"](
+        sigma_grid(1, shift=preset.sampling_shift, sigma_max=preset.sigma_max)
+    )
+
+    def denoise(x, sigma):
+        return prediction.x0_hat(x, jnp.zeros_like(x), sigma)
+
+    noise = jax.random.normal(jax.random.key(0), (1, 2, 3, 48))
+    np.testing.assert_array_equal(sample(denoise, noise, table), 0.0)
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match=r"nona.*debug, nano, small, 600m, 1600m"):
+        get_preset("nona")

@@ -1,0 +1,187 @@
+"""The shape of the packages: who may import whom, and what is installed.
+
+Imports are read from the source, those inside functions included; what stands under
+`if TYPE_CHECKING:` does not count.
+"""
+
+import ast
+import graphlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("linearsr_jax", "kernels_pallas")
+CONFIG = "linearsr_jax.config"
+MAX_LINES = 500
+
+# The modules of linearsr_jax from top to bottom. A module imports from its own layer
+# and from those below; kernels_pallas is below all. A new module gets its place here.
+LAYERS = (
+    {"cli"},
+    {"info", "upscale_files"},
+    {"train", "upscaler"},
+    # The parts that the programs above are made of.
+    {"checkpoint", "config", "evaluate", "optim", "pretrained", "progress"}
+    | {"sampling", "sharding", "stop_signal", "train_step", "validation", "writers"},
+    {"codecs", "convert", "data", "image_io", "models"},
+    {"diffusion", "metrics"},
+    {"array_types", "image_range", "rng"},
+)
+
+# Pillow images that never were a file of their own; all other use is image_io's.
+PILLOW_IN_MEMORY = {
+    "linearsr_jax.evaluate": "the baselines bicubic and unsharp mask",
+    "linearsr_jax.upscaler": "takes and returns Pillow images",
+}
+
+# Where a requirement is not called as it is imported.
+DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_name(path): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+class ImportedNames(ast.NodeVisitor):
+    """Collects what a module imports, as dotted names."""
+
+    def __init__(self):
+        self.names: set[str] = set()
+
+    def visit_Import(self, node):
+        self.names |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node):
+        assert node.level == 0, "relative imports are not used in this project"
+        for alias in node.names:
+            name = f"{node.module}.{alias.name}"
+            # `from package import x`: a module of it, or a name inside it.
+            self.names.add(name if name in FILES else node.module)
+
+    def visit_If(self, node):
+        if getattr(node.test, "id", None) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+
+def imports(name: str) -> set[str]:
+    visitor = ImportedNames()
+    visitor.visit(ast.parse(FILES[name].read_text("utf-8")))
+    return visitor.names
+
+
+def imported_roots(name: str) -> set[str]:
+    return {imported.partition(".")[0] for imported in imports(name)}
+
+
+def layer(name: str) -> int:
+    part = name.split(".")[1]
+    found = [depth for depth, parts in enumerate(LAYERS) if part in parts]
+    assert found, f"{part} has no layer: add it to LAYERS"
+    return found[0]
+
+
+def test_imports_point_downwards():
+    layers = {name: layer(name) for name in FILES if name.startswith("linearsr_jax.")}
+    assert not [
+        f"{name} imports {imported}"
+        for name in layers
+        for imported in imports(name) & layers.keys()
+        if layers[imported] < layers[name]
+    ]
+
+
+def test_imports_have_no_cycle():
+    # The root imports lazily what users ask for, and has the version all may ask for.
+    inner = FILES.keys() - {"linearsr_jax"}
+    graph = {name: imports(name) & inner for name in inner}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_kernels_stand_alone():
+    assert not [
+        name
+        for name in FILES
+        if name.startswith("kernels_pallas") and "linearsr_jax" in imported_roots(name)
+    ]
+
+
+def test_packages_import_nothing_that_is_not_installed():
+    """configs/ are read by path; experiments/ and tests/ only use the packages."""
+    not_installed = {"configs", "experiments", "tests"}
+    assert not [name for name in FILES if imported_roots(name) & not_installed]
+
+
+@pytest.mark.parametrize("part", ["codecs", "diffusion", "metrics", "models"])
+def test_no_config_object_reaches(part):
+    assert not [
+        name
+        for name in FILES
+        if name.startswith(f"linearsr_jax.{part}")
+        and ("ml_collections" in imported_roots(name) or CONFIG in imports(name))
+    ]
+
+
+def test_image_files_are_read_and_written_in_one_place():
+    touches_files = ("linearsr_jax.image_io", "linearsr_jax.data.")
+    others = [name for name in FILES if not name.startswith(touches_files)]
+    with_pillow = {name for name in others if "PIL" in imported_roots(name)}
+    assert with_pillow <= PILLOW_IN_MEMORY.keys()
+    for name in with_pillow:
+        source = FILES[name].read_text("utf-8")
+        assert "Image.open" not in source, name
+        assert ".save(" not in source, name
+
+
+def setup_literal(name: str) -> list[str]:
+    """A list in setup.py: an argument of setup() or a constant, by name."""
+    for node in ast.walk(ast.parse((ROOT / "setup.py").read_text("utf-8"))):
+        targets = [node.arg] if isinstance(node, ast.keyword) else []
+        if isinstance(node, ast.Assign):
+            targets = [getattr(target, "id", None) for target in node.targets]
+        if name in targets:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"setup.py has no {name}")
+
+
+def test_setup_lists_every_package():
+    folders = {path.parent.relative_to(ROOT) for path in FILES.values()}
+    listed = setup_literal("packages")
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in folders)
+    # Without an __init__.py a folder is no package to other tools.
+    assert [f for f in folders if not (ROOT / f / "__init__.py").is_file()] == []
+
+
+def test_setup_requires_exactly_what_is_imported():
+    imported = set().union(*(imported_roots(name) for name in FILES))
+    third_party = imported - sys.stdlib_module_names - set(PACKAGES)
+    needed = {DISTRIBUTIONS.get(name, name) for name in third_party}
+    required = {re.match(r"[\w-]+", r)[0] for r in setup_literal("REQUIREMENTS")}
+    assert needed == required
+
+
+def test_every_file_says_what_it_is():
+    assert not [
+        name
+        for name, path in FILES.items()
+        if (source := path.read_text("utf-8"))
+        and not ast.get_docstring(ast.parse(source))
+    ]
+
+
+def test_no_file_is_too_long():
+    """Over 500 lines a file has two topics."""
+    lengths = {
+        name: len(path.read_text("utf-8").splitlines()) for name, path in FILES.items()
+    }
+    assert not {name: n for name, n in lengths.items() if n > MAX_LINES}

@@ -1,0 +1,157 @@
+"""The loop: what a killed and resumed run must repeat bit for bit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs import debug
+from linearsr_jax import pretrained, train, writers
+from linearsr_jax.data import pipeline, sources
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of small images with structure, one of them unusable."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((70, 60), Image.Resampling.BICUBIC)
+        image.save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("not an image")
+    return folder
+
+
+def make_config(photos, **overrides) -> ConfigDict:
+    config = debug.get_config()
+    config.steps = 4
+    config.log_every = 1
+    config.checkpoint_every = 2
+    config.optimizer.decay_steps = 1
+    config.mesh.fsdp = 2
+    config.data.folder = str(photos)
+    for name, value in overrides.items():
+        config[name] = value
+    return config.lock()
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashingWriter(writers.LogWriter):
+    def write_scalars(self, step, scalars):
+        if step == 3:
+            raise Crash
+
+
+@pytest.fixture(scope="module")
+def whole_run(photos, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train.train_and_evaluate(make_config(photos), workdir)
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_killed_and_resumed_equals_undisturbed(
+    photos, whole_run, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(writers, "make_writer", lambda *_, **__: CrashingWriter())
+        with pytest.raises(Crash):
+            train.train_and_evaluate(make_config(photos), tmp_path)
+    state = train.train_and_evaluate(make_config(photos), tmp_path)
+    # Parameters, Adam's moments, EMA, step: the random streams and the next batch
+    # are functions of the step (next test), so nothing else is carried.
+    assert_same_bits(state, whole_run[1])
+    steps = [json.loads(x)["step"] for x in open(tmp_path / "metrics.jsonl")]
+    assert steps == [3, 4]
+
+
+def test_next_batch_after_resume_is_the_next_batch(photos):
+    config = pipeline.PipelineConfig(crop_size=32)
+    source = pipeline.open_folder(photos, config)
+    whole = pipeline.make_dataset(source, config, seed=0, batch_size=4)
+    resumed = pipeline.make_dataset(source, config, seed=0, batch_size=4, start_batch=2)
+    assert_same_bits(whole[2], resumed[0])
+
+
+def test_rejected_files_are_named_and_kept_out(whole_run):
+    workdir, _ = whole_run
+    config = json.loads((workdir / "model" / "config.json").read_text())
+    assert config["training"]["files"] == ["0.png", "1.png", "2.png"]
+
+
+def test_finished_run_leaves_a_loadable_model(whole_run):
+    workdir, state = whole_run
+    model = pretrained.load_pretrained(workdir / "model")
+    assert model.preset.width == 32
+    assert_same_bits(model.params, train.optim.ema_params(state.opt_state))
+
+
+def test_ema_lags_behind_parameters(whole_run):
+    _, state = whole_run
+    ema = train.optim.ema_params(state.opt_state)
+    differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), ema, state.params)
+    assert max(jax.tree.leaves(differences)) > 0
+
+
+def test_workdir_of_another_config_is_refused(photos, whole_run):
+    workdir, _ = whole_run
+    with pytest.raises(train.TrainError, match="holds a run with seed=0, not 1"):
+        train.train_and_evaluate(make_config(photos, seed=1), workdir)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(photos, tmp_path, monkeypatch):
+    real = train.make_train_step
+
+    def poisoned(*args, **kwargs):
+        step = real(*args, **kwargs)
+
+        def run(state, batch):
+            state, metrics = step(state, batch)
+            return state, metrics | {"loss": metrics["loss"] * np.nan}
+
+        return run
+
+    monkeypatch.setattr(train, "make_train_step", poisoned)
+    with pytest.raises(train.TrainError, match="not finite at step 1"):
+        train.train_and_evaluate(make_config(photos), tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_stop_signal_saves_and_a_second_run_goes_on(
+    photos, whole_run, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(train.StopSignal, "requested", True)
+        stopped = train.train_and_evaluate(make_config(photos), tmp_path)
+    assert int(stopped.step) == 1
+    assert not (tmp_path / "model").exists()
+    assert_same_bits(
+        train.train_and_evaluate(make_config(photos), tmp_path), whole_run[1]
+    )
+
+
+def test_empty_folder_is_an_error(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ValueError, match="photos"):
+        train.train_and_evaluate(make_config(tmp_path / "photos"), tmp_path / "run")
+
+
+def test_file_lost_during_training_is_replaced(photos, tmp_path):
+    manifest = sources.scan_folder(photos, min_size=32)
+    for name in manifest.files[1:]:
+        (tmp_path / name).write_bytes((photos / name).read_bytes())
+    config = make_config(tmp_path)
+    run = train._new_run(config)
+    assert run["data_seed"] == 0
+    source = sources.FolderSource(tmp_path, manifest, cache_bytes=0)
+    np.testing.assert_array_equal(source[0], source[1])
+    assert list(source.replaced) == ["0.png"]
