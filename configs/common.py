@@ -17,7 +17,8 @@ def get_config() -> ConfigDict:
     config.batch_size = 8  # over all devices
     config.mass_at_one = 0.2  # share of draws at sigma = 1; DESIGN: 0.1 to 0.2
     config.dtype = "float32"  # or bfloat16 on accelerators; never float16
-    config.remat = False
+    config.remat = False  # recompute activations in the backward pass
+    config.scan_unroll = 1  # blocks per iteration of the loop over depth
 
     config.data = ConfigDict()
     config.data.folder = ""  # photographs, searched recursively

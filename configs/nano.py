@@ -1,7 +1,7 @@
 """The shipped checkpoint's training.
 
     linearsr train --config configs/nano.py --workdir runs/nano \
-        --override data.folder=PHOTOS --override val.folder=VALIDATION_PHOTOS
+        --override data.folder=PHOTOS val.folder=VALIDATION_PHOTOS
 """
 
 from configs import common
@@ -13,4 +13,8 @@ def get_config(arg: str = ""):
         raise ValueError(f"configs/nano.py takes no argument, got {arg!r}")
     config = common.get_config()
     config.preset = "nano"
+    config.scan_unroll = 4  # a quarter faster on CPU
+    config.steps = 14_000
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.decay_steps = 3_500
     return config

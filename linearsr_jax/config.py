@@ -68,8 +68,8 @@ def _apply(config: ConfigDict, override: str) -> None:
         raise ConfigError(f"--override {override}: write it as field=value")
     known = _fields(config)
     if field not in known:
-        near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)
-        raise ConfigError(f"--override {override}: no such field; nearest is {near[0]}")
+        near = max(known, key=lambda name: _similarity(field, name))
+        raise ConfigError(f"--override {override}: no such field; nearest is {near}")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -82,6 +82,12 @@ def _apply(config: ConfigDict, override: str) -> None:
     except TypeError:
         kind = type(known[field]).__name__
         raise ConfigError(f"--override {override}: {field} is a {kind}") from None
+
+
+def _similarity(field: str, name: str) -> float:
+    # A forgotten group (crop_size for data.crop_size) is as near as a misspelling.
+    candidates = (name, name.rpartition(".")[2])
+    return max(difflib.SequenceMatcher(None, field, c).ratio() for c in candidates)
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

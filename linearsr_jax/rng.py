@@ -4,12 +4,13 @@ No key is carried or split along the way, so a draw can be repeated from its
 coordinates alone: after a resume, in another process, for another image size.
 """
 
+import functools
 import zlib
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from linearsr_jax.array_types import Array, Float, Int, Key
+from linearsr_jax.array_types import Array, Int, Key
 
 # Side of the noise blocks in latent pixels. Part of the meaning of a seed.
 NOISE_BLOCK = 32
@@ -31,22 +32,35 @@ def stream_key(seed: int, name: str, *indices: int | Int[Array, ""]) -> Key[Arra
 
 def block_noise(
     key: Key[Array, ""], height: int, width: int, channels: int
-) -> Float[Array, "height width channels"]:
+) -> np.ndarray:
     """Unit normal noise whose value at a position does not depend on the size.
 
     jax.random.normal's values change with the array's width; drawing square blocks,
     each from its row and column, keeps the top-left part of a larger image's noise
     equal to a smaller one's, so bands and tiles see what the whole image sees.
+
+    Args:
+      key: random key.
+      height, width: in latent pixels.
+      channels: of the latents.
+
+    Returns:
+      float32 (height, width, channels), on the host.
     """
-    rows, columns = -(-height // NOISE_BLOCK), -(-width // NOISE_BLOCK)
+    blocks = [
+        [
+            np.asarray(_noise_block(key, row, column, channels))
+            for column in range(-(-width // NOISE_BLOCK))
+        ]
+        for row in range(-(-height // NOISE_BLOCK))
+    ]
+    rows = [np.concatenate(row, axis=1) for row in blocks]
+    return np.concatenate(rows)[:height, :width]
 
-    def block(row, column):
-        block_key = jax.random.fold_in(jax.random.fold_in(key, row), column)
-        return jax.random.normal(block_key, (NOISE_BLOCK, NOISE_BLOCK, channels))
 
-    blocks = jax.vmap(jax.vmap(block, (None, 0)), (0, None))(
-        jnp.arange(rows), jnp.arange(columns)
-    )
-    noise = blocks.transpose(0, 2, 1, 3, 4)
-    noise = noise.reshape(rows * NOISE_BLOCK, columns * NOISE_BLOCK, channels)
-    return noise[:height, :width]
+# Compiled once for all sizes of image: as part of each size's program, the random
+# bits alone would take longer to compile than the network.
+@functools.partial(jax.jit, static_argnames="channels")
+def _noise_block(key, row, column, channels):
+    block_key = jax.random.fold_in(jax.random.fold_in(key, row), column)
+    return jax.random.normal(block_key, (NOISE_BLOCK, NOISE_BLOCK, channels))

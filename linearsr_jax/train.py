@@ -8,6 +8,7 @@ n (batches count from 0).
 """
 
 import contextlib
+import copy
 import importlib.metadata
 import json
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -45,6 +47,7 @@ _RESUMABLE = (
     "data.prefetch",
     "val.folder",
     "val.every",
+    "scan_unroll",
     "mesh.data",
     "mesh.fsdp",
 )
@@ -74,7 +77,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     """
     workdir = Path(workdir)
     preset = get_preset(config.preset)
-    model = preset.make_model(dtype=np.dtype(config.dtype), remat=config.remat)
+    model = preset.make_model(
+        dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
+        scan_unroll=config.scan_unroll,
+    )
     codec = CODECS[preset.codec]()
     optimizer, schedule = optim.make_optimizer(
         steps=config.steps, **config.optimizer.to_dict()
@@ -203,9 +210,12 @@ def export_model(
     """
     if jax.process_index() != 0:
         return
+    config = copy.deepcopy(run["config"])
+    # Where the photographs lay is nobody's business; their names are below.
+    config["data"]["folder"] = config["val"]["folder"] = ""
     training = {
         "step": int(state.step),
-        "config": run["config"],
+        "config": config,
         "versions": run["versions"],
         "files": run["manifest"]["files"],
         "evaluation": run["evaluations"][-1] if run["evaluations"] else None,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from linearsr_jax.codecs import SCALE
 from linearsr_jax.pretrained import PretrainedModel, load_pretrained
-from linearsr_jax.sampling import make_upscale
+from linearsr_jax.sampling import draw_noise, make_upscale
 
 ImageLike = TypeVar("ImageLike", np.ndarray, Image.Image)
 
@@ -85,7 +85,14 @@ class Upscaler:
         multiple = self.model.codec.factor // SCALE
         pad = ((0, -height % multiple), (0, -width % multiple), (0, 0))
         pixels = np.pad(pixels, pad, mode="edge")
-        image, is_finite = self._compiled(steps)(self._params, pixels, seed)
+        noise = draw_noise(
+            self.model.preset,
+            self.model.codec,
+            *pixels.shape[:2],
+            steps=steps,
+            seed=seed,
+        )
+        image, is_finite = self._compiled(steps)(self._params, pixels, noise)
         if not is_finite:
             raise UpscaleError(
                 "the model's output is not finite; please report the image and model"

@@ -1,7 +1,7 @@
 """Scores a model on fixed crops during training.
 
-Images, degradations and the one-step answer (which owes nothing to noise at
-sigma = 1) are fixed, so two evaluations differ only by the parameters.
+Images, degradations and noise are fixed, so two evaluations differ only by the
+parameters.
 """
 
 import jax
@@ -14,7 +14,7 @@ from linearsr_jax.evaluate import bicubic
 from linearsr_jax.metrics.psnr_ssim import psnr_y
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
-from linearsr_jax.sampling import make_upscale
+from linearsr_jax.sampling import draw_noise, make_upscale
 
 
 class Validator:
@@ -47,6 +47,8 @@ class Validator:
             "light": np.stack(light),
         }
         self._upscale = jax.jit(make_upscale(model, codec, preset, steps=1))
+        side = crop_size // SCALE
+        self._noise = draw_noise(preset, codec, side, side, steps=1, seed=0)
 
     def __call__(self, params: PyTree) -> dict[str, float]:
         """Mean PSNR in dB for each degradation, and the gain over bicubic upscaling."""
@@ -54,7 +56,7 @@ class Validator:
         for name, images_lr in self._lr.items():
             gains, values = [], []
             for image_hr, image_lr in zip(self._hr, images_lr, strict=True):
-                image_sr, _ = self._upscale(params, image_lr, 0)
+                image_sr, _ = self._upscale(params, image_lr, self._noise)
                 values.append(psnr_y(np.asarray(image_sr), image_hr))
                 gains.append(values[-1] - psnr_y(bicubic(image_lr), image_hr))
             scores[f"val_psnr_{name}"] = float(np.mean(values))

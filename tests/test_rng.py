@@ -57,12 +57,6 @@ def test_noise_is_unit_normal():
         assert np.all(np.std(values, axis=axis) > 0.2)
 
 
-def test_noise_under_jit_is_the_same():
-    key = stream_key(0, "noise")
-    traced = jax.jit(lambda key: block_noise(key, *LARGE, 3))(key)
-    np.testing.assert_array_equal(traced, noise(*LARGE))
-
-
 def test_streams_differ_by_every_coordinate():
     keys = [
         stream_key(seed, name, *indices)

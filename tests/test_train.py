@@ -70,7 +70,8 @@ def test_killed_and_resumed_equals_undisturbed(
     # Parameters, Adam's moments, EMA, step: the random streams and the next batch
     # are functions of the step (next test), so nothing else is carried.
     assert_same_bits(state, whole_run[1])
-    steps = [json.loads(x)["step"] for x in open(tmp_path / "metrics.jsonl")]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
     assert steps == [3, 4]
 
 

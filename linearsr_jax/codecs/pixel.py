@@ -33,8 +33,8 @@ class PixelCodec:
     """Space-to-depth of (HR - bicubic LR), divided by its standard deviation.
 
     Attributes:
-      residual_std: of HR - bicubic LR in [-1, 1] units. The default was measured
-        on nano's training data: `python -m experiments.202611_nano.residual_std`.
+      residual_std: of HR - bicubic LR in [-1, 1] units. The default is about what
+        experiments/202611_nano/residual_std.py measures on nano's training data.
     """
 
     residual_std: float = 0.1

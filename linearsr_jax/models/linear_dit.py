@@ -15,10 +15,6 @@ from linearsr_jax.models.blocks import Block
 from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
 
-# Blocks per iteration of the scan over depth. On CPU a rolled loop's copies cost a
-# quarter of a small model's training step; more than a few bodies cost compile time.
-_SCAN_UNROLL = 4
-
 
 class LinearDiT(nn.Module):
     """Predicts from noisy latents, sigma, the LR image and condition tokens.
@@ -36,6 +32,9 @@ class LinearDiT(nn.Module):
       zero_init: zero output head and cross-attention outputs (pixel presets).
       eps, floor: see `kernels_pallas.linear_attention`.
       remat: recompute each block's activations in the backward pass.
+      scan_unroll: blocks per iteration of the loop over depth. On CPU a rolled
+        loop's copies cost a quarter of nano's training step; unrolling costs
+        compile time, which is what upscaling one image mostly is.
       dtype: computation type; parameters and reductions stay float32.
     """
 
@@ -53,6 +52,7 @@ class LinearDiT(nn.Module):
     eps: float = 1e-15
     floor: float = 0.0
     remat: bool = False
+    scan_unroll: int = 1
     dtype: jnp.dtype = jnp.float32
 
     def init_params(self, key: Key[Array, ""], *, boxed: bool = False) -> PyTree:
@@ -135,7 +135,7 @@ class LinearDiT(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.depth,
-            unroll=_SCAN_UNROLL,
+            unroll=self.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(block, tokens)
 

@@ -6,8 +6,7 @@ a released model's config.json names one and may override its fields.
 
 import dataclasses
 import math
-
-import jax.numpy as jnp
+from typing import Any
 
 from linearsr_jax.codecs.base import SCALE
 from linearsr_jax.models.linear_dit import LinearDiT
@@ -53,15 +52,13 @@ class Preset:
     qk_norm: bool = False
     zero_init: bool = False
 
-    def make_model(
-        self,
-        *,
-        dtype: jnp.dtype = jnp.float32,
-        remat: bool = False,
-        eps: float = 1e-15,
-        floor: float = 0.0,
-    ) -> LinearDiT:
-        """Builds the network; arguments as `LinearDiT`'s."""
+    def make_model(self, **kwargs: Any) -> LinearDiT:
+        """Builds the network.
+
+        Args:
+          **kwargs: how it is computed: `LinearDiT`'s dtype, remat, scan_unroll, eps
+            and floor.
+        """
         strided = round(math.log2(self.codec_factor // SCALE))
         return LinearDiT(
             latent_channels=self.latent_channels,
@@ -75,10 +72,7 @@ class Preset:
             stem_strides=(1,) * (3 - strided) + (2,) * strided,
             qk_norm=self.qk_norm,
             zero_init=self.zero_init,
-            eps=eps,
-            floor=floor,
-            remat=remat,
-            dtype=dtype,
+            **kwargs,
         )
 
 

@@ -1,0 +1,37 @@
+"""Measures what `PixelCodec.residual_std` should be, on nano's training data.
+
+python experiments/202611_nano/residual_std.py PHOTOS/train
+"""
+
+import sys
+
+import numpy as np
+
+from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.config import load_config
+from linearsr_jax.data import pipeline
+from linearsr_jax.image_range import to_unit_range
+
+BATCHES, BATCH_SIZE = 24, 32
+
+
+def main(folder: str) -> None:
+    """Prints the root mean square of HR - bicubic LR in [-1, 1] units."""
+    data = load_config("configs/nano.py").data
+    config = pipeline.PipelineConfig(
+        crop_size=data.crop_size,
+        scale_range=tuple(data.scale_range),
+        bicubic_probability=data.bicubic_probability,
+    )
+    source = pipeline.open_folder(folder, config)
+    dataset = pipeline.make_dataset(source, config, seed=0, batch_size=BATCH_SIZE)
+    powers = []
+    for i in range(BATCHES):
+        batch = {name: to_unit_range(value) for name, value in dataset[i].items()}
+        latents = PixelCodec(1.0).encode(batch["image_hr"], batch["image_lr"])
+        powers.append(float(np.mean(np.square(latents))))
+    print(f"{np.sqrt(np.mean(powers)):.4f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
