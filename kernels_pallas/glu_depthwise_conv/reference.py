@@ -88,7 +88,7 @@ def glu_depthwise_conv(
         default=depthwise_conv_grouped,
     )
     value, gate = jnp.split(y + bias, 2, axis=-1)
-    return gate * jax.nn.silu(value)
+    return value * jax.nn.silu(gate)
 
 
 def _pad(x):
