@@ -13,7 +13,8 @@ DPM-Solver++(2M): with alpha = 1 - sigma, lambda = log(alpha / sigma),
   x <- (sigma'/sigma) x + alpha' (1 - e^-h) D,
   D = x0_hat + (x0_hat - x0_hat_before) / (2 r)
 (arXiv 2211.01095 as diffusers' flow variant uses it), first order in the first and
-last step.
+last step. A grid that starts at exactly sigma = 1, where lambda is infinite, makes the
+second step first order too.
 """
 
 from collections.abc import Callable

@@ -45,6 +45,10 @@ def sample_sigma(
     low_logit, high_logit = (_logit(unshift_sigma(x, shift)) for x in (low, high))
     z = jax.random.truncated_normal(key_level, low_logit, high_logit, (batch_size,))
     sigma = shift_sigma(jax.nn.sigmoid(z), shift)
+    # Rounding can reach either end; a draw belongs to one interval only.
+    tiny = np.finfo(np.float32).tiny
+    last = np.nextafter(np.float32(high), np.float32(0.0))
+    sigma = jnp.clip(sigma, min=np.float32(max(low, tiny)), max=last)
     if high < 1.0 or mass_at_one == 0.0:
         return sigma
     at_one = jax.random.uniform(key_one, (batch_size,)) < mass_at_one

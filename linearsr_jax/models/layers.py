@@ -28,6 +28,7 @@ class Dense(nn.Module):
       dtype: type of the product.
       use_bias: whether a bias, initially zero, is added.
       kernel_init: initialiser of the kernel.
+      precision: of the product; by default float32 is less on accelerators.
     """
 
     features: int
@@ -35,6 +36,7 @@ class Dense(nn.Module):
     dtype: jnp.dtype
     use_bias: bool = True
     kernel_init: Callable = xavier_uniform
+    precision: jax.lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... features"]:
@@ -45,7 +47,7 @@ class Dense(nn.Module):
             (x.shape[-1], self.features),
         )
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        y = flat @ kernel.astype(self.dtype)
+        y = jnp.matmul(flat, kernel.astype(self.dtype), precision=self.precision)
         if self.use_bias:
             bias = self.param(
                 "bias",

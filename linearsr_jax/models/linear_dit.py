@@ -8,6 +8,7 @@ patch embedding is the first columns of ours.
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
@@ -160,6 +161,7 @@ class LinearDiT(nn.Module):
             jnp.float32,
             True,
             head_init,
+            jax.lax.Precision.HIGHEST,
             name="head",
         )(tokens.astype(jnp.float32))
         return output.reshape(*latents.shape[:3], self.latent_channels)
