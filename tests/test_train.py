@@ -33,6 +33,7 @@ def make_config(photos, **overrides) -> ConfigDict:
     config.checkpoint_every = 2
     config.optimizer.decay_steps = 1
     config.mesh.fsdp = 2
+    config.val.crop_size = 32
     config.data.folder = str(photos)
     for name, value in overrides.items():
         config[name] = value
@@ -51,8 +52,12 @@ class CrashingWriter(writers.LogWriter):
 
 @pytest.fixture(scope="module")
 def whole_run(photos, tmp_path_factory):
+    """A run without disturbance; it alone validates, which changes no bits."""
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, train.train_and_evaluate(make_config(photos), workdir)
+    config = make_config(photos)
+    config.val.folder = str(photos)
+    config.val.every = 2
+    return workdir, train.train_and_evaluate(config, workdir)
 
 
 def assert_same_bits(a, b):
@@ -94,6 +99,17 @@ def test_finished_run_leaves_a_loadable_model(whole_run):
     model = pretrained.load_pretrained(workdir / "model")
     assert model.preset.width == 32
     assert_same_bits(model.params, train.optim.ema_params(state.opt_state))
+
+
+def test_validation_is_logged_and_kept(whole_run):
+    workdir, _ = whole_run
+    log = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    scores = [row for row in log if "val_gain_bicubic" in row]
+    assert [row["step"] for row in scores] == [2, 4]
+    # The head starts at zero and has hardly moved: this is bicubic still.
+    assert abs(scores[-1]["val_gain_bicubic"]) < 0.2
+    config = json.loads((workdir / "model" / "config.json").read_text())
+    assert config["training"]["evaluation"] == scores[-1]
 
 
 def test_ema_lags_behind_parameters(whole_run):
