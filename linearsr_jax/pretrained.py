@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import safetensors
 from flax import traverse_util
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import CODECS, Codec
@@ -104,7 +104,8 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     flat = traverse_util.flatten_dict(params, sep=".")
     arrays = {name: np.asarray(value, np.float32) for name, value in flat.items()}
-    save_file(arrays, folder / WEIGHTS_FILE)
+    # Not save_file: it makes files that only their owner may read.
+    (folder / WEIGHTS_FILE).write_bytes(save(arrays))
     names = {codec_type: name for name, codec_type in CODECS.items()}
     config = {
         "format": _FORMAT,

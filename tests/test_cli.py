@@ -19,6 +19,12 @@ def photo(tmp_path):
     return path
 
 
+def describe(path):
+    """Mode and size of an image file."""
+    with Image.open(path) as image:
+        return image.mode, image.size
+
+
 def run(capsys, *args):
     """Runs the command; returns its exit code, standard output and error."""
     try:
@@ -36,13 +42,13 @@ def test_upscale_one_image(capsys, photo, tmp_path):
     assert (output["width"], output["height"]) == (36, 24)
     assert output["input"] == str(photo)
     assert output["tags"] == []
-    assert Image.open(tmp_path / "big.png").size == (36, 24)
+    assert describe(tmp_path / "big.png") == ("RGB", (36, 24))
 
 
 def test_upscale_grayscale_stays_grayscale(capsys, photo, tmp_path):
     Image.open(photo).convert("L").save(photo)
     assert run(capsys, "upscale", photo, "-o", tmp_path / "big.jpg")[0] == 0
-    assert Image.open(tmp_path / "big.jpg").mode == "L"
+    assert describe(tmp_path / "big.jpg") == ("L", (36, 24))
 
 
 def test_upscale_folder_goes_on_after_a_bad_file(capsys, photo, tmp_path):
@@ -70,7 +76,7 @@ def test_existing_output_is_kept(capsys, photo, tmp_path):
     assert "--overwrite" in err
     assert output.read_bytes() == b"precious"
     assert run(capsys, "upscale", photo, "-o", output, "--overwrite")[0] == 0
-    assert Image.open(output).size == (36, 24)
+    assert describe(output) == ("RGB", (36, 24))
 
 
 def test_two_inputs_for_one_output(capsys, photo, tmp_path):
