@@ -153,11 +153,7 @@ def write_image(
         raise ValueError(f"pixels must not be empty, got {pixels.shape}")
     if mode not in ("RGB", "L"):
         raise ValueError(f'mode must be "RGB" or "L", got {mode!r}')
-    if path.suffix.lower() not in _WRITERS:
-        raise ImageError(
-            f"{path}: cannot write {path.suffix or 'a file without suffix'}; "
-            f"use one of {' '.join(IMAGE_SUFFIXES)}"
-        )
+    check_output(path, overwrite=overwrite)
     image_format, options = _WRITERS[path.suffix.lower()]
     longest = max(pixels.shape[:2])
     if longest > _MAX_SIDE.get(image_format, longest):
@@ -165,10 +161,6 @@ def write_image(
             f"{path}: {longest} pixels a side, but {image_format} ends at "
             f"{_MAX_SIDE[image_format]}; write .png instead"
         )
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; name the output file")
-    _refuse_existing(path, overwrite)
-
     image = Image.fromarray(pixels)
     if mode == "L":
         image = image.convert("L")
@@ -192,6 +184,23 @@ def write_image(
             f"{path}: cannot be written ({_reason(error)}); "
             "check that the folder exists, is writable and has space"
         ) from error
+
+
+def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> None:
+    """Refuses what `write_image` would, as far as the name tells: before the work.
+
+    Raises:
+        ImageError: unknown suffix, a folder, or an existing file without `overwrite`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _WRITERS:
+        raise ImageError(
+            f"{path}: cannot write {path.suffix or 'a file without suffix'}; "
+            f"use one of {' '.join(IMAGE_SUFFIXES)}"
+        )
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; name the output file")
+    _refuse_existing(path, overwrite)
 
 
 def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Path]:

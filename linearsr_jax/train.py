@@ -76,6 +76,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
       OSError, ValueError: unusable photographs; see `data.sources.scan_folder`.
     """
     workdir = Path(workdir)
+    _check_config(config)
     preset = get_preset(config.preset)
     model = preset.make_model(
         dtype=jnp.dtype(config.dtype),
@@ -240,6 +241,16 @@ def _new_run(config: ConfigDict) -> dict[str, Any]:
         "manifest": None,
         "evaluations": [],
     }
+
+
+def _check_config(config: ConfigDict) -> None:
+    if not config.data.folder:
+        raise TrainError("data.folder is not set; --override data.folder=PHOTOS")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise TrainError(
+            f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "
+            "linear attention)"
+        )
 
 
 def _check_same_config(saved: dict, config: ConfigDict, workdir: Path) -> None:

@@ -76,7 +76,7 @@ def upscale_files(
     """
     outputs, failures = [], 0
     with (
-        logging_redirect_tqdm([logging.getLogger("linearsr_jax")]),
+        logging_redirect_tqdm(),
         tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True) as bar,
     ):
         for job in bar:
@@ -98,11 +98,7 @@ def _run(
     upscaler: Upscaler, job: Job, steps: int | None, seed: int, overwrite: bool
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    # Before the work, not after it; write_image checks again.
-    if job.output.exists() and not overwrite:
-        raise image_io.ImageError(
-            f"{job.output}: exists already; choose another name or --overwrite"
-        )
+    image_io.check_output(job.output, overwrite=overwrite)
     image = image_io.read_image(job.input)
     pixels = upscaler(image.pixels, steps=steps, seed=seed)
     job.output.parent.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,9 @@ def run(capsys, *args):
 
 
 def test_upscale_one_image(capsys, photo, tmp_path):
-    code, out, _ = run(capsys, "upscale", photo, "-o", tmp_path / "big.png", "--json")
+    code, out, err = run(capsys, "upscale", photo, "-o", tmp_path / "big.png", "--json")
     assert code == 0
+    assert err.count("big.png") == 1
     (output,) = json.loads(out.splitlines()[-1])["outputs"]
     assert (output["width"], output["height"]) == (36, 24)
     assert output["input"] == str(photo)

@@ -156,6 +156,26 @@ def test_stop_signal_saves_and_a_second_run_goes_on(
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dtype", "float16", "float16 overflows"),
+        ("preset", "giant", "unknown preset 'giant'"),
+        ("steps", 2, "steps 2 must be at least"),
+    ],
+)
+def test_unusable_configs(photos, tmp_path, field, value, message):
+    config = make_config(photos, **{field: value})
+    with pytest.raises((train.TrainError, ValueError), match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_must_be_named(tmp_path):
+    with pytest.raises(train.TrainError, match=r"data\.folder is not set"):
+        train.train_and_evaluate(make_config(""), tmp_path / "run")
+
+
 def test_empty_folder_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(ValueError, match="photos"):
