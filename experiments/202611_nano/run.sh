@@ -16,3 +16,4 @@ for name in Set5 Set14 RealSR; do
 done
 python $here/collect.py runs/nano
 python $here/figures.py
+python $here/timing.py
