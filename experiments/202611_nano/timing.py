@@ -1,6 +1,6 @@
 """Times nano on a 128x128 LR image, after compiling: the budget is 1 s on two cores.
 
-    python experiments/202611_nano/timing.py
+python experiments/202611_nano/timing.py
 """
 
 import statistics
