@@ -36,6 +36,8 @@ class Upscaler:
         self.model = model
         self._params = jax.device_put(model.params)
         self._network = model.preset.make_model()
+        # By number of steps; here and not on the class, so that it ends with self.
+        self._compiled = functools.cache(self._compile)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path = "nano") -> "Upscaler":
@@ -99,8 +101,7 @@ class Upscaler:
             )
         return np.asarray(image)[: SCALE * height, : SCALE * width]
 
-    @functools.cache  # noqa: B019 - an Upscaler lives as long as its compiled code
-    def _compiled(self, steps: int):
+    def _compile(self, steps: int):
         model = self.model
         return jax.jit(
             make_upscale(self._network, model.codec, model.preset, steps=steps)
@@ -123,5 +124,5 @@ def _to_rgb(image: ImageLike, pixels: np.ndarray) -> np.ndarray:
 
 
 def _to_gray(pixels: np.ndarray) -> np.ndarray:
-    # The three channels differ only by what the model added to each.
-    return np.round(pixels.mean(axis=-1)).astype(np.uint8)
+    # The luma that image_io writes: the command and the API give the same pixels.
+    return np.asarray(Image.fromarray(pixels).convert("L"))

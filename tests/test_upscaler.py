@@ -35,6 +35,14 @@ def test_grayscale_shapes(upscaler, pixels):
     assert (image.mode, image.size) == ("L", (52, 68))
 
 
+def test_grayscale_is_the_luma_that_files_get(upscaler, pixels):
+    gray = pixels[..., 0]
+    colour = upscaler(np.repeat(gray[..., None], 3, axis=2))
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    # Pillow rounds its fixed-point luma to the nearest level.
+    assert np.abs(upscaler(gray) - luma).max() <= 0.51
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (2, 1, 3)])
 def test_smallest_images(upscaler, shape):
     result = upscaler(np.full(shape, 128, np.uint8), steps=2)
