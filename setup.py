@@ -25,6 +25,7 @@ def read_version() -> str:
 # jax 0.10.2, the oldest supported; .ci/run checks that pip leaves that one alone.
 REQUIREMENTS = [
     "absl-py",
+    "clu>=0.0.12",
     "flax>=0.12.8,<0.12.9",
     "grain>=0.2.18",
     "jax",
@@ -35,6 +36,7 @@ REQUIREMENTS = [
     "orbax-checkpoint>=0.12.8,<0.13",
     "pillow>=11",
     "safetensors>=0.5",
+    "tensorboardX>=2.6",
     "tqdm>=4.60",
 ]
 

@@ -4,14 +4,14 @@
         --override data.folder=PHOTOS
 """
 
-from configs import common
+from linearsr_jax.default_config import default_config
 
 
 def get_config(arg: str = ""):
     """A run of seconds on two CPU cores."""
     if arg:
         raise ValueError(f"configs/debug.py takes no argument, got {arg!r}")
-    config = common.get_config()
+    config = default_config()
     config.preset = "debug"
     config.steps = 20
     config.batch_size = 8

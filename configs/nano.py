@@ -4,14 +4,14 @@
         --override data.folder=PHOTOS val.folder=VALIDATION_PHOTOS
 """
 
-from configs import common
+from linearsr_jax.default_config import default_config
 
 
 def get_config(arg: str = ""):
     """See experiments/202611_nano for the command, the hardware and the result."""
     if arg:
         raise ValueError(f"configs/nano.py takes no argument, got {arg!r}")
-    config = common.get_config()
+    config = default_config()
     config.preset = "nano"
     config.scan_unroll = 4  # a quarter faster on CPU
     config.steps = 11_200

@@ -86,6 +86,32 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _finetune(args: argparse.Namespace) -> int:
+    from linearsr_jax.config import ConfigError
+    from linearsr_jax.finetune import finetune
+    from linearsr_jax.metrics import tables
+
+    try:
+        result = finetune(
+            args.photos,
+            args.workdir,
+            model=args.model,
+            overrides=args.override,
+            progress=_progress("images"),
+        )
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    if args.json:
+        print(json.dumps(result))
+    elif result["model"] is not None:
+        model = result.pop("model")
+        for name, table in result.items():
+            print(f"held-out photographs, {name} input")
+            print(tables.format_table(table["rows"]) + "\n")
+        print(f"linearsr upscale IN -o OUT --model {model}")
+    return 0
+
+
 def _eval(args: argparse.Namespace) -> int:
     from linearsr_jax import evaluate
     from linearsr_jax.metrics import get_metrics, tables
@@ -189,15 +215,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--config", required=True, metavar="FILE[:ARG]", help="see configs/"
     )
-    sub.add_argument("--workdir", required=True, type=Path, help="checkpoints, log")
-    sub.add_argument(
-        "--override",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field of the config, e.g. data.folder=photos",
+    _add_workdir(sub, "data.folder=photos")
+
+    sub = command(
+        "finetune", _finetune, "teach a model your photos; resumes what stopped"
     )
+    sub.add_argument("photos", type=Path, metavar="DIR", help="20 photos or more")
+    _add_model(sub)
+    _add_workdir(sub, "steps=10000")
+    _add_json(sub)
 
     sub = command("eval", _eval, "score a model, or a folder of outputs")
     _add_model(sub)
@@ -229,6 +255,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model(sub: Any) -> None:
     sub.add_argument("--model", default="nano", help="bundled name or model folder")
+
+
+def _add_workdir(sub: Any, example: str) -> None:
+    sub.add_argument("--workdir", required=True, type=Path, help="checkpoints, log")
+    sub.add_argument(
+        "--override",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help=f"change a field of the config, e.g. {example}",
+    )
 
 
 def _add_json(sub: Any) -> None:

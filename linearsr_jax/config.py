@@ -42,13 +42,18 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     except ValueError as error:
         raise ConfigError(f"{spec}: {error}") from error
     config.lock()
-    for override in overrides:
-        _apply(config, override)
+    apply_overrides(config, overrides)
     return config
 
 
+def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> None:
+    """Changes fields of a locked config; see `load_config`."""
+    for override in overrides:
+        _apply(config, override)
+
+
 def _import(path: Path):
-    # Config files import their neighbours as `configs.common`.
+    # Config files may import their neighbours, as `configs.nano`.
     root = str(path.resolve().parent.parent)
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)

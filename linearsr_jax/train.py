@@ -9,26 +9,38 @@ n (batches count from 0).
 
 import contextlib
 import copy
+import functools
 import importlib.metadata
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from linearsr_jax import checkpoint, optim, sharding, writers
+from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import CODECS, Codec
 from linearsr_jax.data import pipeline, sources
-from linearsr_jax.models.presets import get_preset
-from linearsr_jax.pretrained import model_card, save_pretrained
+from linearsr_jax.data.holdout import split_manifest
+from linearsr_jax.models.presets import Preset, get_preset
+from linearsr_jax.pretrained import load_pretrained, model_card, save_pretrained
+from linearsr_jax.profiler import ProfilerWindow
 from linearsr_jax.progress import Progress
 from linearsr_jax.rng import stream_key
 from linearsr_jax.stop_signal import StopSignal
-from linearsr_jax.train_step import TrainState, make_init, make_train_step, unboxed
+from linearsr_jax.train_step import (
+    TrainState,
+    make_init,
+    make_state,
+    make_train_step,
+    unboxed,
+)
 from linearsr_jax.validation import Validator
 
 logger = logging.getLogger(__name__)
@@ -47,6 +59,9 @@ _RESUMABLE = (
     "data.prefetch",
     "val.folder",
     "val.every",
+    "val.metrics",
+    "profile.first",
+    "profile.count",
     "scan_unroll",
     "mesh.data",
     "mesh.fsdp",
@@ -64,9 +79,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     a checkpoint.
 
     Args:
-      config: see configs/common.py.
-      workdir: gets checkpoints/, metrics.jsonl, config.json and, at the end, model/:
-        the averaged weights as a model folder.
+      config: see `default_config`.
+      workdir: gets checkpoints/, metrics.jsonl, images/, tensorboard/, config.json
+        and, at the end, model/: the averaged weights as a model folder.
 
     Returns:
       The state after the last step.
@@ -115,12 +130,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         _report_manifest(source.manifest)
         run["manifest"] = source.manifest.to_json()
         _write_json(workdir / "config.json", run["config"])
-
-        validator = None
-        if config.val.folder:
-            validator = Validator(
-                config.val.folder, config.val.crop_size, model, codec, preset
-            )
+        source, held_out = _hold_out(source, config)
+        validator = held_out and Validator(
+            held_out, config.val.crop_size, config.val.metrics, model, codec, preset
+        )
 
         init = make_init(model, optimizer)
         key = stream_key(config.seed, "init")
@@ -128,6 +141,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         init = jax.jit(unboxed(init), out_shardings=shardings)
         if start is None:
             state, start = init(key), 0
+            if config.init_from:
+                params = _load_params(config.init_from, preset, codec)
+                restart = functools.partial(make_state, optimizer=optimizer)
+                state = jax.jit(restart, out_shardings=shardings)(params)
         else:
             abstract = jax.eval_shape(init, key)
             state = checkpointer.restore_state(start, abstract, shardings)
@@ -165,11 +182,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         log = stack.enter_context(
             contextlib.closing(writers.make_writer(workdir, resume_step=start))
         )
+        log.write_hparams(_flat(run["config"]))
+        overview = parameter_overview.get_parameter_overview(state.params)
+        log.write_texts(start, {"parameters": overview})
+        profiler = stack.enter_context(
+            contextlib.closing(
+                ProfilerWindow(
+                    workdir / "profile", config.profile.first, config.profile.count
+                )
+            )
+        )
         progress = Progress(start, config.steps, config.batch_size)
         for step in range(start + 1, config.steps + 1):
             with progress.waiting_for_data():
                 batch = sharding.put_batch(next(batches), mesh)
-            state, metrics = train_step(state, batch)
+            with profiler.step(step):
+                state, metrics = train_step(state, batch)
+            profiler.end_step(step, metrics)
             is_last = step == config.steps or stop.requested
             is_saved = step % config.checkpoint_every == 0 or is_last
             is_logged = step % config.log_every == 0 or is_last
@@ -186,20 +215,29 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 scalars["learning_rate"] = float(schedule(step))
                 log.write_scalars(step, scalars | progress.report(step))
             if validator and (step % config.val.every == 0 or step == config.steps):
-                scores = validator(optim.ema_params(state.opt_state))
+                scores, images = validator(optim.ema_params(state.opt_state))
                 run["evaluations"].append({"step": step, **scores})
                 log.write_scalars(step, scores)
+                log.write_images(step, images)
+                log.flush()
             if is_saved:
                 checkpointer.save(step, state, run)
             if stop.requested:
                 logger.info("stopped at step %d; run the same command to go on", step)
                 return state
-        export_model(workdir / "model", state, run, codec)
+        files = {"files": source.manifest.files}
+        if held_out and not config.val.folder:
+            files["held_out"] = held_out.manifest.files
+        export_model(workdir / "model", state, run, codec, files)
     return state
 
 
 def export_model(
-    folder: Path, state: TrainState, run: dict[str, Any], codec: Codec
+    folder: Path,
+    state: TrainState,
+    run: dict[str, Any],
+    codec: Codec,
+    files: dict[str, Sequence[str]],
 ) -> None:
     """Writes the averaged weights of a run as a model folder.
 
@@ -208,6 +246,7 @@ def export_model(
       state: of the run; fetched to the host.
       run: the JSON part of its checkpoints.
       codec: the one it was trained with.
+      files: names of the photographs trained on (files) and held out (held_out).
     """
     if jax.process_index() != 0:
         return
@@ -218,7 +257,7 @@ def export_model(
         "step": int(state.step),
         "config": config,
         "versions": run["versions"],
-        "files": run["manifest"]["files"],
+        **files,
         "evaluation": run["evaluations"][-1] if run["evaluations"] else None,
     }
     save_pretrained(
@@ -229,6 +268,34 @@ def export_model(
         training=training,
         card=model_card(training),
     )
+
+
+def _hold_out(
+    source: sources.FolderSource, config: ConfigDict
+) -> tuple[sources.FolderSource, sources.FolderSource | None]:
+    """What to train on, and what to validate on if anything."""
+    size = config.val.crop_size
+    if config.val.folder:
+        manifest = sources.scan_folder(config.val.folder, min_size=size)
+        held_out = sources.FolderSource(config.val.folder, manifest, cache_bytes=0)
+        return source, held_out
+    if not config.val.holdout:
+        return source, None
+    kept, held_out = split_manifest(source.manifest, config.val.holdout, size)
+    return (
+        sources.FolderSource(source.root, kept, cache_bytes=source.cache_bytes),
+        sources.FolderSource(source.root, held_out, cache_bytes=0),
+    )
+
+
+def _load_params(name_or_path: str, preset: Preset, codec: Codec) -> PyTree:
+    model = load_pretrained(name_or_path)
+    if model.preset != preset or model.codec != codec:
+        raise TrainError(
+            f"init_from {name_or_path}: holds a model of other sizes than preset's; "
+            "set preset to the one it was trained with"
+        )
+    return model.params
 
 
 def _new_run(config: ConfigDict) -> dict[str, Any]:

@@ -39,11 +39,12 @@ def make_init(
 ) -> Callable[[Key[Array, ""]], TrainState]:
     """Returns key -> TrainState, its arrays boxed with their logical axes."""
 
-    def init(key):
-        params = model.init_params(key, boxed=True)
-        return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
+    return lambda key: make_state(model.init_params(key, boxed=True), optimizer)
 
-    return init
+
+def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step from given parameters, boxed or not."""
+    return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
 
 
 def flow_loss(

@@ -4,64 +4,108 @@ Images, degradations and noise are fixed, so two evaluations differ only by the
 parameters.
 """
 
+from collections.abc import Iterable, Sequence
+
 import jax
 import numpy as np
 
-from linearsr_jax.array_types import PyTree
+from linearsr_jax.array_types import Array, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
-from linearsr_jax.data import degradations, sources
+from linearsr_jax.data import degradations
 from linearsr_jax.evaluate import bicubic
-from linearsr_jax.metrics.psnr_ssim import psnr_y
+from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.sampling import draw_noise, make_upscale
 
+# Photographs in the picture of a validation.
+SHOWN = 4
+
+
+def degrade_fixed(
+    image_hr: UInt8[Array, "H W 3"], number: int
+) -> dict[str, UInt8[Array, "h w 3"]]:
+    """The LR images of validation photograph `number`: one bicubic, one LIGHT."""
+    rng = np.random.default_rng([0, number])
+    return {
+        "bicubic": degradations.bicubic(image_hr),
+        "light": degradations.degrade(image_hr, degradations.LIGHT, SCALE, rng),
+    }
+
 
 class Validator:
-    """One-step PSNR-Y on the centre crop of every photograph of a folder."""
+    """One-step quality on the centre crop of every photograph.
+
+    Scores are named val_METRIC_DEGRADATION, the degradations being bicubic and
+    light; val_gain_DEGRADATION is PSNR over bicubic upscaling, in dB.
+    """
 
     def __init__(
         self,
-        folder: str,
+        photographs: Iterable[UInt8[Array, "H W 3"]],
         crop_size: int,
+        metrics: Sequence[str],
         model: LinearDiT,
         codec: Codec,
         preset: Preset,
     ):
-        """Reads the crops and degrades them, once as bicubic and once as LIGHT.
+        """Crops and degrades the photographs.
+
+        Args:
+          photographs: each at least crop_size high and wide.
+          crop_size: HR pixels.
+          metrics: names in `metrics.METRICS`; psnr is always among the scores.
+          model, codec, preset: what is trained.
 
         Raises:
-          OSError, ValueError: as `sources.scan_folder`.
+          ValueError: an unknown metric.
         """
-        manifest = sources.scan_folder(folder, min_size=crop_size)
-        source = sources.FolderSource(folder, manifest, cache_bytes=0)
-        self._hr = np.stack([_centre(source[i], crop_size) for i in range(len(source))])
-        light = [
-            degradations.degrade(
-                image, degradations.LIGHT, SCALE, np.random.default_rng([0, i])
-            )
-            for i, image in enumerate(self._hr)
-        ]
+        names = dict.fromkeys(("psnr", *metrics))
+        self._metrics = {metric.name: metric.load() for metric in get_metrics(names)}
+        self._hr = np.stack([_centre(image, crop_size) for image in photographs])
+        degraded = [degrade_fixed(image, i) for i, image in enumerate(self._hr)]
         self._lr = {
-            "bicubic": np.stack([degradations.bicubic(image) for image in self._hr]),
-            "light": np.stack(light),
+            name: np.stack([images[name] for images in degraded])
+            for name in degraded[0]
+        }
+        self._baseline = {
+            name: np.stack([bicubic(image) for image in images])
+            for name, images in self._lr.items()
         }
         self._upscale = jax.jit(make_upscale(model, codec, preset, steps=1))
         side = crop_size // SCALE
         self._noise = draw_noise(preset, codec, side, side, steps=1, seed=0)
 
-    def __call__(self, params: PyTree) -> dict[str, float]:
-        """Mean PSNR in dB for each degradation, and the gain over bicubic upscaling."""
-        scores = {}
+    def __call__(
+        self, params: PyTree
+    ) -> tuple[dict[str, float], dict[str, UInt8[Array, "N H W 3"]]]:
+        """Scores the parameters.
+
+        Returns:
+          (scores, images): means over the photographs; and for each degradation the
+          first photographs as bicubic, upscaled and true, side by side.
+        """
+        scores, images = {}, {}
+        psnr = self._metrics["psnr"]
         for name, images_lr in self._lr.items():
-            gains, values = [], []
-            for image_hr, image_lr in zip(self._hr, images_lr, strict=True):
-                image_sr, _ = self._upscale(params, image_lr, self._noise)
-                values.append(psnr_y(np.asarray(image_sr), image_hr))
-                gains.append(values[-1] - psnr_y(bicubic(image_lr), image_hr))
-            scores[f"val_psnr_{name}"] = float(np.mean(values))
-            scores[f"val_gain_{name}"] = float(np.mean(gains))
-        return scores
+            outputs = np.stack(
+                [
+                    np.asarray(self._upscale(params, x, self._noise)[0])
+                    for x in images_lr
+                ]
+            )
+            for metric, score in self._metrics.items():
+                scores[f"val_{metric}_{name}"] = _mean(score, outputs, self._hr)
+            before = _mean(psnr, self._baseline[name], self._hr)
+            scores[f"val_gain_{name}"] = scores[f"val_psnr_{name}"] - before
+            columns = (self._baseline[name], outputs, self._hr)
+            images[f"val_{name}"] = np.concatenate([x[:SHOWN] for x in columns], axis=2)
+        return scores, images
+
+
+def _mean(score, outputs, truths) -> float:
+    pairs = zip(outputs, truths, strict=True)
+    return float(np.mean([score(output, truth) for output, truth in pairs]))
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:

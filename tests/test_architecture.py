@@ -21,11 +21,12 @@ MAX_LINES = 500
 # and from those below; kernels_pallas is below all. A new module gets its place here.
 LAYERS = (
     {"cli"},
-    {"info", "upscale_files"},
+    {"finetune", "info", "upscale_files"},
     {"train", "upscaler"},
     # The parts that the programs above are made of.
-    {"checkpoint", "config", "evaluate", "optim", "pretrained", "progress"}
-    | {"sampling", "sharding", "stop_signal", "train_step", "validation", "writers"},
+    {"checkpoint", "config", "default_config", "evaluate", "optim", "pretrained"}
+    | {"profiler", "progress", "sampling", "sharding", "stop_signal", "train_step"}
+    | {"validation", "writers"},
     {"codecs", "convert", "data", "image_io", "models"},
     {"diffusion", "metrics"},
     {"array_types", "image_range", "rng"},
@@ -39,6 +40,9 @@ PILLOW_IN_MEMORY = {
 
 # Where a requirement is not called as it is imported.
 DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow"}
+
+# Used where they are installed, never required.
+OPTIONAL = {"tensorflow": "clu's writers need it"}
 
 
 def module_name(path: Path) -> str:
@@ -164,7 +168,7 @@ def test_setup_lists_every_package():
 
 def test_setup_requires_exactly_what_is_imported():
     imported = set().union(*(imported_roots(name) for name in FILES))
-    third_party = imported - sys.stdlib_module_names - set(PACKAGES)
+    third_party = imported - sys.stdlib_module_names - set(PACKAGES) - OPTIONAL.keys()
     needed = {DISTRIBUTIONS.get(name, name) for name in third_party}
     required = {re.match(r"[\w-]+", r)[0] for r in setup_literal("REQUIREMENTS")}
     assert needed == required

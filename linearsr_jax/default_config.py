@@ -1,17 +1,19 @@
 """The fields every training config has, and their defaults.
 
-A config module's `get_config(arg)` starts from `common.get_config()`, changes what
-it wants and returns it; the loader locks it. Every value is from the paper or
-SANA (named) or marked ours.
+A config file's `get_config(arg)` starts from `default_config()`, changes what it
+wants and returns it; the loader locks it. Every value is from the paper or SANA
+(named) or ours. Here and not in configs/, because `linearsr finetune` needs them
+where only the package is installed.
 """
 
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
+def default_config() -> ConfigDict:
     """A config for preset nano on a folder of photographs."""
     config = ConfigDict()
     config.preset = "nano"
+    config.init_from = ""  # weights to start from: a bundled model, a model folder
     config.seed = 0
     config.steps = 100_000
     config.batch_size = 8  # over all devices
@@ -31,7 +33,9 @@ def get_config() -> ConfigDict:
 
     config.val = ConfigDict()
     config.val.folder = ""  # empty: no validation
+    config.val.holdout = 0.0  # share of data.folder kept for validation instead
     config.val.crop_size = 192  # HR pixels, from the centre of each photograph
+    config.val.metrics = ("psnr", "lpips")
     config.val.every = 2_000
 
     config.optimizer = ConfigDict()
@@ -48,6 +52,10 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.data = -1  # what is left
     config.mesh.fsdp = 1
+
+    config.profile = ConfigDict()
+    config.profile.first = 10  # step; the first ones only show compilation
+    config.profile.count = 0  # of steps; the trace goes to workdir/profile
 
     config.log_every = 100
     config.checkpoint_every = 2_000

@@ -1,0 +1,52 @@
+"""Keeps some photographs out of training, always the same ones."""
+
+import dataclasses
+import hashlib
+
+from linearsr_jax.data.sources import Manifest
+
+
+def split_manifest(
+    manifest: Manifest, share: float, min_size: int
+) -> tuple[Manifest, Manifest]:
+    """Splits the photographs into those to train on and those held out.
+
+    The choice depends on the files' names only (in the order of their SHA-256, which
+    has nothing to do with what they show), so it is the same on every machine.
+
+    Args:
+      manifest: of at least two photographs.
+      share: of the photographs that is held out, in (0, 1); at least one is, and
+        one is left.
+      min_size: held-out photographs have at least this many pixels a side.
+
+    Returns:
+      (kept, held_out), each in the manifest's order.
+
+    Raises:
+      ValueError: share is out of range, or there are not enough photographs.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"holdout must be between 0 and 1, got {share}")
+    count = len(manifest)
+    large = [i for i in range(count) if min(manifest.sizes[i]) >= min_size]
+    if count < 2 or not large:
+        raise ValueError(
+            "to hold some out there must be at least 2 usable photographs, one of "
+            f"them of {min_size} pixels a side or more; there are {count} and "
+            f"{len(large)}"
+        )
+    large.sort(key=lambda i: hashlib.sha256(manifest.files[i].encode()).digest())
+    held_out = set(large[: min(max(1, round(share * count)), count - 1)])
+
+    def part(indices):
+        return dataclasses.replace(
+            manifest,
+            files=tuple(manifest.files[i] for i in indices),
+            sizes=tuple(manifest.sizes[i] for i in indices),
+        )
+
+    return (
+        part([i for i in range(count) if i not in held_out]),
+        part(sorted(held_out)),
+    )

@@ -1,0 +1,177 @@
+"""Teaches a model the user's own photographs and shows what that changed.
+
+A tenth of the photographs is held out; the others train the model with the loop of
+`train.py`. Then the model before and after upscales the held-out ones, which stay in
+the workdir as data sets for `linearsr eval`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from linearsr_jax.array_types import Array, UInt8
+from linearsr_jax.codecs import SCALE
+from linearsr_jax.config import apply_overrides
+from linearsr_jax.data.sources import read_rgb
+from linearsr_jax.default_config import default_config
+from linearsr_jax.evaluate import (
+    bicubic,
+    evaluate_dataset,
+    find_folders,
+    find_pairs,
+)
+from linearsr_jax.image_io import read_image, write_image
+from linearsr_jax.metrics import tables
+from linearsr_jax.models.presets import PRESETS
+from linearsr_jax.pretrained import load_pretrained
+from linearsr_jax.train import train_and_evaluate
+from linearsr_jax.upscaler import Upscaler
+from linearsr_jax.validation import degrade_fixed
+
+# Held-out photographs are cut to this many HR pixels a side, around their centre:
+# LPIPS of a whole camera image would need gigabytes.
+MAX_SIDE = 768
+METRICS = ("psnr", "ssim", "lpips")
+# The picture: photographs, and LR pixels a side of each.
+_SHOWN = 4
+_SHOWN_SIDE = 64
+
+
+class FinetuneError(Exception):
+    """A model or folders that cannot be used; one line, says what to do."""
+
+
+def finetune_config(
+    photos: Path, model: str, overrides: Sequence[str] = ()
+) -> ConfigDict:
+    """The training config of a fine-tuning run, locked.
+
+    Args:
+      photos: folder of photographs.
+      model: bundled model's name or model folder.
+      overrides: as `config.load_config`.
+
+    Raises:
+      FinetuneError: the model is of no preset's sizes.
+      PretrainedError: see `pretrained.load_pretrained`.
+      ConfigError: see `config.load_config`.
+    """
+    preset = load_pretrained(model).preset
+    names = [name for name, known in PRESETS.items() if known == preset]
+    if not names:
+        raise FinetuneError(
+            f"{model}: its sizes are those of no preset ({', '.join(PRESETS)}); only "
+            "models of this version's presets can be fine-tuned"
+        )
+    config = default_config()
+    config.preset = names[0]
+    config.init_from = model
+    config.data.folder = str(photos)
+    # As many latent pixels for every codec.
+    config.data.crop_size *= preset.codec_factor // SCALE
+    config.val.crop_size *= preset.codec_factor // SCALE
+    config.val.holdout = 0.1
+    config.val.every = 500
+    config.steps = 3_000
+    # A tenth of what nano was trained with: enough to adapt, little to forget.
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.warmup_steps = 100
+    config.optimizer.decay_steps = 1_500
+    config.scan_unroll = 4  # faster on CPU
+    config.checkpoint_every = 500
+    config.lock()
+    apply_overrides(config, overrides)
+    return config
+
+
+def finetune(
+    photos: Path,
+    workdir: Path,
+    *,
+    model: str = "nano",
+    overrides: Sequence[str] = (),
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict[str, Any]:
+    """Trains, then compares before and after on the held-out photographs.
+
+    The same call goes on where a run stopped.
+
+    Args:
+      photos: folder of photographs, searched recursively; two or more.
+      workdir: gets what `train.train_and_evaluate` writes (model/ is the result),
+        held_out/DEGRADATION/HR and LR, and before_after.png: bicubic, before, after
+        and the truth, side by side.
+      model: where to start: a bundled model's name or a model folder.
+      overrides: "field=value", see `default_config`.
+      progress: wraps the held-out photographs while they are scored.
+
+    Returns:
+      {"model": folder, DEGRADATION: {"rows": [...]}}, see `tables.summarize`; None
+      instead of rows if a signal ended training early.
+
+    Raises:
+      FinetuneError: the workdir lies inside photos; see also `finetune_config`.
+      TrainError, OSError, ValueError: see `train.train_and_evaluate`.
+    """
+    if workdir.resolve().is_relative_to(photos.resolve()):
+        raise FinetuneError(
+            f"{workdir}: lies inside {photos}, so that a later run would train on its "
+            "pictures; choose a --workdir outside"
+        )
+    config = finetune_config(photos, model, overrides)
+    state = train_and_evaluate(config, workdir)
+    if state.step < config.steps:
+        return {"model": None}
+    after = Upscaler.from_pretrained(workdir / "model")
+    before = Upscaler.from_pretrained(model)
+    upscalers = {"before": before, "after": after}
+    result: dict[str, Any] = {"model": str(workdir / "model")}
+    names = after.model.training["held_out"]
+    for name in _write_held_out(photos, names, workdir / "held_out"):
+        folder = workdir / "held_out" / name
+        rows = evaluate_dataset(folder, upscalers, METRICS, progress=progress)
+        result[name] = tables.summarize(rows)
+    _draw_before_after(workdir, upscalers)
+    return result
+
+
+def _write_held_out(photos: Path, names: Sequence[str], folder: Path) -> list[str]:
+    """Writes a data set for each degradation and returns their names."""
+    for number, name in enumerate(names):
+        image_hr, _ = _centre(read_rgb(photos / name), MAX_SIDE)
+        height, width = (size - size % SCALE for size in image_hr.shape[:2])
+        image_hr = image_hr[:height, :width]
+        degraded = degrade_fixed(image_hr, number)
+        for degradation, image_lr in degraded.items():
+            for kind, image in (("HR", image_hr), ("LR", image_lr)):
+                path = folder / degradation / kind / f"{number:04d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_image(path, image, "RGB", overwrite=True)
+    return list(degraded)
+
+
+def _draw_before_after(workdir: Path, upscalers: dict[str, Upscaler]) -> None:
+    paths = find_pairs(*find_folders(workdir / "held_out" / "light"))[:_SHOWN]
+    pairs = [[read_image(path).pixels for path in pair] for pair in paths]
+    side = min(_SHOWN_SIDE, *(n for _, lr in pairs for n in lr.shape[:2]))
+    rows = []
+    for image_hr, image_lr in pairs:
+        image_lr, (top, left) = _centre(image_lr, side)
+        window = np.s_[SCALE * top :, SCALE * left :]
+        truth = image_hr[window][: SCALE * side, : SCALE * side]
+        outputs = [upscale(image_lr) for upscale in upscalers.values()]
+        rows.append(np.concatenate([bicubic(image_lr), *outputs, truth], axis=1))
+    picture = np.concatenate(rows)
+    write_image(workdir / "before_after.png", picture, "RGB", overwrite=True)
+
+
+def _centre(
+    image: UInt8[Array, "H W 3"], side: int
+) -> tuple[UInt8[Array, "h w 3"], tuple[int, int]]:
+    """The middle, at most side high and wide, and where it starts."""
+    height, width = (min(side, size) for size in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width], (top, left)
