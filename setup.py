@@ -37,6 +37,7 @@ REQUIREMENTS = [
     "pillow>=11",
     "safetensors>=0.5",
     "tensorboardX>=2.6",
+    "tensorflow-datasets>=4.9.10",
     "tqdm>=4.60",
 ]
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from linearsr_jax.array_types import Array, UInt8
 from linearsr_jax.codecs import SCALE
 from linearsr_jax.config import apply_overrides
-from linearsr_jax.data.sources import read_rgb
+from linearsr_jax.data.sources import open_source
 from linearsr_jax.default_config import default_config
 from linearsr_jax.evaluate import (
     bicubic,
@@ -50,7 +50,7 @@ def finetune_config(
     """The training config of a fine-tuning run, locked.
 
     Args:
-      photos: folder of photographs.
+      photos: see `data.sources.open_source`.
       model: bundled model's name or model folder.
       overrides: as `config.load_config`.
 
@@ -100,7 +100,7 @@ def finetune(
     The same call goes on where a run stopped.
 
     Args:
-      photos: folder of photographs, searched recursively; two or more.
+      photos: two or more; see `data.sources.open_source`.
       workdir: gets what `train.train_and_evaluate` writes (model/ is the result),
         held_out/DEGRADATION/HR and LR, and before_after.png: bicubic, before, after
         and the truth, side by side.
@@ -140,8 +140,9 @@ def finetune(
 
 def _write_held_out(photos: Path, names: Sequence[str], folder: Path) -> list[str]:
     """Writes a data set for each degradation and returns their names."""
+    source = open_source(photos, min_size=1, cache_bytes=0)
     for number, name in enumerate(names):
-        image_hr, _ = _centre(read_rgb(photos / name), MAX_SIDE)
+        image_hr, _ = _centre(source[source.names.index(name)], MAX_SIDE)
         height, width = (size - size % SCALE for size in image_hr.shape[:2])
         image_hr = image_hr[:height, :width]
         degraded = degrade_fixed(image_hr, number)

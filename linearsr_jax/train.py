@@ -26,8 +26,10 @@ from ml_collections import ConfigDict
 from linearsr_jax import checkpoint, optim, sharding, writers
 from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import CODECS, Codec
-from linearsr_jax.data import pipeline, sources
+from linearsr_jax.data import pipeline
 from linearsr_jax.data.holdout import split_manifest
+from linearsr_jax.data.manifest import Manifest
+from linearsr_jax.data.sources import PhotoSource, open_source
 from linearsr_jax.models.presets import Preset, get_preset
 from linearsr_jax.pretrained import load_pretrained, model_card, save_pretrained
 from linearsr_jax.profiler import ProfilerWindow
@@ -88,7 +90,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
 
     Raises:
       TrainError: the workdir holds a run of another config, or a loss is not finite.
-      OSError, ValueError: unusable photographs; see `data.sources.scan_folder`.
+      OSError, ValueError: unusable photographs; see `data.sources.open_source`.
     """
     workdir = Path(workdir)
     _check_config(config)
@@ -125,8 +127,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         run = _new_run(config) if start is None else checkpointer.restore_run(start)
         _check_same_config(run["config"], config, workdir)
         run["config"] = config.to_dict()
-        manifest = run["manifest"] and sources.Manifest.from_json(run["manifest"])
-        source = pipeline.open_folder(config.data.folder, pipeline_config, manifest)
+        manifest = run["manifest"] and Manifest.from_json(run["manifest"])
+        source = pipeline.open_source(config.data.folder, pipeline_config, manifest)
         _report_manifest(source.manifest)
         run["manifest"] = source.manifest.to_json()
         _write_json(workdir / "config.json", run["config"])
@@ -271,20 +273,18 @@ def export_model(
 
 
 def _hold_out(
-    source: sources.FolderSource, config: ConfigDict
-) -> tuple[sources.FolderSource, sources.FolderSource | None]:
+    source: PhotoSource, config: ConfigDict
+) -> tuple[PhotoSource, PhotoSource | None]:
     """What to train on, and what to validate on if anything."""
     size = config.val.crop_size
     if config.val.folder:
-        manifest = sources.scan_folder(config.val.folder, min_size=size)
-        held_out = sources.FolderSource(config.val.folder, manifest, cache_bytes=0)
-        return source, held_out
+        return source, open_source(config.val.folder, min_size=size, cache_bytes=0)
     if not config.val.holdout:
         return source, None
     kept, held_out = split_manifest(source.manifest, config.val.holdout, size)
     return (
-        sources.FolderSource(source.root, kept, cache_bytes=source.cache_bytes),
-        sources.FolderSource(source.root, held_out, cache_bytes=0),
+        PhotoSource(source.store, kept, cache_bytes=source.cache_bytes),
+        PhotoSource(source.store, held_out, cache_bytes=0),
     )
 
 
@@ -345,7 +345,7 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _report_manifest(manifest: sources.Manifest) -> None:
+def _report_manifest(manifest: Manifest) -> None:
     logger.info(
         "%d photographs, %d rejected", len(manifest.files), len(manifest.rejected)
     )

@@ -39,7 +39,12 @@ PILLOW_IN_MEMORY = {
 }
 
 # Where a requirement is not called as it is imported.
-DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow"}
+DISTRIBUTIONS = {
+    "absl": "absl-py",
+    "orbax": "orbax-checkpoint",
+    "PIL": "pillow",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
 
 # Used where they are installed, never required.
 OPTIONAL = {"tensorflow": "clu's writers need it"}

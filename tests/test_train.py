@@ -11,6 +11,7 @@ from PIL import Image
 from configs import debug
 from linearsr_jax import pretrained, train, writers
 from linearsr_jax.data import pipeline, sources
+from linearsr_jax.data.folder import FolderStore
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_killed_and_resumed_equals_undisturbed(
 
 def test_next_batch_after_resume_is_the_next_batch(photos):
     config = pipeline.PipelineConfig(crop_size=32)
-    source = pipeline.open_folder(photos, config)
+    source = pipeline.open_source(photos, config)
     whole = pipeline.make_dataset(source, config, seed=0, batch_size=4)
     resumed = pipeline.make_dataset(source, config, seed=0, batch_size=4, start_batch=2)
     assert_same_bits(whole[2], resumed[0])
@@ -183,12 +184,14 @@ def test_empty_folder_is_an_error(tmp_path):
 
 
 def test_file_lost_during_training_is_replaced(photos, tmp_path):
-    manifest = sources.scan_folder(photos, min_size=32)
+    manifest = FolderStore(photos).scan(min_size=32)
     for name in manifest.files[1:]:
         (tmp_path / name).write_bytes((photos / name).read_bytes())
     config = make_config(tmp_path)
     run = train._new_run(config)
     assert run["data_seed"] == 0
-    source = sources.FolderSource(tmp_path, manifest, cache_bytes=0)
+    source = sources.open_source(
+        tmp_path, min_size=32, cache_bytes=0, manifest=manifest
+    )
     np.testing.assert_array_equal(source[0], source[1])
     assert list(source.replaced) == ["0.png"]

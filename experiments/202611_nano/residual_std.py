@@ -23,7 +23,7 @@ def main(folder: str) -> None:
         scale_range=tuple(data.scale_range),
         bicubic_probability=data.bicubic_probability,
     )
-    source = pipeline.open_folder(folder, config)
+    source = pipeline.open_source(folder, config)
     dataset = pipeline.make_dataset(source, config, seed=0, batch_size=BATCH_SIZE)
     powers = []
     for i in range(BATCHES):

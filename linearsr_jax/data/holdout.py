@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 
-from linearsr_jax.data.sources import Manifest
+from linearsr_jax.data.manifest import Manifest
 
 
 def split_manifest(

@@ -20,6 +20,7 @@ from absl import flags
 from PIL import Image
 
 from linearsr_jax.data import degradations, sources
+from linearsr_jax.data.manifest import Manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class PipelineConfig:
       bicubic_probability: share of samples whose LR image is plain bicubic; the
         others get `params`.
       has_flips: mirror, turn upside down and transpose, each with probability 1/2.
-      cache_bytes: decoded images kept by `open_folder`, in bytes and per process.
+      cache_bytes: decoded images kept by `open_source`, in bytes and per process.
       params: the random degradation.
     """
 
@@ -120,22 +121,25 @@ class MakePair(grain.transforms.RandomMap):
         return np.ascontiguousarray(crop)
 
 
-def open_folder(
-    root: str | os.PathLike,
+def open_source(
+    location: str | os.PathLike,
     config: PipelineConfig,
-    manifest: sources.Manifest | None = None,
-) -> sources.FolderSource:
-    """Opens a folder of photographs for `make_dataset`.
+    manifest: Manifest | None = None,
+) -> sources.PhotoSource:
+    """Opens photographs for `make_dataset`.
 
     Args:
-      root: the folder.
+      location: see `sources.open_source`, also for errors.
       config: gives the smallest usable size and the cache's bound.
       manifest: of an earlier run, so that sample numbers keep their meaning; by
-        default the folder is scanned (see `sources.scan_folder`, also for errors).
+        default one is made.
     """
-    if manifest is None:
-        manifest = sources.scan_folder(root, min_size=config.crop_size)
-    return sources.FolderSource(root, manifest, cache_bytes=config.cache_bytes)
+    return sources.open_source(
+        location,
+        min_size=config.crop_size,
+        cache_bytes=config.cache_bytes,
+        manifest=manifest,
+    )
 
 
 def make_dataset(
@@ -194,7 +198,7 @@ def make_dataset(
             if min(size) < config.crop_size:
                 raise ValueError(
                     f"{name}: {size[0]}x{size[1]} is smaller than crop_size "
-                    f"{config.crop_size}; scan the folder with that min_size."
+                    f"{config.crop_size}; open the source with that min_size."
                 )
     blocks = (
         grain.MapDataset.source(source)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from linearsr_jax.data.holdout import split_manifest
-from linearsr_jax.data.sources import Manifest
+from linearsr_jax.data.manifest import Manifest
 
 
 def manifest(count, sizes=None):

@@ -36,7 +36,7 @@ def config():
 def _dataset(folder, config, **options):
     options = {"seed": 3, "batch_size": 4} | options
     return pipeline.make_dataset(
-        pipeline.open_folder(folder, config), config, **options
+        pipeline.open_source(folder, config), config, **options
     )
 
 
@@ -134,7 +134,7 @@ def test_no_workers_need_no_parsed_flags(folder):
 from absl import flags
 from linearsr_jax.data import pipeline
 config = pipeline.PipelineConfig(16)
-source = pipeline.open_folder({str(folder)!r}, config)
+source = pipeline.open_source({str(folder)!r}, config)
 dataset = pipeline.make_dataset(source, config, seed=0, batch_size=2)
 print(next(pipeline.make_iterator(dataset))["image_lr"].shape)
 assert not flags.FLAGS.is_parsed()
@@ -207,7 +207,7 @@ def test_bicubic_probability(folder):
 def test_lost_file_does_not_stop_the_stream(folder, config, tmp_path):
     for i in range(2):
         Image.fromarray(_photo(i)).save(tmp_path / f"{i}.png")
-    source = pipeline.open_folder(tmp_path, config)
+    source = pipeline.open_source(tmp_path, config)
     (tmp_path / "1.png").unlink()
     dataset = pipeline.make_dataset(source, config, seed=0, batch_size=4)
     assert (dataset[0]["image_hr"][..., 0] == 0).all()
@@ -217,10 +217,10 @@ def test_lost_file_does_not_stop_the_stream(folder, config, tmp_path):
 def test_a_stored_manifest_keeps_sample_numbers(folder, config, tmp_path):
     for i in range(3):
         Image.fromarray(_photo(i)).save(tmp_path / f"{i}.png")
-    source = pipeline.open_folder(tmp_path, config)
+    source = pipeline.open_source(tmp_path, config)
     before = pipeline.make_dataset(source, config, seed=0, batch_size=4)[3]
     Image.fromarray(_photo(4)).save(tmp_path / "0_new.png")
-    source = pipeline.open_folder(tmp_path, config, source.manifest)
+    source = pipeline.open_source(tmp_path, config, source.manifest)
     after = pipeline.make_dataset(source, config, seed=0, batch_size=4)[3]
     _assert_same(after, before)
 
@@ -247,7 +247,6 @@ def test_wrong_configs_are_named(folder):
         pipeline.PipelineConfig(16, scale_range=(0.5, 1.5))
     with pytest.raises(ValueError, match="bicubic_probability"):
         pipeline.PipelineConfig(16, bicubic_probability=2.0)
-    manifest = sources.scan_folder(folder, min_size=16)
-    source = sources.FolderSource(folder, manifest)
+    source = sources.open_source(folder, min_size=16, cache_bytes=0)
     with pytest.raises(ValueError, match=r"0\.png: 48x48 is smaller"):
         pipeline.make_dataset(source, pipeline.PipelineConfig(64), seed=0, batch_size=1)

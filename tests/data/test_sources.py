@@ -1,6 +1,7 @@
-import io
+import errno
 import json
 import logging
+import pathlib
 import pickle
 import threading
 
@@ -8,132 +9,181 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax.data import sources
+from linearsr_jax.data import decoding, pipeline, prepare, sources, tfds_store
+from linearsr_jax.data.folder import FolderStore
+from linearsr_jax.data.manifest import Manifest
+from tests.data.noise_photos import cut, noise, save
 
 
-def _noise(seed, height=20, width=30):
-    return np.random.default_rng(seed).integers(
-        0, 256, (height, width, 3), dtype=np.uint8
-    )
+def _open(location, cache_bytes=1 << 20, **options):
+    return sources.open_source(location, min_size=1, cache_bytes=cache_bytes, **options)
 
 
-def _save(path, seed=0, height=20, width=30, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_noise(seed, height, width)).save(path, **options)
-
-
-def test_manifest_lists_good_files_and_reasons_against_the_others(tmp_path):
-    _save(tmp_path / "b.PNG", 1)
-    _save(tmp_path / "sub" / "a.jpeg", 2, height=40)
-    _save(tmp_path / "tiny.png", height=10, width=100)
-    _save(tmp_path / ".hidden.png")
-    _save(tmp_path / ".thumbnails" / "x.png")
-    (tmp_path / "letter.png").write_text("Dear reader, this is no picture.")
-    (tmp_path / "empty.tif").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("not looked at")
-    for suffix in ("png", "jpg", "webp"):
-        _save(tmp_path / f"cut.{suffix}")
-        data = (tmp_path / f"cut.{suffix}").read_bytes()
-        (tmp_path / f"cut.{suffix}").write_bytes(data[: len(data) * 2 // 3])
-    manifest = sources.scan_folder(tmp_path, min_size=16)
-    assert manifest.files == ("b.PNG", "sub/a.jpeg")
-    assert manifest.sizes == ((30, 20), (30, 40))
-    assert set(manifest.rejected) == {
-        "tiny.png",
-        "letter.png",
-        "empty.tif",
-        "cut.png",
-        "cut.jpg",
-        "cut.webp",
-    }
-    assert manifest.rejected["tiny.png"] == (
-        "too small: 100x10, needs 16 pixels on each side"
-    )
-    assert "not an image" in manifest.rejected["letter.png"]
-    assert all("\n" not in reason for reason in manifest.rejected.values())
-
-
-def test_manifest_survives_json(tmp_path):
-    _save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_text("no")
-    manifest = sources.scan_folder(tmp_path, min_size=1)
-    stored = json.loads(json.dumps(manifest.to_json()))
-    assert sources.Manifest.from_json(stored) == manifest
-    with pytest.raises(ValueError, match="Not a manifest"):
-        sources.Manifest.from_json({"files": ["a.png"]})
-
-
-def test_errors_of_folders_name_the_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        sources.scan_folder(tmp_path / "nowhere", min_size=1)
-    with pytest.raises(ValueError, match="holds no image files"):
-        sources.scan_folder(tmp_path, min_size=1)
-    _save(tmp_path / "a.png", height=4, width=4)
-    with pytest.raises(NotADirectoryError, match=r"a\.png"):
-        sources.scan_folder(tmp_path / "a.png", min_size=1)
-    with pytest.raises(ValueError, match=r"none of its 1 .*a\.png: too small: 4x4"):
-        sources.scan_folder(tmp_path, min_size=8)
-
-
-def test_pixel_types_become_rgb(tmp_path):
-    rgb = _noise(0)
-    gray16 = (np.arange(600, dtype=np.uint32).reshape(20, 30) * 109).astype(np.uint16)
-    alpha = np.dstack([rgb, np.zeros((20, 30), np.uint8)])
-    palette = Image.fromarray(rgb).quantize(16)
-    Image.fromarray(rgb).convert("L").save(tmp_path / "gray.png")
-    Image.fromarray(gray16).save(tmp_path / "gray16.png")
-    Image.fromarray(gray16).save(tmp_path / "gray16.tiff")
-    Image.fromarray(alpha).save(tmp_path / "alpha.png")
-    palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
-    Image.fromarray(rgb).convert("1").save(tmp_path / "bits.png")
-    Image.fromarray(rgb).convert("LA").save(tmp_path / "gray_alpha.png")
-    Image.fromarray(rgb.astype(np.float32)[..., 0]).save(tmp_path / "float.tiff")
-    manifest = sources.scan_folder(tmp_path, min_size=1)
-    assert set(manifest.rejected) == {"float.tiff"}
-    source = sources.FolderSource(tmp_path, manifest)
-    images = {name: source[i] for i, name in enumerate(manifest.files)}
-    for image in images.values():
-        assert image.dtype == np.uint8
-        assert image.shape == (20, 30, 3)
-    expected = np.rint(gray16 / 257).astype(np.uint8)
-    np.testing.assert_array_equal(
-        images["gray16.png"], expected[..., None].repeat(3, 2)
-    )
-    np.testing.assert_array_equal(images["gray16.tiff"], images["gray16.png"])
-    # Alpha is ignored, though every pixel is fully transparent.
-    np.testing.assert_array_equal(images["alpha.png"], rgb)
-    np.testing.assert_array_equal(images["palette.png"], palette.convert("RGB"))
-
-
-def test_exif_orientation_is_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # The camera was turned: rotate by 270 degrees to see it.
-    Image.fromarray(_noise(0)).save(tmp_path / "a.png", exif=exif)
-    manifest = sources.scan_folder(tmp_path, min_size=1)
-    assert manifest.sizes == ((20, 30),)
-    image = sources.FolderSource(tmp_path, manifest)[0]
-    np.testing.assert_array_equal(image, np.rot90(_noise(0), -1))
-
-
-def _three(tmp_path, **options):
+def _three(folder, **options):
     for i in range(3):
-        _save(tmp_path / f"{i}.png", i)
-    manifest = sources.scan_folder(tmp_path, min_size=1)
-    return sources.FolderSource(tmp_path, manifest, **options)
+        save(folder / f"{i}.png", i)
+    return _open(folder, **options)
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    """The same photographs in the three forms: of three formats, one turned."""
+    root = tmp_path_factory.mktemp("forms")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    # In the order of bytes capitals come before small letters.
+    save(root / "train" / "B.jpg", 1, 60, 70, exif=exif)
+    save(root / "train" / "a" / "c.webp", 2, 50, 90)
+    save(root / "train" / "a.png", 3, 64, 48)
+    save(root / "train" / "z.png", 4, 8, 100)  # Too small for the samples.
+    (root / "photos.jsonl").write_text(
+        json.dumps({"file": "train/a.png", "tags": ["rose", "leaf"]})
+    )
+    packed = root / "packed.safetensors"
+    for args in (
+        ["packed", str(root / "train"), str(packed)],
+        ["tfds", str(root), str(root / "tfds")],
+    ):
+        assert prepare.main(args) == 0
+    dataset = root / "tfds" / "linearsr_photos" / "photos" / "1.0.0"
+    return {"folder": root / "train", "packed": packed, "tfds": dataset}
+
+
+def test_the_three_forms_give_the_same_photographs(forms):
+    opened = {name: _open(path) for name, path in forms.items()}
+    for source in opened.values():
+        assert source.names == ("B.jpg", "a.png", "a/c.webp", "z.png")
+        assert source.tags == ((), ("rose", "leaf"), (), ())
+        assert source.manifest.sizes == ((60, 70), (48, 64), (90, 50), (100, 8))
+        for i, name in enumerate(source.names):
+            expected = decoding.decode_rgb((forms["folder"] / name).read_bytes())
+            np.testing.assert_array_equal(source[i], expected)
+    split = _open(forms["tfds"] / "train")
+    assert split.manifest == opened["folder"].manifest
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_three_forms_give_the_same_samples(forms, num_workers):
+    config = pipeline.PipelineConfig(crop_size=32)
+    streams = []
+    for path in forms.values():
+        source = pipeline.open_source(path, config)
+        assert list(source.manifest.rejected) == ["z.png"]
+        dataset = pipeline.make_dataset(source, config, seed=0, batch_size=4)
+        iterator = pipeline.make_iterator(dataset, num_workers=num_workers)
+        streams.append([next(iterator) for _ in range(4)])
+        iterator.close()
+    for other in streams[1:]:
+        for batch, expected in zip(other, streams[0], strict=True):
+            for name in ("image_hr", "image_lr"):
+                np.testing.assert_array_equal(batch[name], expected[name])
+
+
+def test_a_run_can_go_on_from_another_form(forms):
+    manifest = _open(forms["folder"]).manifest
+    manifest = Manifest.from_json(json.loads(json.dumps(manifest.to_json())))
+    # Fewer and in another order than there: the manifest decides.
+    manifest = Manifest(manifest.files[2:0:-1], manifest.sizes[2:0:-1])
+    for path in forms.values():
+        source = _open(path, manifest=manifest)
+        assert source.names == ("a/c.webp", "a.png")
+        assert source.tags == ((), ("rose", "leaf"))
+        np.testing.assert_array_equal(source[1], noise(3, 64, 48))
+        lost = Manifest(("gone.png", "a.png"), ((48, 64), (48, 64)))
+        source = _open(path, manifest=lost)
+        np.testing.assert_array_equal(source[0], noise(3, 64, 48))
+        assert source.replaced == {"gone.png": "file not found"}
+
+
+def test_places_without_photographs_are_named(forms, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        _open(tmp_path / "nowhere")
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(ValueError, match=r"a\.txt: not a file of packed"):
+        _open(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match=r"no split 'test'; it has train"):
+        _open(forms["tfds"] / "test")
+    for name in ("dataset_info.json", "features.json"):
+        data = (forms["tfds"] / name).read_bytes()
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match="without an index of photographs"):
+        _open(tmp_path)
 
 
 def test_lost_files_are_replaced_by_the_next_and_logged_once(tmp_path, caplog):
     source = _three(tmp_path)
     (tmp_path / "1.png").unlink()
-    _save(tmp_path / "2.png", 2, height=50)  # Readable, but another picture.
+    save(tmp_path / "2.png", 2, height=50)  # Readable, but another picture.
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             for i in range(3):
-                np.testing.assert_array_equal(source[i], _noise(0))
+                np.testing.assert_array_equal(source[i], noise(0))
     assert source.replaced["1.png"] == "file not found"
     assert "size is now 30x50, was 30x20" in source.replaced["2.png"]
     assert len(caplog.records) == 2
     assert "1.png" in caplog.text
+
+
+def test_what_is_cut_off_is_replaced_the_same_in_any_order(tmp_path):
+    for i in range(5):
+        save(tmp_path / f"{i}.png", i)
+    for i in (1, 2, 4):
+        cut(tmp_path / f"{i}.png")
+    expected = (0, 3, 3, 3, 0)
+    for order in ((0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 4, 1, 2, 0)):
+        for cache_bytes in (0, 1 << 20):
+            source = _open(tmp_path, cache_bytes)
+            assert len(source) == 5
+            for i in order:
+                np.testing.assert_array_equal(source[i], noise(expected[i]))
+            assert "cannot be decoded" in source.replaced["1.png"]
+
+
+def test_a_photograph_turned_since_is_the_same(tmp_path):
+    # PNG may hold its orientation behind the pixels, which the header does not tell.
+    save(tmp_path / "a.png", 7)
+    source = _open(tmp_path, manifest=Manifest(("a.png",), ((20, 30),)))
+    np.testing.assert_array_equal(source[0], noise(7))
+
+
+def test_failures_that_may_pass_replace_nothing(tmp_path, monkeypatch):
+    source = _three(tmp_path, cache_bytes=0)
+
+    def fail(self, name):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def run_out(data):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "read", fail)
+        with pytest.raises(OSError, match=r"1\.png cannot be read just now.*Too many"):
+            source[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode_rgb", run_out)
+        with pytest.raises(MemoryError):
+            source[1]
+    assert source.replaced == {}
+    np.testing.assert_array_equal(source[1], noise(1))
+
+
+def test_damaged_records_are_replaced(tmp_path):
+    for i in range(3):
+        save(tmp_path / "train" / f"{i}.png", i, 100, 100)
+    assert prepare.main(["tfds", str(tmp_path), str(tmp_path)]) == 0
+    dataset = tmp_path / "linearsr_photos" / "photos" / "1.0.0"
+    (records,) = dataset.glob("*array_record*")
+    data = bytearray(records.read_bytes())
+    middle = data.index((tmp_path / "train" / "1.png").read_bytes()[1000:2000])
+    data[middle] ^= 1
+    records.write_bytes(data)
+    source = _open(dataset)
+    for i, expected in enumerate((0, 2, 2)):
+        np.testing.assert_array_equal(source[i], noise(expected, 100, 100))
+    assert "Corrupted" in source.replaced["1.png"]
+    records.unlink()
+    with pytest.raises(OSError, match=r"0\.png cannot be read just now"):
+        _open(dataset)[0]
 
 
 def test_all_files_lost_is_an_error(tmp_path):
@@ -146,20 +196,21 @@ def test_all_files_lost_is_an_error(tmp_path):
 
 def test_cache_is_bounded_and_drops_the_least_recently_used(tmp_path, monkeypatch):
     source = _three(tmp_path, cache_bytes=2 * 20 * 30 * 3)
-    read = []
-    read_rgb = sources.read_rgb
+    names = []
+    read = FolderStore.read
     monkeypatch.setattr(
-        sources, "read_rgb", lambda path: read.append(path.name) or read_rgb(path)
+        FolderStore, "read", lambda self, name: names.append(name) or read(self, name)
     )
     for i in (0, 1, 0, 2, 0, 1):
         source[i]
-    assert read == ["0.png", "1.png", "2.png", "1.png"]
+    assert names == ["0.png", "1.png", "2.png", "1.png"]
     with pytest.raises(ValueError, match="read-only"):
         source[0][:] = 0
 
 
-def test_pickle_leaves_the_cache_behind(tmp_path):
-    source = _three(tmp_path)
+@pytest.mark.parametrize("form", ["folder", "packed", "tfds"])
+def test_pickle_leaves_the_cache_and_open_files_behind(forms, form):
+    source = _open(forms[form])
     empty = len(pickle.dumps(source))
     first = source[0]
     data = pickle.dumps(source)
@@ -167,14 +218,16 @@ def test_pickle_leaves_the_cache_behind(tmp_path):
     np.testing.assert_array_equal(pickle.loads(data)[0], first)
 
 
-def test_threads_read_the_right_images(tmp_path):
-    source = _three(tmp_path, cache_bytes=2 * 20 * 30 * 3)
+@pytest.mark.parametrize("form", ["folder", "packed", "tfds"])
+def test_threads_read_the_right_images(forms, form):
+    expected = [decoding.decode_rgb(x) for x in map(_bytes_of(forms), range(4))]
+    source = _open(forms[form], cache_bytes=expected[0].nbytes + expected[1].nbytes)
     wrong = []
 
     def read(start):
-        for i in range(60):
-            k = (start + i) % 3
-            if not np.array_equal(source[k], _noise(k)):
+        for i in range(40):
+            k = (start + i) % 4
+            if not np.array_equal(source[k], expected[k]):
                 wrong.append(k)
 
     threads = [threading.Thread(target=read, args=(i,)) for i in range(4)]
@@ -187,16 +240,27 @@ def test_threads_read_the_right_images(tmp_path):
     assert source._cached_bytes == sum(x.nbytes for x in source._cache.values())
 
 
-def test_index_out_of_range_and_empty_manifest(tmp_path):
+def _bytes_of(forms):
+    names = _open(forms["folder"]).names
+    return lambda i: (forms["folder"] / names[i]).read_bytes()
+
+
+def test_wrong_arguments_are_named(tmp_path):
     source = _three(tmp_path)
     with pytest.raises(IndexError):
         source[3]
     with pytest.raises(ValueError, match="lists no files"):
-        sources.FolderSource(tmp_path, sources.Manifest((), ()))
+        _open(tmp_path, manifest=Manifest((), ()))
+    with pytest.raises(ValueError, match="cache_bytes"):
+        _open(tmp_path, cache_bytes=-1)
 
 
-def test_noise_survives_png():
-    # The other tests compare with _noise: PNG must be lossless for that.
-    stream = io.BytesIO()
-    Image.fromarray(_noise(5)).save(stream, "PNG")
-    np.testing.assert_array_equal(np.asarray(Image.open(stream)), _noise(5))
+def test_find_dataset_needs_the_info_file(forms, tmp_path, monkeypatch):
+    assert tfds_store.find_dataset(forms["folder"]) is None
+    assert tfds_store.find_dataset(tmp_path / "nowhere") is None
+    dataset = forms["tfds"]
+    assert tfds_store.find_dataset(dataset) == (dataset, "train")
+    assert tfds_store.find_dataset(dataset / "val") == (dataset, "val")
+    monkeypatch.chdir(dataset.parent)
+    assert tfds_store.find_dataset("1.0.0") == (dataset, "train")
+    assert tfds_store.find_dataset(pathlib.Path("1.0.0/val")) == (dataset, "val")
