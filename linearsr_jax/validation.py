@@ -12,6 +12,7 @@ import numpy as np
 from linearsr_jax.array_types import Array, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
 from linearsr_jax.data import degradations
+from linearsr_jax.data.degradation_params import LIGHT
 from linearsr_jax.evaluate import bicubic
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.linear_dit import LinearDiT
@@ -29,7 +30,7 @@ def degrade_fixed(
     rng = np.random.default_rng([0, number])
     return {
         "bicubic": degradations.bicubic(image_hr),
-        "light": degradations.degrade(image_hr, degradations.LIGHT, SCALE, rng),
+        "light": degradations.degrade(image_hr, LIGHT, SCALE, rng),
     }
 
 

@@ -6,15 +6,16 @@ kernels, each round or oriented, and sinc kernels. Kernels are float32 (k, k), k
 odd, sum 1.
 """
 
+import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from linearsr_jax.data.degradations import RealEsrganParams
+from linearsr_jax.data.degradation_params import RealEsrganParams
 
+# Side of the largest kernel in pixels; the device pads all to it.
+MAX_SIZE = 21
 # In the order of RealEsrganParams.kernel_probs: (shape, is_isotropic).
 FAMILIES = (
     ("gaussian", True),
@@ -24,6 +25,34 @@ FAMILIES = (
     ("plateau", True),
     ("plateau", False),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel as it is drawn; `render` makes its pixels.
+
+    Attributes:
+      shape: "sinc" or one of FAMILIES.
+      size: side in pixels, odd.
+      cutoff: of sinc kernels, see `sinc_kernel`.
+      sigma_x, sigma_y, rotation, beta: of all others, see `shaped_kernel`.
+    """
+
+    shape: str
+    size: int
+    cutoff: float = 0.0
+    sigma_x: float = 0.0
+    sigma_y: float = 0.0
+    rotation: float = 0.0
+    beta: float = 1.0
+
+    def render(self) -> np.ndarray:
+        """Returns float32 (size, size), sum 1."""
+        if self.shape == "sinc":
+            return sinc_kernel(self.cutoff, self.size)
+        return shaped_kernel(
+            self.shape, self.size, self.sigma_x, self.sigma_y, self.rotation, self.beta
+        )
 
 
 def bessel_j1(x: np.ndarray) -> np.ndarray:
@@ -100,17 +129,15 @@ def _draw_beta(limits: tuple[float, float], rng: np.random.Generator) -> float:
     return rng.uniform(1.0, limits[1])
 
 
-def draw_blur(
-    params: "RealEsrganParams", stage: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draws the kernel of round 1 or 2: float32 (k, k), sum 1."""
+def draw_blur(params: RealEsrganParams, stage: int, rng: np.random.Generator) -> Kernel:
+    """Draws the kernel of round 1 or 2."""
     sinc_prob = params.sinc_prob1 if stage == 1 else params.sinc_prob2
     sigma_range = params.sigma1 if stage == 1 else params.sigma2
     size = int(rng.choice(params.kernel_sizes))
     if rng.random() < sinc_prob:
         # Small kernels cannot hold the ringing of a low cutoff.
         lowest = np.pi / 3 if size < 13 else np.pi / 5
-        return sinc_kernel(rng.uniform(lowest, np.pi), size)
+        return Kernel("sinc", size, cutoff=rng.uniform(lowest, np.pi))
     shape, is_isotropic = FAMILIES[rng.choice(len(FAMILIES), p=params.kernel_probs)]
     sigma_x = sigma_y = rng.uniform(*sigma_range)
     rotation = 0.0
@@ -122,21 +149,23 @@ def draw_blur(
         beta = _draw_beta(params.beta_generalized, rng)
     elif shape == "plateau":
         beta = _draw_beta(params.beta_plateau, rng)
-    return shaped_kernel(shape, size, sigma_x, sigma_y, rotation, beta)
+    return Kernel(
+        shape, size, sigma_x=sigma_x, sigma_y=sigma_y, rotation=rotation, beta=beta
+    )
 
 
 def draw_final_sinc(
-    params: "RealEsrganParams", rng: np.random.Generator
-) -> np.ndarray | None:
+    params: RealEsrganParams, rng: np.random.Generator
+) -> Kernel | None:
     """Draws the kernel of the last step; None stands for the identity."""
     if rng.random() >= params.final_sinc_prob:
         return None
     size = int(rng.choice(params.kernel_sizes))
-    return sinc_kernel(rng.uniform(np.pi / 3, np.pi), size)
+    return Kernel("sinc", size, cutoff=rng.uniform(np.pi / 3, np.pi))
 
 
 @functools.lru_cache(maxsize=1024)
-def _reflect_indices(size: int, pad: int, size_padded: int) -> np.ndarray:
+def reflect_indices(size: int, pad: int, size_padded: int) -> np.ndarray:
     """Indices that extend `size` by `pad` on each side, then to size_padded."""
     period = max(1, 2 * size - 2)
     index = (np.arange(size_padded) - pad) % period
@@ -144,7 +173,7 @@ def _reflect_indices(size: int, pad: int, size_padded: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1024)
-def _fast_size(size: int) -> int:
+def fast_size(size: int) -> int:
     """The smallest 2^a 3^b 5^c that is even and at least size."""
     while True:
         rest = size
@@ -172,9 +201,9 @@ def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     height, width = image.shape[1:]
     half = kernel.shape[0] // 2
     # Beyond size + 2 half the wrapped-around part never reaches the result.
-    shape = (_fast_size(height + 2 * half), _fast_size(width + 2 * half))
-    rows = _reflect_indices(height, half, shape[0])
-    columns = _reflect_indices(width, half, shape[1])
+    shape = (fast_size(height + 2 * half), fast_size(width + 2 * half))
+    rows = reflect_indices(height, half, shape[0])
+    columns = reflect_indices(width, half, shape[1])
     padded = image[:, rows[:, None], columns]
     # Correlation is convolution with the kernel turned by 180 degrees.
     spectrum = np.fft.rfft2(padded) * np.fft.rfft2(kernel[::-1, ::-1], shape)

@@ -2,8 +2,9 @@
 
 `bicubic` is the classical protocol. `degrade` is the second-order random
 degradation of Real-ESRGAN (Wang et al., 2021, sec. 3; the order of operations
-and the ranges follow its training code, options/train_realesrgan_x4plus.yml),
-written anew for numpy. The blur kernels are in `blur_kernels`.
+follows its training code), written anew for numpy. What is drawn is in
+`degradation_plan`, from which ranges in `degradation_params`, the blur kernels in
+`blur_kernels`.
 
 Differs from Real-ESRGAN in:
   - JPEG is libjpeg's through Pillow, at integer qualities, not a differentiable
@@ -11,98 +12,35 @@ Differs from Real-ESRGAN in:
   - Every sample draws its own parameters; the original shares resize modes and
     scales over a batch and mixes samples in a queue.
   - `no_degradation_prob` (StableSR and later) gives the bicubic image, because
-    here the LR image always has 1/factor of the size.
+    here the LR image always has 1/factor of the size; for the same reason there is
+    no upsampling back to the HR size, which diffusion models of the field add.
+  - A first resize that keeps the size in pixels is left out, also where the scale
+    drawn is not exactly 1 (one image in some hundred; less than a pixel's shift).
+  - The HR image is not sharpened (as OSEDiff; Real-ESRGAN and SeeSR do it).
 Resizing is as torch's F.interpolate, which the original uses: bilinear and
 bicubic (a = -0.75) are not antialiased, so aliasing is among the degradations.
 """
 
-import dataclasses
 import io
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
 from linearsr_jax.data import blur_kernels
-
-RESIZE_MODES = ("area", "bilinear", "bicubic")
-# Of torchvision's rgb_to_grayscale, which the original uses for gray noise.
-_GRAY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
-
-Range = tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class RealEsrganParams:
-    """Ranges and probabilities of the second-order degradation.
-
-    Names ending in 1 and 2 belong to the first and second round. Ranges are
-    (low, high), drawn uniformly. Without defaults: what the field varies.
-
-    Attributes:
-      sigma1, sigma2: standard deviation of blur kernels in pixels.
-      beta_generalized, beta_plateau: shape exponents, below and above 1 with
-        probability 1/2 each.
-      resize_range1, resize_range2: scale factors, (low, 1) for down and (1, high)
-        for up; the second is relative to the final LR size.
-      noise_sigma1, noise_sigma2: Gaussian noise in units of 1/255.
-      poisson_scale1, poisson_scale2: factor on the Poisson noise.
-      jpeg_quality1, jpeg_quality2: JPEG quality, integers, both ends included.
-      second_blur_prob: probability of the second blur.
-      no_degradation_prob: probability of the plain bicubic image.
-      kernel_probs: of iso, aniso, generalized iso, generalized aniso, plateau
-        iso, plateau aniso kernels.
-      kernel_sizes: sides of kernels in pixels, odd, equally probable.
-      sinc_prob1, sinc_prob2, final_sinc_prob: probability of a sinc kernel.
-      resize_probs1, resize_probs2: of up, down, keep.
-      gaussian_prob1, gaussian_prob2: probability of Gaussian, else Poisson noise.
-      gray_noise_prob1, gray_noise_prob2: probability of the same noise in R, G, B.
-    """
-
-    sigma1: Range
-    sigma2: Range
-    beta_generalized: Range
-    beta_plateau: Range
-    resize_range1: Range
-    resize_range2: Range
-    noise_sigma1: Range
-    noise_sigma2: Range
-    poisson_scale1: Range
-    poisson_scale2: Range
-    jpeg_quality1: tuple[int, int]
-    jpeg_quality2: tuple[int, int]
-    second_blur_prob: float
-    no_degradation_prob: float
-    kernel_probs: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    kernel_sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
-    sinc_prob1: float = 0.1
-    sinc_prob2: float = 0.1
-    final_sinc_prob: float = 0.8
-    resize_probs1: tuple[float, float, float] = (0.2, 0.7, 0.1)
-    resize_probs2: tuple[float, float, float] = (0.3, 0.4, 0.3)
-    gaussian_prob1: float = 0.5
-    gaussian_prob2: float = 0.5
-    gray_noise_prob1: float = 0.4
-    gray_noise_prob2: float = 0.4
-
-
-# StableSR, AdcSR, PiSA-SR (params.yml) and the field's DIV2K-Val test set.
-LIGHT = RealEsrganParams(
-    sigma1=(0.2, 1.5),
-    sigma2=(0.2, 1.0),
-    beta_generalized=(0.5, 2.0),
-    beta_plateau=(1.0, 1.5),
-    resize_range1=(0.3, 1.5),
-    resize_range2=(0.6, 1.2),
-    noise_sigma1=(1.0, 15.0),
-    noise_sigma2=(1.0, 12.0),
-    poisson_scale1=(0.05, 2.0),
-    poisson_scale2=(0.05, 1.0),
-    jpeg_quality1=(60, 95),
-    jpeg_quality2=(60, 100),
-    second_blur_prob=0.5,
-    no_degradation_prob=0.01,
+from linearsr_jax.data.degradation_params import RealEsrganParams
+from linearsr_jax.data.degradation_plan import (
+    RESIZE_MODES,
+    DegradationPlan,
+    Last,
+    Round,
+    draw_parts,
+    scaled_size,
 )
+
+# Of torchvision's rgb_to_grayscale, which the original uses for gray noise.
+GRAY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
 def _check_image(image_hr: np.ndarray, factor: int):
@@ -202,19 +140,6 @@ def _resize(
     return rows @ image @ columns.T
 
 
-def _draw_scale(
-    probs: tuple[float, float, float], limits: Range, rng: np.random.Generator
-) -> float:
-    kind = rng.choice(3, p=probs)
-    if kind == 0:
-        return rng.uniform(1.0, limits[1])
-    return rng.uniform(limits[0], 1.0) if kind == 1 else 1.0
-
-
-def _draw_mode(rng: np.random.Generator) -> str:
-    return RESIZE_MODES[rng.integers(len(RESIZE_MODES))]
-
-
 def gaussian_noise(
     image: np.ndarray, sigma: float, is_gray: bool, rng: np.random.Generator
 ) -> np.ndarray:
@@ -236,28 +161,13 @@ def poisson_noise(
     values in the image rounded up to a power of two, so flat images are noisier.
     Gray noise is drawn for the luma and is the same in the three channels.
     """
-    clean = np.tensordot(_GRAY_WEIGHTS, image, 1)[None] if is_gray else image
+    clean = np.tensordot(GRAY_WEIGHTS, image, 1)[None] if is_gray else image
     levels = np.clip(np.rint(clean * 255), 0, 255).astype(np.uint8)
     count = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))
     photons = 2.0 ** math.ceil(math.log2(count))
     clean = levels / 255.0
     noise = rng.poisson(clean * photons) / photons - clean
     return np.clip(image + (scale * noise).astype(np.float32), 0, 1)
-
-
-def _add_noise(
-    image: np.ndarray,
-    gaussian_prob: float,
-    gray_prob: float,
-    sigma_range: Range,
-    poisson_range: Range,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    is_gaussian = rng.random() < gaussian_prob
-    is_gray = rng.random() < gray_prob
-    if is_gaussian:
-        return gaussian_noise(image, rng.uniform(*sigma_range), is_gray, rng)
-    return poisson_noise(image, rng.uniform(*poisson_range), is_gray, rng)
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
@@ -282,8 +192,52 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
         return _to_float(np.asarray(decoded))
 
 
-def _draw_quality(limits: tuple[int, int], rng: np.random.Generator) -> int:
-    return int(rng.integers(limits[0], limits[1], endpoint=True))
+def _apply_round(
+    image: np.ndarray,
+    plan: Round,
+    size: tuple[int, int],
+    grid_scale: float | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """One round on float32 (3, H, W): JPEG of the last, blur, resize to size, noise."""
+    if plan.quality is not None:
+        image = jpeg(image, plan.quality)
+    if plan.kernel is not None:
+        image = blur_kernels.blur(image, plan.kernel.render())
+    image = _resize(image, size, plan.mode, grid_scale)
+    add_noise = gaussian_noise if plan.noise.is_gaussian else poisson_noise
+    return add_noise(image, plan.noise.level, plan.noise.is_gray, rng)
+
+
+def _apply_last(image: np.ndarray, plan: Last, size: tuple[int, int]) -> np.ndarray:
+    """Sinc (ringing, overshoot) and the last JPEG, in either order; to uint8."""
+    if not plan.is_jpeg_last:
+        image = jpeg(image, plan.quality)
+    image = _resize(image, size, plan.mode)
+    if plan.kernel is not None:
+        image = blur_kernels.blur(image, plan.kernel.render())
+    if plan.is_jpeg_last:
+        image = jpeg(image, plan.quality)
+    return _to_uint8(image)
+
+
+def _apply_parts(
+    image_hr: np.ndarray,
+    parts: Iterator[Round | Last],
+    factor: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Takes a part when the noise of the one before has been drawn from rng."""
+    image = _to_float(image_hr)
+    size_hr = image.shape[1:]
+    size_lr = (size_hr[0] // factor, size_hr[1] // factor)
+    first = next(parts)
+    size = scaled_size(size_hr, first.scale)
+    image = _apply_round(image, first, size, first.scale, rng)
+    second = next(parts)
+    size = scaled_size(size_lr, second.scale)
+    image = _apply_round(image, second, size, None, rng)
+    return _apply_last(image, next(parts), size_lr)
 
 
 def degrade(
@@ -312,51 +266,13 @@ def degrade(
     _check_image(image_hr, factor)
     if rng.random() < params.no_degradation_prob:
         return bicubic(image_hr, factor)
-    height, width = image_hr.shape[:2]
-    size_lr = (height // factor, width // factor)
-    image = _to_float(image_hr)
+    return _apply_parts(image_hr, draw_parts(params, rng), factor, rng)
 
-    # First round.
-    kernel = blur_kernels.draw_blur(params, 1, rng)
-    image = blur_kernels.blur(image, kernel)
-    scale = _draw_scale(params.resize_probs1, params.resize_range1, rng)
-    size = (max(1, int(height * scale)), max(1, int(width * scale)))
-    image = _resize(image, size, _draw_mode(rng), scale)
-    image = _add_noise(
-        image,
-        params.gaussian_prob1,
-        params.gray_noise_prob1,
-        params.noise_sigma1,
-        params.poisson_scale1,
-        rng,
-    )
-    image = jpeg(image, _draw_quality(params.jpeg_quality1, rng))
 
-    # Second round.
-    if rng.random() < params.second_blur_prob:
-        image = blur_kernels.blur(image, blur_kernels.draw_blur(params, 2, rng))
-    scale = _draw_scale(params.resize_probs2, params.resize_range2, rng)
-    size = (max(1, int(size_lr[0] * scale)), max(1, int(size_lr[1] * scale)))
-    image = _resize(image, size, _draw_mode(rng))
-    image = _add_noise(
-        image,
-        params.gaussian_prob2,
-        params.gray_noise_prob2,
-        params.noise_sigma2,
-        params.poisson_scale2,
-        rng,
-    )
-
-    # Sinc (ringing, overshoot) and the last JPEG, in either order.
-    kernel = blur_kernels.draw_final_sinc(params, rng)
-    quality = _draw_quality(params.jpeg_quality2, rng)
-    mode = _draw_mode(rng)
-    is_jpeg_last = rng.random() < 0.5
-    if not is_jpeg_last:
-        image = jpeg(image, quality)
-    image = _resize(image, size_lr, mode)
-    if kernel is not None:
-        image = blur_kernels.blur(image, kernel)
-    if is_jpeg_last:
-        image = jpeg(image, quality)
-    return _to_uint8(image)
+def apply_plan(image_hr: np.ndarray, plan: DegradationPlan, factor: int) -> np.ndarray:
+    """As `degrade`, but by a plan drawn before; the noise is that of its noise_seed."""
+    _check_image(image_hr, factor)
+    if plan.is_bicubic:
+        return bicubic(image_hr, factor)
+    parts = iter((plan.first, plan.second, plan.last))
+    return _apply_parts(image_hr, parts, factor, np.random.default_rng(plan.noise_seed))

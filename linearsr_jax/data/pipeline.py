@@ -20,6 +20,7 @@ from absl import flags
 from PIL import Image
 
 from linearsr_jax.data import degradations, sources
+from linearsr_jax.data.degradation_params import LIGHT, RealEsrganParams
 from linearsr_jax.data.manifest import Manifest
 
 
@@ -46,7 +47,7 @@ class PipelineConfig:
     bicubic_probability: float = 0.0
     has_flips: bool = True
     cache_bytes: int = 1 << 30
-    params: degradations.RealEsrganParams = degradations.LIGHT
+    params: RealEsrganParams = LIGHT
 
     def __post_init__(self):
         if self.factor < 1 or self.crop_size < 1 or self.crop_size % self.factor:

@@ -1,0 +1,117 @@
+"""Ranges and probabilities of the second-order random degradation, by name.
+
+Real-ESRGAN (Wang et al., 2021, sec. 3 and options/train_realesrgan_x4plus.yml). The
+field trains with two sets of them: STANDARD, and LIGHT, which makes its test sets.
+"""
+
+import dataclasses
+
+Range = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class RealEsrganParams:
+    """Ranges and probabilities of the second-order degradation.
+
+    Names ending in 1 and 2 belong to the first and second round. Ranges are
+    (low, high), drawn uniformly. Without defaults: what the field varies.
+
+    Attributes:
+      sigma1, sigma2: standard deviation of blur kernels in pixels.
+      beta_generalized, beta_plateau: shape exponents, below and above 1 with
+        probability 1/2 each.
+      resize_range1, resize_range2: scale factors, (low, 1) for down and (1, high)
+        for up; the second is relative to the final LR size.
+      noise_sigma1, noise_sigma2: Gaussian noise in units of 1/255.
+      poisson_scale1, poisson_scale2: factor on the Poisson noise.
+      jpeg_quality1, jpeg_quality2: JPEG quality, integers, both ends included.
+      second_blur_prob: probability of the second blur.
+      no_degradation_prob: probability of the plain bicubic image.
+      kernel_probs: of iso, aniso, generalized iso, generalized aniso, plateau
+        iso, plateau aniso kernels.
+      kernel_sizes: sides of kernels in pixels, odd, equally probable, at most 21.
+      sinc_prob1, sinc_prob2, final_sinc_prob: probability of a sinc kernel.
+      resize_probs1, resize_probs2: of up, down, keep.
+      gaussian_prob1, gaussian_prob2: probability of Gaussian, else Poisson noise.
+      gray_noise_prob1, gray_noise_prob2: probability of the same noise in R, G, B.
+    """
+
+    sigma1: Range
+    sigma2: Range
+    beta_generalized: Range
+    beta_plateau: Range
+    resize_range1: Range
+    resize_range2: Range
+    noise_sigma1: Range
+    noise_sigma2: Range
+    poisson_scale1: Range
+    poisson_scale2: Range
+    jpeg_quality1: tuple[int, int]
+    jpeg_quality2: tuple[int, int]
+    second_blur_prob: float
+    no_degradation_prob: float
+    kernel_probs: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+    kernel_sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
+    sinc_prob1: float = 0.1
+    sinc_prob2: float = 0.1
+    final_sinc_prob: float = 0.8
+    resize_probs1: tuple[float, float, float] = (0.2, 0.7, 0.1)
+    resize_probs2: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    gaussian_prob1: float = 0.5
+    gaussian_prob2: float = 0.5
+    gray_noise_prob1: float = 0.4
+    gray_noise_prob2: float = 0.4
+
+
+# StableSR, AdcSR, PiSA-SR (params.yml) and the field's DIV2K-Val test set.
+LIGHT = RealEsrganParams(
+    sigma1=(0.2, 1.5),
+    sigma2=(0.2, 1.0),
+    beta_generalized=(0.5, 2.0),
+    beta_plateau=(1.0, 1.5),
+    resize_range1=(0.3, 1.5),
+    resize_range2=(0.6, 1.2),
+    noise_sigma1=(1.0, 15.0),
+    noise_sigma2=(1.0, 12.0),
+    poisson_scale1=(0.05, 2.0),
+    poisson_scale2=(0.05, 1.0),
+    jpeg_quality1=(60, 95),
+    jpeg_quality2=(60, 100),
+    second_blur_prob=0.5,
+    no_degradation_prob=0.01,
+)
+
+# Real-ESRGAN, OSEDiff and SeeSR's make_paired_data. SeeSR leaves one image in a hundred
+# undegraded; the other two none, as here: a training run sets its share of bicubic
+# images itself (PipelineConfig.bicubic_probability).
+STANDARD = RealEsrganParams(
+    sigma1=(0.2, 3.0),
+    sigma2=(0.2, 1.5),
+    beta_generalized=(0.5, 4.0),
+    beta_plateau=(1.0, 2.0),
+    resize_range1=(0.15, 1.5),
+    resize_range2=(0.3, 1.2),
+    noise_sigma1=(1.0, 30.0),
+    noise_sigma2=(1.0, 25.0),
+    poisson_scale1=(0.05, 3.0),
+    poisson_scale2=(0.05, 2.5),
+    jpeg_quality1=(30, 95),
+    jpeg_quality2=(30, 95),
+    second_blur_prob=0.8,
+    no_degradation_prob=0.0,
+)
+
+DEGRADATIONS = {"light": LIGHT, "standard": STANDARD}
+
+
+def get_degradation(name: str) -> RealEsrganParams:
+    """Looks parameters up.
+
+    Raises:
+      ValueError: naming the degradations there are.
+    """
+    if name not in DEGRADATIONS:
+        raise ValueError(
+            f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}"
+        )
+    return DEGRADATIONS[name]
