@@ -235,6 +235,7 @@ def poisson_from_normal(
     quantile = mean + root * normal + (2 + normal**2) / 6
     quantile -= (2 * normal + normal**3) / (72 * root)
     uniform = jax.scipy.stats.norm.cdf(normal)
+
     probability = cumulative = jnp.exp(-mean)
     count = jnp.zeros_like(mean)
     for k in range(1, 40):
