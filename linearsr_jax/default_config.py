@@ -26,7 +26,9 @@ def default_config() -> ConfigDict:
     config.data.folder = ""  # photographs, searched recursively
     config.data.crop_size = 96  # HR pixels
     config.data.scale_range = (0.5, 1.0)  # of the photograph before the crop
-    config.data.bicubic_probability = 0.5  # the rest is LIGHT
+    config.data.bicubic_probability = 0.5
+    config.data.degradation = "light"  # of the rest; see DEGRADATIONS
+    config.data.degrade_on = "host"  # or "device"; another stream of samples
     config.data.cache_gb = 1.0  # decoded photographs kept in memory
     config.data.workers = 0  # processes; the stream does not depend on it
     config.data.prefetch = 4  # batches

@@ -54,14 +54,16 @@ class PretrainedModel:
 def model_card(training: dict[str, Any]) -> str:
     """A model card from what a run knows of itself; Markdown."""
     config = training["config"]
-    degradation = config["data"]["bicubic_probability"]
+    bicubic = config["data"]["bicubic_probability"]
+    # Models trained before the field was there have no name for it.
+    degradation = config["data"].get("degradation", "light").upper()
     lines = [
         f"# LinearSR {config['preset']}",
         "",
         "x4 super-resolution of photographs, trained with linearsr_jax: "
         f"{training['step']} steps of {config['batch_size']} crops of "
-        f"{config['data']['crop_size']} HR pixels; {degradation:.0%} bicubic, the rest "
-        "degraded by LIGHT (second-order blur, noise, JPEG).",
+        f"{config['data']['crop_size']} HR pixels; {bicubic:.0%} bicubic, the rest "
+        f"degraded by {degradation} (second-order blur, noise, JPEG).",
         "",
         "It makes detail up where the input has none. Do not use it where that "
         "matters: evidence, medicine, reading small print.",

@@ -4,7 +4,7 @@ Two mesh axes: `data` holds copies of the parameters, `fsdp` splits them; both s
 the batch. One device is the mesh of one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -77,4 +77,20 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> PyTree:
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    )
+
+
+def split_over_batch(
+    function: Callable[[PyTree], PyTree], mesh: Mesh
+) -> Callable[[PyTree], PyTree]:
+    """Jits a function of a global batch that treats each sample by itself.
+
+    Every device sees only its own samples, as if they were the whole batch; left to
+    XLA, FFTs and gathers would bring the batch together on each.
+    """
+    spec = batch_sharding(mesh).spec
+    return jax.jit(
+        jax.shard_map(
+            function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+        )
     )

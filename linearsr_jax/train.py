@@ -13,7 +13,7 @@ import functools
 import importlib.metadata
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from ml_collections import ConfigDict
 from linearsr_jax import checkpoint, optim, sharding, writers
 from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import CODECS, Codec
-from linearsr_jax.data import pipeline
+from linearsr_jax.data import device_degradations, pipeline
+from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.data.holdout import split_manifest
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.data.sources import PhotoSource, open_source
+from linearsr_jax.default_config import default_config
 from linearsr_jax.models.presets import Preset, get_preset
 from linearsr_jax.pretrained import load_pretrained, model_card, save_pretrained
 from linearsr_jax.profiler import ProfilerWindow
@@ -110,6 +112,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         scale_range=tuple(config.data.scale_range),
         bicubic_probability=config.data.bicubic_probability,
         cache_bytes=int(config.data.cache_gb * 2**30),
+        params=get_degradation(config.data.degradation),
+        degrade_on=config.data.degrade_on,
     )
 
     workdir.mkdir(parents=True, exist_ok=True)
@@ -181,6 +185,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 )
             )
         )
+        prepare_batch = _make_prepare_batch(pipeline_config, mesh)
         log = stack.enter_context(
             contextlib.closing(writers.make_writer(workdir, resume_step=start))
         )
@@ -199,7 +204,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             with progress.waiting_for_data():
                 batch = sharding.put_batch(next(batches), mesh)
             with profiler.step(step):
-                state, metrics = train_step(state, batch)
+                state, metrics = train_step(state, prepare_batch(batch))
             profiler.end_step(step, metrics)
             is_last = step == config.steps or stop.requested
             is_saved = step % config.checkpoint_every == 0 or is_last
@@ -298,6 +303,18 @@ def _load_params(name_or_path: str, preset: Preset, codec: Codec) -> PyTree:
     return model.params
 
 
+def _make_prepare_batch(
+    config: pipeline.PipelineConfig, mesh: jax.sharding.Mesh
+) -> Callable[[dict], dict]:
+    """Returns what makes image_lr, where the pipeline has not, from a global batch."""
+    if config.degrade_on == "host":
+        return lambda batch: batch
+    prepare = functools.partial(
+        device_degradations.prepare_batch, params=config.params, factor=config.factor
+    )
+    return sharding.split_over_batch(prepare, mesh)
+
+
 def _new_run(config: ConfigDict) -> dict[str, Any]:
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     return {
@@ -321,7 +338,9 @@ def _check_config(config: ConfigDict) -> None:
 
 
 def _check_same_config(saved: dict, config: ConfigDict, workdir: Path) -> None:
-    before, now = _flat(saved), _flat(json.loads(json.dumps(config.to_dict())))
+    # The default of a field that came later is what runs did before it was there.
+    before = _flat(default_config().to_dict()) | _flat(saved)
+    now = _flat(json.loads(json.dumps(config.to_dict())))
     changed = [
         field
         for field in sorted(before.keys() | now.keys())

@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from linearsr_jax.data import degradations, sources
+from linearsr_jax.data import degradation_plan, degradations, sources
 from linearsr_jax.data.degradation_params import LIGHT, RealEsrganParams
 from linearsr_jax.data.manifest import Manifest
 
@@ -39,6 +39,8 @@ class PipelineConfig:
       has_flips: mirror, turn upside down and transpose, each with probability 1/2.
       cache_bytes: decoded images kept by `open_source`, in bytes and per process.
       params: the random degradation.
+      degrade_on: "host", or "device": samples then carry a plan instead of the LR
+        image, for `device_degradations.prepare_batch`.
     """
 
     crop_size: int
@@ -48,6 +50,7 @@ class PipelineConfig:
     has_flips: bool = True
     cache_bytes: int = 1 << 30
     params: RealEsrganParams = LIGHT
+    degrade_on: str = "host"
 
     def __post_init__(self):
         if self.factor < 1 or self.crop_size < 1 or self.crop_size % self.factor:
@@ -66,6 +69,10 @@ class PipelineConfig:
                 "bicubic_probability must be within [0, 1], got "
                 f"{self.bicubic_probability}."
             )
+        if self.degrade_on not in ("host", "device"):
+            raise ValueError(
+                f"degrade_on must be 'host' or 'device', got {self.degrade_on!r}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +83,7 @@ class MakePair(grain.transforms.RandomMap):
 
     def random_map(
         self, element: np.ndarray, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Any]:
         """Makes one sample.
 
         Args:
@@ -85,15 +92,21 @@ class MakePair(grain.transforms.RandomMap):
 
         Returns:
           image_hr: uint8 (crop_size, crop_size, 3), and image_lr: uint8, smaller
-          by factor.
+          by factor; or, to degrade on the device, plan: see `degradation_plan.pack`.
         """
+        params, factor = self.config.params, self.config.factor
         image_hr = self._crop(element, rng)
-        if rng.random() < self.config.bicubic_probability:
-            image_lr = degradations.bicubic(image_hr, self.config.factor)
+        is_bicubic = rng.random() < self.config.bicubic_probability
+        if self.config.degrade_on == "device":
+            plan = degradation_plan.draw_plan(params, rng)
+            if is_bicubic:
+                plan = dataclasses.replace(plan, is_bicubic=True)
+            plan = degradation_plan.pack(plan, image_hr.shape[:2], factor)
+            return {"image_hr": image_hr, "plan": plan}
+        if is_bicubic:
+            image_lr = degradations.bicubic(image_hr, factor)
         else:
-            image_lr = degradations.degrade(
-                image_hr, self.config.params, self.config.factor, rng
-            )
+            image_lr = degradations.degrade(image_hr, params, factor, rng)
         return {"image_hr": image_hr, "image_lr": image_lr}
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -171,7 +184,8 @@ def make_dataset(
 
     Returns:
       Dataset of {"image_hr": uint8 (B, H, W, 3), "image_lr": uint8 (B, h, w, 3)}
-      with B = batch_size / process_count; indexable, for iteration see
+      with B = batch_size / process_count (or a stacked plan instead of image_lr, see
+      `MakePair`); indexable, for iteration see
       `make_iterator`.
 
     Raises:

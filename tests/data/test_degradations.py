@@ -3,11 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.ndimage
-import scipy.special
-import scipy.stats
 
-from linearsr_jax.data import blur_kernels, degradations
-from linearsr_jax.data.degradations import LIGHT
+from linearsr_jax.data import degradation_plan, degradations
+from linearsr_jax.data.degradation_params import LIGHT, STANDARD
 
 
 def _rng(seed=0):
@@ -41,114 +39,6 @@ def test_bicubic_is_the_antialiased_cubic():
         expected = np.moveaxis(np.tensordot(weights, expected, (1, axis)), 0, axis)
     # One level: Pillow rounds to 8 bits between rows and columns.
     assert np.abs(small - np.clip(expected, 0, 255)).max() <= 1.0
-
-
-def test_bessel_j1_is_scipys():
-    x = np.concatenate([[0.0], np.geomspace(1e-6, 60, 2000)])
-    expected = scipy.special.j1(x)
-    np.testing.assert_allclose(blur_kernels.bessel_j1(x), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize(("cutoff", "size"), [(np.pi / 5, 21), (2.0, 7), (np.pi, 13)])
-def test_sinc_kernel_against_scipy(cutoff, size):
-    axis = np.arange(size) - size // 2
-    radius = np.hypot(axis[:, None], axis)
-    radius[size // 2, size // 2] = 1e-9
-    expected = cutoff * scipy.special.j1(cutoff * radius) / (2 * np.pi * radius)
-    kernel = blur_kernels.sinc_kernel(cutoff, size)
-    np.testing.assert_allclose(kernel, expected / expected.sum(), atol=1e-6)
-
-
-def test_sinc_passes_low_and_stops_high_frequencies():
-    kernel = blur_kernels.sinc_kernel(1.5, 21)
-    x = np.broadcast_to(np.arange(96), (1, 96, 96)).astype(np.float32)
-    middle = np.s_[:, 24:-24, 24:-24]
-    low = blur_kernels.blur(np.cos(0.5 * x), kernel)[middle].std()
-    high = blur_kernels.blur(np.cos(2.7 * x), kernel)[middle].std()
-    assert 0.6 < low < 0.8  # A cosine's own is 0.707.
-    assert high < 0.05
-
-
-@pytest.mark.parametrize("rotation", [0.0, 0.7, -2.0])
-def test_gaussian_kernel_is_the_normal_density(rotation):
-    turn = np.array(
-        [
-            [np.cos(rotation), -np.sin(rotation)],
-            [np.sin(rotation), np.cos(rotation)],
-        ]
-    )
-    covariance = turn @ np.diag([2.5**2, 0.8**2]) @ turn.T
-    axis = np.arange(15) - 7
-    points = np.stack(np.meshgrid(axis, axis, indexing="xy"), -1)  # (x, y)
-    expected = scipy.stats.multivariate_normal([0, 0], covariance).pdf(points)
-    kernel = blur_kernels.shaped_kernel("gaussian", 15, 2.5, 0.8, rotation)
-    np.testing.assert_allclose(kernel, expected / expected.sum(), atol=1e-7)
-
-
-def test_generalized_and_plateau_at_known_points():
-    # On the axis at distance d, m = (d / sigma)^2.
-    kernel = blur_kernels.shaped_kernel("generalized", 9, 2.0, 2.0, 0.0, 0.5)
-    np.testing.assert_allclose(kernel[4, 6] / kernel[4, 4], np.exp(-0.5), rtol=1e-5)
-    np.testing.assert_allclose(kernel[8, 4] / kernel[4, 4], np.exp(-1), rtol=1e-5)
-    kernel = blur_kernels.shaped_kernel("plateau", 9, 2.0, 1.0, 0.0, 1.5)
-    np.testing.assert_allclose(kernel[4, 6] / kernel[4, 4], 1 / 2, rtol=1e-5)
-    np.testing.assert_allclose(kernel[6, 4] / kernel[4, 4], 1 / 9, rtol=1e-5)
-    with pytest.raises(ValueError, match="unknown"):
-        blur_kernels.shaped_kernel("square", 9, 1.0, 1.0)
-
-
-def test_drawn_kernels_are_odd_and_sum_to_one():
-    rng = _rng()
-    sizes = set()
-    for i in range(400):
-        kernel = blur_kernels.draw_blur(LIGHT, 1 + i % 2, rng)
-        sizes.add(kernel.shape)
-        assert kernel.dtype == np.float32
-        assert abs(kernel.sum(dtype=float) - 1) < 1e-5
-    assert sizes == {(k, k) for k in range(7, 22, 2)}
-
-
-def test_families_have_the_fields_frequencies_and_ranges(monkeypatch):
-    bells, sincs = [], []
-    monkeypatch.setattr(
-        blur_kernels, "shaped_kernel", lambda *args: bells.append(args) or args
-    )
-    monkeypatch.setattr(
-        blur_kernels, "sinc_kernel", lambda *args: sincs.append(args) or args
-    )
-    rng = _rng()
-    draws = 6000
-    for _ in range(draws):
-        blur_kernels.draw_blur(LIGHT, 2, rng)
-    counts = [len(sincs)]
-    for shape, is_isotropic in blur_kernels.FAMILIES:
-        counts.append(
-            sum(b[0] == shape and (b[2] == b[3]) == is_isotropic for b in bells)
-        )
-    probs = [0.1, *(0.9 * np.array([0.45, 0.25, 0.12, 0.03, 0.12, 0.03]))]
-    assert scipy.stats.chisquare(counts, draws * np.array(probs)).pvalue > 1e-4
-    sigmas = np.array([b[2:4] for b in bells])
-    assert 0.2 <= sigmas.min() < 0.21
-    assert 0.99 < sigmas.max() <= 1.0
-    betas = np.array([b[5] for b in bells if b[0] == "generalized"])
-    assert 0.5 <= betas.min() < 0.55
-    assert 1.9 < betas.max() <= 2.0
-    assert 0.44 < (betas < 1).mean() < 0.56
-    for cutoff, size in sincs:
-        assert (np.pi / 3 if size < 13 else np.pi / 5) <= cutoff <= np.pi
-
-
-@pytest.mark.parametrize("shape", [(24, 41), (9, 13)])
-@pytest.mark.parametrize("size", [7, 21])
-def test_blur_is_correlation_with_reflected_edges(shape, size):
-    # (9, 13) is smaller than half the large kernel: reflected more than once.
-    image = _rng(1).random((3, *shape), np.float32)
-    kernel = _rng(2).random((size, size)).astype(np.float32)
-    kernel /= kernel.sum()
-    expected = [scipy.ndimage.correlate(c, kernel, mode="mirror") for c in image]
-    blurred = blur_kernels.blur(image, kernel)
-    assert blurred.dtype == np.float32
-    np.testing.assert_allclose(blurred, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(("size_in", "size_out"), [(20, 33), (20, 7), (16, 16)])
@@ -224,24 +114,6 @@ def test_jpeg_halves_the_resolution_of_colour():
     decoded = degradations.jpeg(image, 95)
     assert np.ptp(image[0] - image[1]) > 1.0
     assert np.ptp(decoded[0] - decoded[1]) < 0.2
-
-
-def test_degrade_draws_jpeg_qualities_of_the_table(monkeypatch):
-    qualities = []
-    jpeg = degradations.jpeg
-    monkeypatch.setattr(
-        degradations, "jpeg", lambda x, q: qualities.append(q) or jpeg(x, q)
-    )
-    params = dataclasses.replace(LIGHT, no_degradation_prob=0.0)
-    rng = _rng()
-    for _ in range(300):
-        degradations.degrade(_image(), params, 4, rng)
-    first, second = np.array(qualities[::2]), np.array(qualities[1::2])
-    assert len(first) == len(second) == 300
-    assert 60 <= first.min() <= 62
-    assert 93 <= first.max() <= 95
-    assert 60 <= second.min() <= 62
-    assert 98 <= second.max() <= 100
 
 
 def test_degrade_without_degradations_is_a_small_copy():
