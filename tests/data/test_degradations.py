@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from linearsr_jax.data import degradation_plan, degradations
+from linearsr_jax.data import blur_kernels, degradation_plan, degradations
 from linearsr_jax.data.degradation_params import LIGHT, STANDARD
 
 
@@ -93,6 +93,17 @@ def test_poisson_noise_grows_with_brightness(is_gray):
     assert same == is_gray
 
 
+@pytest.mark.parametrize(("levels", "photons"), [((128,), 1), ((60, 120, 180), 4)])
+def test_poisson_noise_has_the_closed_forms_variance(levels, photons):
+    # Variance of scale (Poisson(level photons) / photons): scale^2 level / photons,
+    # photons being the number of levels rounded up to a power of two.
+    row = np.resize(np.repeat(levels, 80), 240)
+    image = np.broadcast_to(row / np.float32(255), (3, 100, 240)).astype(np.float32)
+    noise = degradations.poisson_noise(image, 0.05, False, _rng()) - image
+    expected = 0.05**2 * np.mean(row / 255) / photons
+    assert abs(np.mean(noise**2) / expected - 1) < 0.05
+
+
 def test_jpeg_gets_better_with_quality():
     image = _image(64, 64, smooth=1.0)[..., :1].repeat(3, 2)
     image = image.transpose(2, 0, 1) / np.float32(255)
@@ -141,6 +152,95 @@ def test_degrade_without_degradations_is_a_small_copy():
     for seed in range(6):
         small = degradations.degrade(image, params, 4, _rng(seed))
         assert np.abs(small - expected).mean() < 3.0
+
+
+def _record_order(monkeypatch, plan):
+    """Applies a plan and returns its operations in order."""
+    order = []
+
+    def spy(owner, name, label):
+        real = getattr(owner, name)
+        monkeypatch.setattr(
+            owner,
+            name,
+            lambda *args: order.append(label(args)) or real(*args),
+        )
+
+    spy(degradations.blur_kernels, "blur", lambda args: f"blur {args[1].shape[0]}")
+    spy(degradations, "_resize", lambda args: f"{args[2]} {args[1]}")
+    spy(degradations, "gaussian_noise", lambda args: f"gaussian {args[1]}")
+    spy(degradations, "poisson_noise", lambda args: f"poisson {args[1]}")
+    spy(degradations, "jpeg", lambda args: f"jpeg {args[1]}")
+    degradations.apply_plan(_image(), plan, 4)
+    monkeypatch.undo()
+    return order
+
+
+def test_operations_come_in_the_fields_order(monkeypatch):
+    noise = degradation_plan.Noise(is_gaussian=True, is_gray=False, level=7.0)
+    sinc = blur_kernels.Kernel("sinc", 9, cutoff=2.0)
+    plan = degradation_plan.DegradationPlan(
+        is_bicubic=False,
+        first=degradation_plan.Round(
+            quality=None,
+            kernel=dataclasses.replace(sinc, size=21),
+            scale=0.5,
+            mode="area",
+            noise=noise,
+        ),
+        second=degradation_plan.Round(
+            quality=40,
+            kernel=dataclasses.replace(sinc, size=13),
+            scale=0.75,
+            mode="bilinear",
+            noise=dataclasses.replace(noise, is_gaussian=False, level=0.5),
+        ),
+        last=degradation_plan.Last(
+            kernel=sinc, quality=90, mode="bicubic", is_jpeg_last=True
+        ),
+        noise_seed=0,
+    )
+    start = ["blur 21", "area (24, 16)", "gaussian 7.0", "jpeg 40", "blur 13"]
+    start += ["bilinear (9, 6)", "poisson 0.5"]
+    end = ["bicubic (12, 8)", "blur 9", "jpeg 90"]
+    assert _record_order(monkeypatch, plan) == start + end
+    last = dataclasses.replace(plan.last, is_jpeg_last=False)
+    plan = dataclasses.replace(plan, last=last)
+    assert _record_order(monkeypatch, plan) == [*start, end[2], *end[:2]]
+
+
+def test_the_stream_is_the_one_nano_was_trained_on():
+    # Mean and standard deviation, recorded then; other noise moves them by 0.1 and
+    # more, other versions of libjpeg hardly.
+    i = np.arange(48 * 32 * 3).reshape(48, 32, 3)
+    coarse = (i * i // 7 % 256).astype(np.uint8)[::8, ::8]
+    image = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+    recorded = [
+        (117.75, 52.07),
+        (115.40, 47.68),
+        (116.92, 53.81),
+        (117.31, 47.38),
+        (114.14, 54.82),
+        (115.00, 55.81),
+        (115.25, 53.11),
+        (115.59, 44.99),
+    ]
+    for seed, expected in enumerate(recorded):
+        small = degradations.degrade(image, LIGHT, 4, _rng(seed))
+        np.testing.assert_allclose((small.mean(), small.std()), expected, atol=0.05)
+
+
+@pytest.mark.parametrize("params", [LIGHT, STANDARD])
+def test_a_plan_and_its_seed_decide_the_image(params):
+    plan = degradation_plan.draw_plan(params, _rng())
+    small = degradations.apply_plan(_image(), plan, 4)
+    again = degradations.apply_plan(_image(), plan, 4)
+    np.testing.assert_array_equal(small, again)
+    plan = dataclasses.replace(plan, noise_seed=plan.noise_seed ^ 1)
+    assert not np.array_equal(degradations.apply_plan(_image(), plan, 4), small)
+    plan = dataclasses.replace(plan, is_bicubic=True)
+    small = degradations.apply_plan(_image(), plan, 4)
+    np.testing.assert_array_equal(small, degradations.bicubic(_image(), 4))
 
 
 def test_no_degradation_is_bicubic():
