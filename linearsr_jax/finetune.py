@@ -130,32 +130,36 @@ def finetune(
     upscalers = {"before": before, "after": after}
     result: dict[str, Any] = {"model": str(workdir / "model")}
     names = after.model.training["held_out"]
-    for name in _write_held_out(photos, names, workdir / "held_out"):
+    _write_held_out(photos, names, workdir / "held_out", config.data.degradation)
+    for name in ("bicubic", config.data.degradation):
         folder = workdir / "held_out" / name
         rows = evaluate_dataset(folder, upscalers, METRICS, progress=progress)
         result[name] = tables.summarize(rows)
-    _draw_before_after(workdir, upscalers)
+    _draw_before_after(workdir / "before_after.png", folder, upscalers)
     return result
 
 
-def _write_held_out(photos: Path, names: Sequence[str], folder: Path) -> list[str]:
-    """Writes a data set for each degradation and returns their names."""
+def _write_held_out(
+    photos: Path, names: Sequence[str], folder: Path, degradation: str
+) -> None:
+    """Writes one data set of bicubic LR images and one of degraded ones."""
     source = open_source(photos, min_size=1, cache_bytes=0)
     for number, name in enumerate(names):
         image_hr, _ = _centre(source[source.names.index(name)], MAX_SIDE)
         height, width = (size - size % SCALE for size in image_hr.shape[:2])
         image_hr = image_hr[:height, :width]
-        degraded = degrade_fixed(image_hr, number)
-        for degradation, image_lr in degraded.items():
+        degraded = degrade_fixed(image_hr, number, degradation)
+        for data_set, image_lr in degraded.items():
             for kind, image in (("HR", image_hr), ("LR", image_lr)):
-                path = folder / degradation / kind / f"{number:04d}.png"
+                path = folder / data_set / kind / f"{number:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_image(path, image, "RGB", overwrite=True)
-    return list(degraded)
 
 
-def _draw_before_after(workdir: Path, upscalers: dict[str, Upscaler]) -> None:
-    paths = find_pairs(*find_folders(workdir / "held_out" / "light"))[:_SHOWN]
+def _draw_before_after(
+    output: Path, data_set: Path, upscalers: dict[str, Upscaler]
+) -> None:
+    paths = find_pairs(*find_folders(data_set))[:_SHOWN]
     pairs = [[read_image(path).pixels for path in pair] for pair in paths]
     side = min(_SHOWN_SIDE, *(n for _, lr in pairs for n in lr.shape[:2]))
     rows = []
@@ -166,7 +170,7 @@ def _draw_before_after(workdir: Path, upscalers: dict[str, Upscaler]) -> None:
         outputs = [upscale(image_lr) for upscale in upscalers.values()]
         rows.append(np.concatenate([bicubic(image_lr), *outputs, truth], axis=1))
     picture = np.concatenate(rows)
-    write_image(workdir / "before_after.png", picture, "RGB", overwrite=True)
+    write_image(output, picture, "RGB", overwrite=True)
 
 
 def _centre(

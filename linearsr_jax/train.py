@@ -138,7 +138,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         _write_json(workdir / "config.json", run["config"])
         source, held_out = _hold_out(source, config)
         validator = held_out and Validator(
-            held_out, config.val.crop_size, config.val.metrics, model, codec, preset
+            held_out,
+            config.val.crop_size,
+            config.data.degradation,
+            config.val.metrics,
+            model,
+            codec,
+            preset,
         )
 
         init = make_init(model, optimizer)

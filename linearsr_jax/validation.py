@@ -12,7 +12,7 @@ import numpy as np
 from linearsr_jax.array_types import Array, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
 from linearsr_jax.data import degradations
-from linearsr_jax.data.degradation_params import LIGHT
+from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.evaluate import bicubic
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.linear_dit import LinearDiT
@@ -24,27 +24,35 @@ SHOWN = 4
 
 
 def degrade_fixed(
-    image_hr: UInt8[Array, "H W 3"], number: int
+    image_hr: UInt8[Array, "H W 3"], number: int, degradation: str
 ) -> dict[str, UInt8[Array, "h w 3"]]:
-    """The LR images of validation photograph `number`: one bicubic, one LIGHT."""
+    """The LR images of validation photograph `number`, by the degradation's name.
+
+    Args:
+      image_hr: sides are multiples of SCALE.
+      number: what is random depends on it alone.
+      degradation: the one beside bicubic; see `degradation_params.get_degradation`.
+    """
     rng = np.random.default_rng([0, number])
+    params = get_degradation(degradation)
     return {
         "bicubic": degradations.bicubic(image_hr),
-        "light": degradations.degrade(image_hr, LIGHT, SCALE, rng),
+        degradation: degradations.degrade(image_hr, params, SCALE, rng),
     }
 
 
 class Validator:
     """One-step quality on the centre crop of every photograph.
 
-    Scores are named val_METRIC_DEGRADATION, the degradations being bicubic and
-    light; val_gain_DEGRADATION is PSNR over bicubic upscaling, in dB.
+    Scores are named val_METRIC_DEGRADATION, the degradations being bicubic and the
+    one trained with; val_gain_DEGRADATION is PSNR over bicubic upscaling, in dB.
     """
 
     def __init__(
         self,
         photographs: Iterable[UInt8[Array, "H W 3"]],
         crop_size: int,
+        degradation: str,
         metrics: Sequence[str],
         model: LinearDiT,
         codec: Codec,
@@ -55,6 +63,7 @@ class Validator:
         Args:
           photographs: each at least crop_size high and wide.
           crop_size: HR pixels.
+          degradation: see `degrade_fixed`.
           metrics: names in `metrics.METRICS`; psnr is always among the scores.
           model, codec, preset: what is trained.
 
@@ -64,7 +73,9 @@ class Validator:
         names = dict.fromkeys(("psnr", *metrics))
         self._metrics = {metric.name: metric.load() for metric in get_metrics(names)}
         self._hr = np.stack([_centre(image, crop_size) for image in photographs])
-        degraded = [degrade_fixed(image, i) for i, image in enumerate(self._hr)]
+        degraded = [
+            degrade_fixed(image, i, degradation) for i, image in enumerate(self._hr)
+        ]
         self._lr = {
             name: np.stack([images[name] for images in degraded])
             for name in degraded[0]
