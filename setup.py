@@ -43,8 +43,9 @@ REQUIREMENTS = [
 
 EXTRAS = {
     "test": ["build", "pytest>=8", "ruff==0.17.6", "scipy"],
-    # Today's metrics need nothing more than the core.
-    "eval": [],
+    # DISTS, MUSIQ, MANIQA, CLIPIQA, FID; brings torch, and its licence is
+    # non-commercial. All other metrics are in the core.
+    "eval": ["pyiqa>=0.1.10"],
     # The reference networks that the parity tests compare with.
     "parity": ["diffusers==0.42.1", "torch==2.13.0"],
     # jax's own names. Asked for by hand, and the only way to get another jax.

@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,28 +117,46 @@ def _eval(args: argparse.Namespace) -> int:
     from linearsr_jax import evaluate
     from linearsr_jax.metrics import get_metrics, tables
 
-    if (args.data is None) == (args.hr is None) or (args.hr is None) != (
-        args.sr is None
-    ):
-        raise UsageError("eval: give either --data, or --hr and --sr")
+    if not (args.data or args.lr or args.sr):
+        raise UsageError("eval: give --data DIR, --lr DIR, or --sr DIR and --hr DIR")
+    if args.data and (args.hr or args.lr):
+        raise UsageError("eval: --data finds HR and LR itself; leave out --hr and --lr")
     try:
-        get_metrics(args.metrics)
+        metrics = get_metrics(args.metrics)
     except ValueError as error:
         raise UsageError(f"--metrics: {error}") from error
-    if args.data is not None:
-        upscalers = _upscalers(args.model, args.steps, args.seed)
-        rows = evaluate.evaluate_dataset(
-            args.data, upscalers, args.metrics, progress=_progress("images")
-        )
+    for path in args.per_image:
+        tables.check_per_image_path(path, overwrite=args.overwrite)
+    hr, lr = evaluate.find_folders(args.data) if args.data else (args.hr, args.lr)
+    model = args.model or (None if args.sr else "nano")
+    methods = dict(evaluate.BASELINES) if args.data or model else {}
+    methods |= _folders_by_name(args.sr)
+    try:
+        evaluate.check_references(methods, metrics, hr, lr)
+    except evaluate.MissingReferenceError as error:
+        raise UsageError(f"eval: {error}") from error
+    if model:
+        methods |= _upscalers(model, args.steps, args.seed)
+    scores = evaluate.evaluate(
+        methods, args.metrics, hr=hr, lr=lr, progress=_progress("images")
+    )
+    summary = tables.summarize(scores.per_image, scores.per_folder)
+    for path in args.per_image:
+        tables.write_per_image(path, scores.per_image, overwrite=args.overwrite)
+    if args.json:
+        print(json.dumps(summary))
     else:
-        rows = evaluate.evaluate_pairs(
-            args.hr, args.sr, args.metrics, progress=_progress("images")
-        )
-    summary = tables.summarize(rows)
-    if args.csv is not None:
-        tables.write_csv(args.csv, rows)
-    print(json.dumps(summary) if args.json else tables.format_table(summary["rows"]))
+        directions = {metric.name: metric.higher_is_better for metric in metrics}
+        print(tables.format_table(summary["rows"], directions))
     return 0
+
+
+def _folders_by_name(folders: Sequence[Path]) -> dict[str, Path]:
+    """Short names for the rows, long ones where the short are not unique."""
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    return dict(zip(names, folders, strict=True))
 
 
 def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
@@ -162,10 +181,20 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _progress(unit: str) -> Callable:
+    """A bar on a terminal, a line every half minute elsewhere."""
     from tqdm import tqdm
 
-    # disable=None: a bar on a terminal, nothing elsewhere.
-    return lambda items: tqdm(items, unit=unit, disable=None, leave=False)
+    def lines(items):
+        last = time.monotonic()
+        for done, item in enumerate(items):
+            if time.monotonic() - last >= 30:
+                last = time.monotonic()
+                logger.info("linearsr: %d of %d %s done", done, len(items), unit)
+            yield item
+
+    if sys.stderr.isatty():
+        return lambda items: tqdm(items, unit=unit, leave=False)
+    return lines
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -225,16 +254,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_workdir(sub, "steps=10000")
     _add_json(sub)
 
-    sub = command("eval", _eval, "score a model, or a folder of outputs")
-    _add_model(sub)
+    sub = command("eval", _eval, "score a model, or folders of outputs")
     sub.add_argument("--data", type=Path, help="folder with an HR and an LR folder")
-    sub.add_argument("--hr", type=Path, help="folder of true images")
-    sub.add_argument("--sr", type=Path, help="folder of upscaled images, same names")
+    sub.add_argument("--lr", type=Path, help="folder of images to upscale")
+    sub.add_argument("--hr", type=Path, help="folder of true images, same names")
+    sub.add_argument(
+        "--sr",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folders of upscaled images, same names: scored in place of a model",
+    )
+    sub.add_argument(
+        "--model",
+        help="bundled name or model folder to score (default: nano, without --sr)",
+    )
     sub.add_argument(
         "--metrics",
         type=lambda text: text.split(","),
         default=["psnr", "ssim", "lpips"],
-        help="default: psnr,ssim,lpips",
+        metavar="NAME,NAME",
+        help="psnr, ssim, lpips (the default), niqe, lr_psnr; with pyiqa also dists, "
+        "musiq, maniqa-pipal, clipiqa, fid, pyiqa:NAME",
     )
     sub.add_argument(
         "--steps",
@@ -244,7 +286,17 @@ def _parser() -> argparse.ArgumentParser:
         help="one row of the table for each; default: 1,4",
     )
     sub.add_argument("--seed", type=_seed, default=0)
-    sub.add_argument("--csv", type=Path, help="also write every image's values")
+    sub.add_argument(
+        "--per-image",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="also write every image's values, as .csv or .json",
+    )
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace existing --per-image files"
+    )
     _add_json(sub)
 
     sub = command("info", _info, "say what is installed and what a model is")

@@ -35,6 +35,7 @@ LAYERS = (
 # Pillow images that never were a file of their own; all other use is image_io's.
 PILLOW_IN_MEMORY = {
     "linearsr_jax.evaluate": "the baselines bicubic and unsharp mask",
+    "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
     "linearsr_jax.upscaler": "takes and returns Pillow images",
 }
 
@@ -47,7 +48,11 @@ DISTRIBUTIONS = {
 }
 
 # Used where they are installed, never required.
-OPTIONAL = {"tensorflow": "clu's writers need it"}
+OPTIONAL = {
+    "pyiqa": "metrics whose weights are a download",
+    "tensorflow": "clu's writers need it",
+    "torch": "pyiqa needs it",
+}
 
 
 def module_name(path: Path) -> str:

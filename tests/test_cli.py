@@ -138,13 +138,19 @@ def test_eval_table_and_json(capsys, photo, tmp_path):
     Image.open(photo).save(tmp_path / "LR" / "0.png")
     Image.open(photo).resize((36, 24)).save(tmp_path / "HR" / "0.png")
     args = ("eval", "--data", tmp_path, "--metrics", "psnr,ssim", "--steps", "1")
-    code, out, _ = run(capsys, *args, "--csv", tmp_path / "all.csv", "--json")
+    files = [tmp_path / "all.csv", tmp_path / "all.json"]
+    code, out, _ = run(capsys, *args, "--json", "--per-image", *files)
     assert code == 0
     rows = json.loads(out.splitlines()[-1])["rows"]
     names = ["bicubic", "bicubic+unsharp", "nano steps=1"]
     assert [row["name"] for row in rows] == names
     assert rows[0]["psnr"].keys() == {"mean", "stderr"}
-    assert (tmp_path / "all.csv").read_text().count("\n") == 4
+    assert files[0].read_text().count("\n") == 4
+    assert len(json.loads(files[1].read_text())["rows"]) == 3
+    # Said before the work, and not overwritten.
+    code, _, err = run(capsys, *args, "--per-image", files[0])
+    assert code == 1
+    assert "--overwrite" in err
 
 
 def test_info(capsys):

@@ -4,44 +4,73 @@ Importing this does not import JAX: a metric that needs it does so when loaded.
 """
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-
+from linearsr_jax.metrics import pyiqa_adapter
+from linearsr_jax.metrics.lr_consistency import lr_psnr
 from linearsr_jax.metrics.psnr_ssim import psnr_y, ssim_y
 
-MetricFunction = Callable[[np.ndarray, np.ndarray], float]
+# Any other metric of pyiqa: this and its name there.
+PYIQA_PREFIX = "pyiqa:"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A full-reference metric.
+    """A measure of an upscaled image.
 
     Attributes:
         name: as the command line and the tables have it.
+        compares_with: what the upscaled image is held against: the true image
+            ("hr"), the image it was made from ("lr"), or nothing (None).
         higher_is_better: whether a larger value is a better image.
-        load: makes the function (sr, hr) -> value, both uint8 (H, W, 3) RGB of one
-            shape; reading weights and compiling happen here or later, not before.
+        load: makes the function (sr) -> value or (sr, reference) -> value of uint8
+            (H, W, 3) RGB arrays; with over="folder", of the folders' paths. Reading
+            weights and compiling happen here or later, not before.
+        over: whether one image has a value, or only a set of them.
     """
 
     name: str
+    compares_with: Literal["hr", "lr"] | None
     higher_is_better: bool
-    load: Callable[[], MetricFunction]
+    load: Callable[[], Callable[..., float]]
+    over: Literal["image", "folder"] = "image"
 
 
-def _load_lpips() -> MetricFunction:
+def _load_lpips() -> Callable[..., float]:
     from linearsr_jax.metrics.lpips import load_lpips
 
     return load_lpips()
 
 
+def _load_niqe() -> Callable[..., float]:
+    from linearsr_jax.metrics.niqe import load_niqe
+
+    return load_niqe()
+
+
+def _pyiqa(name: str) -> Callable[[], Callable[..., float]]:
+    return functools.partial(pyiqa_adapter.load_pyiqa, name)
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("psnr", higher_is_better=True, load=lambda: psnr_y),
-        Metric("ssim", higher_is_better=True, load=lambda: ssim_y),
-        Metric("lpips", higher_is_better=False, load=_load_lpips),
+        Metric("psnr", "hr", higher_is_better=True, load=lambda: psnr_y),
+        Metric("ssim", "hr", higher_is_better=True, load=lambda: ssim_y),
+        Metric("lpips", "hr", higher_is_better=False, load=_load_lpips),
+        Metric("niqe", None, higher_is_better=False, load=_load_niqe),
+        Metric("lr_psnr", "lr", higher_is_better=True, load=lambda: lr_psnr),
+        # Where pyiqa is installed.
+        Metric("dists", "hr", higher_is_better=False, load=_pyiqa("dists")),
+        Metric("musiq", None, higher_is_better=True, load=_pyiqa("musiq")),
+        Metric(
+            "maniqa-pipal", None, higher_is_better=True, load=_pyiqa("maniqa-pipal")
+        ),
+        Metric("clipiqa", None, higher_is_better=True, load=_pyiqa("clipiqa")),
+        Metric("fid", "hr", higher_is_better=False, load=_pyiqa("fid"), over="folder"),
     )
 }
 
@@ -50,7 +79,8 @@ def get_metrics(names: Iterable[str]) -> list[Metric]:
     """Looks metrics up by name.
 
     Args:
-        names: keys of METRICS; the order is kept, a repeated name counts once.
+        names: keys of METRICS, or "pyiqa:" and a name of pyiqa's; the order is
+            kept, a repeated name counts once.
 
     Returns:
         The metrics, not yet loaded.
@@ -58,15 +88,25 @@ def get_metrics(names: Iterable[str]) -> list[Metric]:
     Raises:
         ValueError: a name is unknown (the message suggests the nearest), or there
             is none.
+        PyiqaError: a "pyiqa:" name, and pyiqa is not installed.
     """
     names = list(dict.fromkeys(names))
     if not names:
-        raise ValueError(f"no metric named; known are {', '.join(METRICS)}")
-    for name in names:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"unknown metric {name!r}; {hint}known are {', '.join(METRICS)}"
-            )
-    return [METRICS[name] for name in names]
+        raise ValueError(f"no metric named; known are {_known()}")
+    return [_get_metric(name) for name in names]
+
+
+def _get_metric(name: str) -> Metric:
+    if name in METRICS:
+        return METRICS[name]
+    if name.startswith(PYIQA_PREFIX):
+        pyiqa_name = name.removeprefix(PYIQA_PREFIX)
+        description = pyiqa_adapter.describe(pyiqa_name)
+        return Metric(name, load=_pyiqa(pyiqa_name), **description._asdict())
+    near = difflib.get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"unknown metric {name!r}; {hint}known are {_known()}")
+
+
+def _known() -> str:
+    return f"{', '.join(METRICS)} and {PYIQA_PREFIX}NAME"

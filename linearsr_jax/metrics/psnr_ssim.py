@@ -81,20 +81,33 @@ def check_pair(sr: np.ndarray, hr: np.ndarray) -> None:
         hr: uint8 (H, W, 3), of the same size.
 
     Raises:
-        ValueError: dtype or rank is another, or the shapes differ. Floats are
-            refused, not rounded: 0..1 taken for 0..255 gives plausible nonsense.
+        ValueError: one is not as `check_image` says, or the shapes differ.
     """
-    for name, array in (("sr", sr), ("hr", hr)):
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise ValueError(
-                f"{name} must be uint8 (H, W, 3), got {array.dtype} {array.shape}"
-            )
+    check_image("sr", sr)
+    check_image("hr", hr)
     if sr.shape != hr.shape:
         raise ValueError(
             f"sr and hr must have the same shape, got {sr.shape} and {hr.shape}"
         )
-    if sr.size == 0:
-        raise ValueError(f"sr and hr must not be empty, got {sr.shape}")
+
+
+def check_image(name: str, image: np.ndarray) -> None:
+    """Checks one image that a metric is given.
+
+    Args:
+        name: what the message calls it.
+        image: uint8 (H, W, 3), not empty.
+
+    Raises:
+        ValueError: it is not. Floats are refused, not rounded: 0..1 taken for
+            0..255 gives plausible nonsense.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"{name} must be uint8 (H, W, 3), got {image.dtype} {image.shape}"
+        )
+    if image.size == 0:
+        raise ValueError(f"{name} must not be empty, got {image.shape}")
 
 
 def _luma(image: np.ndarray) -> np.ndarray:

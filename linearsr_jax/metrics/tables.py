@@ -1,10 +1,12 @@
 """From values per image to the tables people compare.
 
 A method's results are rows {"image": name, <metric>: value, ...}, one per image.
-Everything but `write_csv` is a pure function.
+Everything but `write_per_image` is a pure function.
 """
 
 import csv
+import io
+import json
 import math
 import os
 import secrets
@@ -15,29 +17,48 @@ from typing import Any
 ImageRow = Mapping[str, Any]
 
 
-def summarize(per_image: Mapping[str, Sequence[ImageRow]]) -> dict[str, Any]:
+def summarize(
+    per_image: Mapping[str, Sequence[ImageRow]],
+    per_folder: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
     """Averages each method's values over its images.
 
     Args:
         per_image: for each compared method, its rows; the order is kept.
+        per_folder: per method, the values that only a set of images has (FID).
 
     Returns:
         {"rows": [{"name": method, "n": number of images,
         <metric>: {"mean": float, "stderr": float or None}}]}. The standard error
-        is the sample deviation (ddof 1) over sqrt(n), None for a single image.
+        is the sample deviation (ddof 1) over sqrt(n), None for a single image and
+        for a value of the whole set.
 
     Raises:
         ValueError: a method has no rows, an image twice, rows with different
             metrics, or a value that is not finite (JSON could not carry it).
     """
-    return {"rows": [_summary(name, rows) for name, rows in per_image.items()]}
+    per_folder = per_folder or {}
+    return {
+        "rows": [
+            _summary(name, rows)
+            | {
+                metric: {"mean": value, "stderr": None}
+                for metric, value in per_folder.get(name, {}).items()
+            }
+            for name, rows in per_image.items()
+        ]
+    }
 
 
-def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def format_table(
+    rows: Sequence[Mapping[str, Any]],
+    higher_is_better: Mapping[str, bool] | None = None,
+) -> str:
     """Sets the rows of `summarize` as aligned plain text.
 
     Args:
         rows: `summarize(...)["rows"]`.
+        higher_is_better: per metric, to head its column with an arrow up or down.
 
     Returns:
         A heading and one line per row, "mean ± stderr" to four decimals; "-" where
@@ -48,7 +69,11 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     metrics = list(
         dict.fromkeys(key for row in rows for key in row if key not in ("name", "n"))
     )
-    cells = [["name", "n", *metrics]]
+    arrows = {
+        metric: " ↑" if is_up else " ↓"
+        for metric, is_up in (higher_is_better or {}).items()
+    }
+    cells = [["name", "n", *(m + arrows.get(m, "") for m in metrics)]]
     cells += [
         [row["name"], str(row["n"]), *(_format(row.get(m)) for m in metrics)]
         for row in rows
@@ -64,33 +89,60 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def write_csv(
-    path: str | os.PathLike, per_image: Mapping[str, Sequence[ImageRow]]
-) -> None:
-    """Writes all values, one line per method and image: name, image, metrics.
+def check_per_image_path(path: str | os.PathLike, *, overwrite: bool = False) -> None:
+    """Refuses what `write_per_image` would, as far as the name tells: before the work.
 
-    Values keep all their digits; a metric a method lacks is left empty. An existing
-    file is replaced, at once and only when all is written.
+    Raises:
+        ValueError: the suffix is neither .csv nor .json.
+        OSError: the folder is missing, or the file exists and not `overwrite`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise ValueError(f"{path}: must end in .csv or .json")
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"{path.parent}: no such folder; make it first")
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(
+            f"{path}: exists already; choose another name or --overwrite"
+        )
+
+
+def write_per_image(
+    path: str | os.PathLike,
+    per_image: Mapping[str, Sequence[ImageRow]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes all values, one record per method and image: name, image, metrics.
+
+    The suffix chooses: .csv with one line a record, or .json as {"rows": [records]}.
+    Values keep all their digits; a metric a method lacks is left empty, or out. The
+    file is there at once and only when all is written.
 
     Args:
         path: the file to write, UTF-8.
         per_image: as for `summarize`.
+        overwrite: whether an existing file may be replaced.
 
     Raises:
-        OSError: the file cannot be written.
+        ValueError, OSError: see `check_per_image_path`; or it cannot be written.
     """
     path = Path(path)
-    metrics = dict.fromkeys(
-        key for rows in per_image.values() for row in rows for key in row
-    )
-    metrics.pop("image", None)
+    check_per_image_path(path, overwrite=overwrite)
+    records = [{"name": n, **row} for n, rows in per_image.items() for row in rows]
+    if path.suffix.lower() == ".json":
+        text = json.dumps({"rows": records}, indent=1, ensure_ascii=False) + "\n"
+    else:
+        buffer = io.StringIO()
+        columns = dict.fromkeys(key for record in records for key in record)
+        writer = csv.DictWriter(buffer, columns)
+        writer.writeheader()
+        writer.writerows(records)
+        text = buffer.getvalue()
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         with open(temporary, "x", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["name", "image", *metrics])
-            writer.writeheader()
-            for name, rows in per_image.items():
-                writer.writerows({"name": name, **row} for row in rows)
+            file.write(text)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
