@@ -16,10 +16,13 @@ def default_config() -> ConfigDict:
     config.init_from = ""  # weights to start from: a bundled model, a model folder
     config.seed = 0
     config.steps = 100_000
-    config.batch_size = 8  # over all devices
+    config.batch_size = 8  # over all devices, in one optimiser step
+    config.accumulation = 1  # microbatches a step; the batch is split into so many
     config.mass_at_one = 0.2  # share of draws at sigma = 1; DESIGN: 0.1 to 0.2
     config.dtype = "float32"  # or bfloat16 on accelerators; never float16
-    config.remat = False  # recompute activations in the backward pass
+    # What the backward pass computes again: nothing, all but the dense layers'
+    # products (dots), or whole blocks.
+    config.remat = "none"
     config.scan_unroll = 1  # blocks per iteration of the loop over depth
 
     config.data = ConfigDict()
@@ -41,15 +44,24 @@ def default_config() -> ConfigDict:
     config.val.every = 2_000
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # or came, SANA's
+    config.optimizer.adamw = ConfigDict({"b1": 0.9, "b2": 0.99})
+    config.optimizer.came = ConfigDict({"b1": 0.9, "b2": 0.999, "b3": 0.9999})
     config.optimizer.learning_rate = 1e-3  # ours
-    config.optimizer.final_learning_rate = 1e-6
     config.optimizer.warmup_steps = 500
+    config.optimizer.descent = "linear"  # of the last steps; or cosine, constant
     config.optimizer.decay_steps = 20_000
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.99
+    config.optimizer.final_learning_rate = 1e-6
     config.optimizer.weight_decay = 0.0  # as SANA
     config.optimizer.clip_norm = 1.0  # SANA clips at 0.1 with CAME
     config.optimizer.ema_decay = 0.999
+
+    # Terms on the decoded image of the x0 that the network implies, beside the flow
+    # loss. They are weights; 0 costs nothing. Ours; OSEDiff has LPIPS 2 with L2 1.
+    config.loss = ConfigDict()
+    config.loss.l1 = 0.0
+    config.loss.lpips = 0.0
+    config.loss.below_sigma = 0.223  # for cleaner samples only; the paper's boundary
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # what is left

@@ -1,5 +1,6 @@
-"""The optimiser: clipping, AdamW, its schedule, and an EMA of the parameters."""
+"""The optimiser: clipping, AdamW or CAME, its schedule, an EMA of the parameters."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from linearsr_jax.array_types import Array, Int, PyTree
+from linearsr_jax.came import scale_by_came
+from linearsr_jax.models.linear_dit import is_stacked
 
 
 class EmaState(NamedTuple):
@@ -45,18 +48,39 @@ def ema_of_params(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def _scale_by_came(**betas: float) -> optax.GradientTransformation:
+    return scale_by_came(**betas, is_stacked=is_stacked)
+
+
+# Name -> from its betas, what turns gradients into steps of about unit size.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adamw": optax.scale_by_adam,
+    "came": _scale_by_came,
+}
+
+# Name -> (from, to, steps) -> how the learning rate ends.
+DESCENTS: dict[str, Callable[[float, float, int], optax.Schedule]] = {
+    "constant": lambda start, end, steps: optax.constant_schedule(start),
+    "cosine": lambda start, end, steps: optax.cosine_decay_schedule(
+        start, max(steps, 1), alpha=end / start
+    ),
+    "linear": optax.linear_schedule,
+}
+
+
 def make_optimizer(
     *,
+    name: str,
     learning_rate: float,
+    descent: str,
     final_learning_rate: float,
     warmup_steps: int,
     decay_steps: int,
     steps: int,
-    b1: float,
-    b2: float,
     weight_decay: float,
     clip_norm: float,
     ema_decay: float,
+    **betas: Mapping[str, float],
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimiser and, for the log, its learning-rate schedule.
 
@@ -64,20 +88,31 @@ def make_optimizer(
     parameters named `kernel` only.
 
     Args:
+      name: a key of OPTIMIZERS.
       learning_rate: reached linearly after warmup_steps, then held.
-      final_learning_rate: reached at the last step.
+      descent: a key of DESCENTS, what follows in the last decay_steps.
+      final_learning_rate: reached at the last step, unless descent is constant.
       warmup_steps: optimiser steps.
-      decay_steps: length of the linear descent at the end. Until it starts, a run
-        may be made longer; a cosine over the whole run would not allow that.
+      decay_steps: length of the descent at the end. Until it starts, a run may be
+        made longer; a cosine over the whole run would not allow that.
       steps: of the whole run, at least warmup_steps + decay_steps.
-      b1, b2: Adam's.
       weight_decay: decoupled.
-      clip_norm: bound on the gradient's global norm.
+      clip_norm: bound on the gradient's global norm, before anything else.
       ema_decay: see `ema_of_params`.
+      **betas: for each optimiser, by its name, its betas by theirs; only the chosen
+        one's are used. Adam's are b1 and b2, for CAME's see `scale_by_came`.
 
     Raises:
-      ValueError: if steps is too small.
+      ValueError: if steps is too small, or a name is unknown.
     """
+    for kind, value, known in (
+        ("name", name, OPTIMIZERS),
+        ("descent", descent, DESCENTS),
+    ):
+        if value not in known:
+            raise ValueError(
+                f"unknown optimizer.{kind} {value!r}; there are {', '.join(known)}"
+            )
     if steps < warmup_steps + decay_steps:
         raise ValueError(
             f"steps {steps} must be at least warmup_steps {warmup_steps} + "
@@ -87,13 +122,17 @@ def make_optimizer(
         [
             optax.linear_schedule(0.0, learning_rate, warmup_steps),
             optax.constant_schedule(learning_rate),
-            optax.linear_schedule(learning_rate, final_learning_rate, decay_steps),
+            DESCENTS[descent](learning_rate, final_learning_rate, decay_steps),
         ],
         [warmup_steps, steps - decay_steps],
     )
     optimizer = optax.chain(
         optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_is_kernel),
+        optax.chain(
+            OPTIMIZERS[name](**betas[name]),
+            optax.add_decayed_weights(weight_decay, _is_kernel),
+            optax.scale_by_learning_rate(schedule),
+        ),
         ema_of_params(ema_decay),
     )
     return optimizer, schedule

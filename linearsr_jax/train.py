@@ -23,7 +23,7 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from linearsr_jax import checkpoint, optim, sharding, writers
+from linearsr_jax import checkpoint, optim, sharding, train_metrics, writers
 from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import CODECS, Codec
 from linearsr_jax.data import device_degradations, pipeline
@@ -32,6 +32,8 @@ from linearsr_jax.data.holdout import split_manifest
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.data.sources import PhotoSource, open_source
 from linearsr_jax.default_config import default_config
+from linearsr_jax.losses import Loss
+from linearsr_jax.models.linear_dit import REMAT_POLICIES
 from linearsr_jax.models.presets import Preset, get_preset
 from linearsr_jax.pretrained import load_pretrained, model_card, save_pretrained
 from linearsr_jax.profiler import ProfilerWindow
@@ -67,6 +69,8 @@ _RESUMABLE = (
     "profile.first",
     "profile.count",
     "scan_unroll",
+    "remat",
+    "accumulation",
     "mesh.data",
     "mesh.fsdp",
 )
@@ -105,6 +109,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     codec = CODECS[preset.codec]()
     optimizer, schedule = optim.make_optimizer(
         steps=config.steps, **config.optimizer.to_dict()
+    )
+    loss = Loss(
+        model, codec, preset, mass_at_one=config.mass_at_one, **config.loss.to_dict()
     )
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     pipeline_config = pipeline.PipelineConfig(
@@ -163,12 +170,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             logger.info("resumed from step %d of %s", start, workdir)
         train_step = jax.jit(
             make_train_step(
-                model,
-                codec,
-                preset,
+                loss,
                 optimizer,
                 seed=config.seed,
-                mass_at_one=config.mass_at_one,
+                accumulation=config.accumulation,
             ),
             donate_argnums=0,
             out_shardings=(shardings, None),
@@ -205,6 +210,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 )
             )
         )
+        # Of the steps since the last log: one step's numbers are mostly noise.
+        summary = train_metrics.TrainMetrics.empty()
         progress = Progress(start, config.steps, config.batch_size)
         for step in range(start + 1, config.steps + 1):
             with progress.waiting_for_data():
@@ -212,21 +219,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             with profiler.step(step):
                 state, metrics = train_step(state, prepare_batch(batch))
             profiler.end_step(step, metrics)
+            summary = train_metrics.merge(summary, metrics)
             is_last = step == config.steps or stop.requested
             is_saved = step % config.checkpoint_every == 0 or is_last
             is_logged = step % config.log_every == 0 or is_last
             if is_logged or is_saved:
                 # The only fetches: they wait for the step to end.
-                scalars = {name: float(value) for name, value in metrics.items()}
+                scalars = train_metrics.scalars(summary)
                 if not np.isfinite(scalars["loss"]):
                     raise TrainError(
-                        f"{workdir}: the loss is not finite at step {step}; the last "
+                        f"{workdir}: a loss is not finite by step {step}; the last "
                         f"checkpoint is {checkpointer.latest_step}. Lower "
                         "optimizer.learning_rate or optimizer.clip_norm"
                     )
             if is_logged:
                 scalars["learning_rate"] = float(schedule(step))
                 log.write_scalars(step, scalars | progress.report(step))
+                summary = train_metrics.TrainMetrics.empty()
             if validator and (step % config.val.every == 0 or step == config.steps):
                 scores, images = validator(optim.ema_params(state.opt_state))
                 run["evaluations"].append({"step": step, **scores})
@@ -340,6 +349,15 @@ def _check_config(config: ConfigDict) -> None:
         raise TrainError(
             f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "
             "linear attention)"
+        )
+    if config.remat not in REMAT_POLICIES:
+        raise TrainError(
+            f"remat {config.remat!r} must be one of {', '.join(REMAT_POLICIES)}"
+        )
+    if config.accumulation < 1 or config.batch_size % config.accumulation:
+        raise TrainError(
+            f"batch_size {config.batch_size} must be a multiple of accumulation "
+            f"{config.accumulation}"
         )
 
 

@@ -1,9 +1,4 @@
-"""The training state, the loss and the pure training step.
-
-Conditional flow matching: the mean square of (output - target) over draws of sigma
-and noise, where `diffusion.flow.Prediction` names the target. With preset 600m and
-1600m this is the paper's loss; pixel presets predict the preconditioned x0.
-"""
+"""The training state and the pure training step."""
 
 from collections.abc import Callable
 
@@ -13,16 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from linearsr_jax.array_types import Array, Float, Int, Key, PyTree, UInt8
-from linearsr_jax.codecs import Codec
-from linearsr_jax.diffusion.flow import PREDICTIONS, Prediction, interpolate
-from linearsr_jax.diffusion.timestep_sampling import sample_sigma
-from linearsr_jax.image_range import to_unit_range
+from linearsr_jax.array_types import Array, Int, Key, PyTree
+from linearsr_jax.losses import Batch, Loss
 from linearsr_jax.models.linear_dit import LinearDiT
-from linearsr_jax.models.presets import Preset
 from linearsr_jax.rng import stream_key
-
-Batch = dict[str, UInt8[Array, "B H W 3"]]
+from linearsr_jax.sharding import LOGICAL_AXIS_RULES
+from linearsr_jax.train_metrics import TrainMetrics
 
 
 @flax.struct.dataclass
@@ -47,90 +38,78 @@ def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> Train
     return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
 
 
-def flow_loss(
-    params: PyTree,
-    batch: Batch,
-    key: Key[Array, ""],
-    *,
-    model: LinearDiT,
-    codec: Codec,
-    prediction: Prediction,
-    shift: float,
-    mass_at_one: float,
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The flow-matching loss of a batch.
-
-    Args:
-      params: of model.
-      batch: image_hr and image_lr, uint8.
-      key: for sigma and noise.
-      model, codec, prediction: what is trained.
-      shift, mass_at_one: see `timestep_sampling.sample_sigma`.
-
-    Returns:
-      (loss, metrics): metrics also splits the loss at sigma = 1 from the rest.
-    """
-    key_sigma, key_noise = jax.random.split(key)
-    image_lr = to_unit_range(batch["image_lr"])
-    x0 = codec.encode(to_unit_range(batch["image_hr"]), image_lr)
-    sigma = sample_sigma(key_sigma, x0.shape[0], shift=shift, mass_at_one=mass_at_one)
-    noise = jax.random.normal(key_noise, x0.shape)
-    level = sigma[:, None, None, None]
-    x_sigma = interpolate(x0, noise, level)
-    output = model.apply(
-        {"params": params}, prediction.network_input(x_sigma, level), sigma, image_lr
-    )
-    error = jnp.square(output - prediction.target(x0, noise, level))
-    per_sample = jnp.mean(error, axis=(1, 2, 3))
-    at_one = sigma == 1.0
-    loss = jnp.mean(per_sample)
-    return loss, {
-        "loss": loss,
-        "loss_at_one": _mean_where(per_sample, at_one),
-        "loss_below_one": _mean_where(per_sample, ~at_one),
-    }
-
-
 def make_train_step(
-    model: LinearDiT,
-    codec: Codec,
-    preset: Preset,
+    loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
     seed: int,
-    mass_at_one: float,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    accumulation: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, TrainMetrics]]:
     """Returns the pure step (state, batch) -> (state, metrics); jit it with a mesh.
 
     Random draws are a function of (seed, state.step), so a resumed run repeats them.
+    They are made for the whole batch: accumulation changes nothing but rounding.
+
+    Args:
+      loss: what is minimised.
+      optimizer: from `optim.make_optimizer`.
+      seed: of the run.
+      accumulation: microbatches that the batch is split into, one after another;
+        must divide it.
     """
-    prediction = PREDICTIONS[preset.prediction]
 
     def train_step(state, batch):
-        key = stream_key(seed, "train_step", state.step)
-        grad_fn = jax.value_and_grad(flow_loss, has_aux=True)
-        (_, metrics), grads = grad_fn(
-            state.params,
-            batch,
-            key,
-            model=model,
-            codec=codec,
-            prediction=prediction,
-            shift=preset.shift,
-            mass_at_one=mass_at_one,
+        draws = loss.draw(stream_key(seed, "train_step", state.step), batch)
+        total, values, grads = _loss_and_grads(
+            loss, state.params, (batch, draws), accumulation
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        metrics["update_norm"] = optax.tree.norm(updates)
-        metrics["param_norm"] = optax.tree.norm(params)
+        metrics = TrainMetrics.single_from_model_output(
+            loss=total,
+            sigma=draws.sigma,
+            weights=draws.weights,
+            values=values,
+            grad_norm=optax.tree.norm(grads),
+            update_norm=optax.tree.norm(updates),
+            param_norm=optax.tree.norm(params),
+        )
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    return train_step
+    def train_step_with_axis_rules(state, batch):
+        with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+            return train_step(state, batch)
+
+    return train_step_with_axis_rules
 
 
-def _mean_where(values, mask):
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+def _loss_and_grads(loss, params, samples, accumulation):
+    """Loss, each sample's values and the gradients, float32."""
+    grad_fn = jax.value_and_grad(loss, has_aux=True)
+    if accumulation == 1:
+        (total, values), grads = grad_fn(params, *samples)
+        return total, values, grads
+
+    def add_microbatch(sums, microbatch):
+        (share, values), grads = grad_fn(params, *microbatch)
+        return jax.tree.map(jnp.add, sums, (share, grads)), values
+
+    zeros = jnp.zeros([]), jax.tree.map(jnp.zeros_like, params)
+    microbatches = jax.tree.map(lambda x: _split(x, accumulation), samples)
+    (total, grads), values = jax.lax.scan(add_microbatch, zeros, microbatches)
+    return total, jax.tree.map(lambda x: x.T.ravel(), values), grads
+
+
+def _split(x, parts):
+    """(B, ...) -> (parts, B / parts, ...), every parts-th sample together.
+
+    Were they neighbours, a microbatch would lie on a few devices only. This way each
+    device splits the samples it has, and nothing is sent.
+    """
+    if len(x) % parts:
+        raise ValueError(f"batch_size {len(x)} is not a multiple of {parts}")
+    x = x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+    return nn.with_logical_constraint(x, (None, "batch"))
 
 
 def unboxed(init: Callable[..., TrainState]) -> Callable[..., TrainState]:

@@ -24,8 +24,9 @@ LAYERS = (
     {"finetune", "info", "upscale_files"},
     {"train", "upscaler"},
     # The parts that the programs above are made of.
-    {"checkpoint", "config", "default_config", "evaluate", "optim", "pretrained"}
-    | {"profiler", "progress", "sampling", "sharding", "stop_signal", "train_step"}
+    {"came", "checkpoint", "config", "default_config", "evaluate"}
+    | {"losses", "optim", "pretrained", "profiler", "progress"}
+    | {"sampling", "sharding", "stop_signal", "train_metrics", "train_step"}
     | {"validation", "writers"},
     {"codecs", "convert", "data", "image_io", "models"},
     {"diffusion", "metrics"},

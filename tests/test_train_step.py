@@ -8,6 +8,7 @@ import pytest
 from linearsr_jax import optim, sharding
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.data import degradations
+from linearsr_jax.losses import Loss
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.train_step import make_init, make_train_step, unboxed
 
@@ -23,7 +24,7 @@ def batch():
     return {"image_hr": image_hr, "image_lr": image_lr}
 
 
-def run(batch, optimizer, *, devices, steps, fsdp=1, mass_at_one=0.2):
+def run(batch, optimizer, *, devices, steps, fsdp=1, mass_at_one=0.2, accumulation=1):
     mesh = sharding.make_mesh(-1, fsdp, devices)
     model = PRESET.make_model()
     with jax.set_mesh(mesh):
@@ -31,14 +32,13 @@ def run(batch, optimizer, *, devices, steps, fsdp=1, mass_at_one=0.2):
         key = jax.random.key(0)
         shardings = sharding.state_sharding(jax.eval_shape(init, key), mesh)
         state = jax.jit(unboxed(init), out_shardings=shardings)(key)
-        step = make_train_step(
-            model, PixelCodec(), PRESET, optimizer, seed=0, mass_at_one=mass_at_one
-        )
+        loss = Loss(model, PixelCodec(), PRESET, mass_at_one=mass_at_one)
+        step = make_train_step(loss, optimizer, seed=0, accumulation=accumulation)
         step = jax.jit(step, out_shardings=(shardings, None))
         losses = []
         for _ in range(steps):
             state, metrics = step(state, sharding.put_batch(batch, mesh))
-            losses.append(float(metrics["loss"]))
+            losses.append(float(metrics.loss.compute()))
     return state, losses
 
 
@@ -77,70 +77,15 @@ def test_fsdp_splits_parameters_and_moments(batch):
     assert average.sharding == kernel.sharding
 
 
-def make_optimizer(**changes):
-    fields = {
-        "learning_rate": 1e-3,
-        "final_learning_rate": 0.0,
-        "warmup_steps": 10,
-        "decay_steps": 20,
-        "steps": 100,
-        "b1": 0.9,
-        "b2": 0.99,
-        "weight_decay": 0.1,
-        "clip_norm": 1.0,
-        "ema_decay": 0.5,
-    }
-    return optim.make_optimizer(**fields | changes)
-
-
-def test_schedule_warms_up_holds_and_descends():
-    _, schedule = make_optimizer()
-    values = [float(schedule(step)) for step in (0, 5, 10, 50, 80, 90, 100)]
-    np.testing.assert_allclose(values, [0, 5e-4, 1e-3, 1e-3, 1e-3, 5e-4, 0], atol=1e-9)
-
-
-def test_too_few_steps_for_the_schedule():
-    with pytest.raises(ValueError, match="steps 29 must be at least"):
-        make_optimizer(steps=29)
-
-
-def test_ema_is_the_average_of_updated_parameters():
-    ema = optim.ema_of_params(0.9)
-    params = {"w": np.float32(1.0)}
-    state = ema.init(params)
-    expected = 1.0
-    for n in range(1, 4):
-        updates, state = ema.update({"w": np.float32(0.5)}, state, params)
-        params = optax.apply_updates(params, updates)
-        rate = min(0.9, (1 + n) / (10 + n))
-        expected = rate * expected + (1 - rate) * float(params["w"])
-    np.testing.assert_allclose(state.params["w"], expected, rtol=1e-6)
-
-
-def test_weight_decay_acts_on_kernels_only():
-    # No gradient: what moves is decay.
-    optimizer, _ = make_optimizer(warmup_steps=0)
-    params = {
-        "dense": {"kernel": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)}
-    }
-    zeros = jax.tree.map(np.zeros_like, params)
-    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
-    assert np.all(updates["dense"]["kernel"] < 0)
-    assert np.all(updates["dense"]["bias"] == 0)
-
-
 def test_draws_depend_on_the_step_and_the_seed(batch):
     model, optimizer = PRESET.make_model(), optax.sgd(0.0)
     state = unboxed(make_init(model, optimizer))(jax.random.key(0))
 
     def losses(seed, steps):
-        train_step = jax.jit(
-            make_train_step(
-                model, PixelCodec(), PRESET, optimizer, seed=seed, mass_at_one=0.0
-            )
-        )
+        loss = Loss(model, PixelCodec(), PRESET, mass_at_one=0.0)
+        train_step = jax.jit(make_train_step(loss, optimizer, seed=seed))
         return [
-            float(train_step(state.replace(step=step), batch)[1]["loss"])
+            float(train_step(state.replace(step=step), batch)[1].loss.compute())
             for step in steps
         ]
 

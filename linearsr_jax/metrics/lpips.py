@@ -8,8 +8,7 @@ ReLU, divided at each position by its length over channels, and w_l >= 0,
 
 The weights are package data, weights/lpips_alexnet.safetensors; their source and
 licences stand in weights/LPIPS_LICENSE.txt, and convert/lpips_alexnet.py made them.
-It is a metric, not a loss: the length's gradient is not finite where all of a
-layer's features are zero.
+Its gradient is finite everywhere: it serves as a training loss as well.
 """
 
 import functools
@@ -70,7 +69,7 @@ def load_lpips() -> Callable[[np.ndarray, np.ndarray], float]:
         ValueError: the weight file of this installation lacks a tensor or has
             one too many; the message lists them.
     """
-    params = _load_parameters()
+    params = load_parameters()
 
     def lpips(sr: np.ndarray, hr: np.ndarray) -> float:
         check_pair(sr, hr)
@@ -112,7 +111,10 @@ def lpips_distance(
     features = _features(params, jnp.concatenate([images_a, images_b]))
     distance = jnp.zeros(shape[0])
     for index, feature in enumerate(features):
-        length = jnp.sqrt(jnp.sum(jnp.square(feature), axis=-1, keepdims=True))
+        power = jnp.sum(jnp.square(feature), axis=-1, keepdims=True)
+        # The root's slope is infinite at 0; training asks for 0 there.
+        alive = power > 0
+        length = jnp.where(alive, jnp.sqrt(jnp.where(alive, power, 1.0)), 0.0)
         unit_a, unit_b = jnp.split(feature / (length + 1e-10), 2)
         weighted = jnp.square(unit_a - unit_b) * params[f"lin{index}.weight"]
         distance += jnp.mean(jnp.sum(weighted, axis=-1), axis=(1, 2))
@@ -144,7 +146,8 @@ def _features(
     return features
 
 
-def _load_parameters() -> dict[str, Float[Array, "..."]]:
+def load_parameters() -> dict[str, Float[Array, "..."]]:
+    """Reads the weights, checked against PARAMETER_SHAPES; see `load_lpips`."""
     file = resources.files("linearsr_jax") / "weights" / WEIGHTS_FILE
     tensors = load(file.read_bytes())
     wrong = sorted(

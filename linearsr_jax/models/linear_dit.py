@@ -6,6 +6,7 @@ patch embedding is the first columns of ours.
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,15 @@ from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
 from linearsr_jax.models.blocks import Block
 from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
+
+# Name -> what the backward pass finds saved of each block (a policy of jax.checkpoint)
+# beside its input. "dots" keeps the dense layers' products and computes again what is
+# cheap: norms, attention's products, the depthwise convolution.
+REMAT_POLICIES: dict[str, Callable] = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class LinearDiT(nn.Module):
@@ -32,7 +42,7 @@ class LinearDiT(nn.Module):
       qk_norm: RMS norm on queries and keys.
       zero_init: zero output head and cross-attention outputs (pixel presets).
       eps, floor: see `kernels_pallas.linear_attention`.
-      remat: recompute each block's activations in the backward pass.
+      remat: a key of REMAT_POLICIES: what is computed again in the backward pass.
       scan_unroll: blocks per iteration of the loop over depth. On CPU a rolled
         loop's copies cost a quarter of nano's training step; unrolling costs
         compile time, which is what upscaling one image mostly is.
@@ -52,7 +62,7 @@ class LinearDiT(nn.Module):
     zero_init: bool = False
     eps: float = 1e-15
     floor: float = 0.0
-    remat: bool = False
+    remat: str = "none"
     scan_unroll: int = 1
     dtype: jnp.dtype = jnp.float32
 
@@ -117,8 +127,9 @@ class LinearDiT(nn.Module):
             )
             return constrained, None
 
-        if self.remat:
-            body = nn.remat(body, prevent_cse=False)
+        if self.remat != "none":
+            policy = REMAT_POLICIES[self.remat]
+            body = nn.remat(body, prevent_cse=False, policy=policy)
         block = Block(
             self.width,
             self.heads,
@@ -165,3 +176,11 @@ class LinearDiT(nn.Module):
             name="head",
         )(tokens.astype(jnp.float32))
         return output.reshape(*latents.shape[:3], self.latent_channels)
+
+
+def is_stacked(params: PyTree) -> PyTree:
+    """For each parameter, whether its first axis is the blocks' one of layers."""
+    # The first level only: the time embedding, too, has a part called blocks.
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[0] == jax.tree_util.DictKey("blocks"), params
+    )

@@ -10,7 +10,7 @@ from PIL import Image
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.diffusion.flow import PREDICTIONS
 from linearsr_jax.models.conditioning import LRStem, timestep_features
-from linearsr_jax.models.linear_dit import LinearDiT
+from linearsr_jax.models.linear_dit import REMAT_POLICIES, LinearDiT
 from linearsr_jax.models.presets import get_preset
 from tests.models.test_blocks import (
     close,
@@ -242,11 +242,12 @@ def test_remat_changes_nothing():
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    plain, remat = loss_and_grad(False), loss_and_grad(True)
-    for expected, actual in zip(
-        jax.tree.leaves(plain), jax.tree.leaves(remat), strict=True
-    ):
-        close(actual, np.asarray(expected, np.float64), tolerance=1e-4)
+    plain = loss_and_grad("none")
+    for policy in REMAT_POLICIES.keys() - {"none"}:
+        for expected, actual in zip(
+            jax.tree.leaves(plain), jax.tree.leaves(loss_and_grad(policy)), strict=True
+        ):
+            close(actual, np.asarray(expected, np.float64), tolerance=1e-4)
     assert np.all([np.any(x != 0) for x in jax.tree.leaves(plain[1]["blocks"]["ffn"])])
 
 
@@ -255,7 +256,7 @@ def test_remat_does_not_change_the_parameters():
         jax.eval_shape(
             LinearDiT(**SIZES, remat=remat).init, jax.random.key(0), *make_inputs()
         )
-        for remat in (False, True)
+        for remat in ("none", "blocks")
     ]
     assert jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
 

@@ -1,0 +1,163 @@
+"""What training minimises: the flow loss, and terms on the image that is implied.
+
+Conditional flow matching: the mean square of (output - target) over draws of sigma
+and noise, where `diffusion.flow.Prediction` names the target. With presets 600m and
+1600m this is the paper's loss; pixel presets predict the preconditioned x0.
+
+Image terms compare the decoded x0_hat with the photograph. They are for nearly clean
+samples, whose x0_hat is sharp: at high sigma it is a blurred mean, and pulling that
+towards one sharp image is pulling it away from the mean. The paper has none.
+
+To add a term, add a function (image_hat, image_hr) -> one number per sample to
+IMAGE_TERMS, and its weight to config.loss.
+"""
+
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from linearsr_jax.array_types import Array, Float, Key, PyTree, UInt8
+from linearsr_jax.codecs import Codec
+from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
+from linearsr_jax.diffusion.timestep_sampling import sample_sigma
+from linearsr_jax.image_range import to_unit_range
+from linearsr_jax.metrics.lpips import load_parameters, lpips_distance
+from linearsr_jax.models.linear_dit import LinearDiT
+from linearsr_jax.models.presets import Preset
+
+Batch = dict[str, UInt8[Array, "B H W 3"]]
+ImageTerm = Callable[
+    [Float[Array, "B H W 3"], Float[Array, "B H W 3"]], Float[Array, "B"]
+]
+
+
+def _l1(image_hat, image_hr):
+    return jnp.mean(jnp.abs(image_hat - image_hr), axis=(1, 2, 3))
+
+
+def _load_lpips() -> ImageTerm:
+    params = load_parameters()
+    return lambda image_hat, image_hr: lpips_distance(params, image_hat, image_hr)
+
+
+# Name -> loads the term, if its weight is not 0. Images are in [-1, 1], unclipped.
+IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
+    "l1": lambda: _l1,
+    "lpips": _load_lpips,
+}
+
+
+@flax.struct.dataclass
+class Draws:
+    """What is random about a batch, and what follows from it.
+
+    Attributes:
+      sigma: noise level of each sample.
+      noise: unit normal, of the latents' shape.
+      weights: term -> each sample's weight in the loss: 1 / B for the flow loss, for
+        image terms their weight over the number of samples they are for.
+    """
+
+    sigma: Float[Array, "B"]
+    noise: Float[Array, "B h w C"]
+    weights: dict[str, Float[Array, "B"]]
+
+
+class Loss:
+    """The loss of a batch, or a microbatch's share of it.
+
+    Draws are made for the whole batch, weights included: so the shares of its
+    microbatches, however it is split, add up to the whole batch's loss.
+    """
+
+    def __init__(
+        self,
+        model: LinearDiT,
+        codec: Codec,
+        preset: Preset,
+        *,
+        mass_at_one: float,
+        below_sigma: float = 0.0,
+        **weights: float,
+    ):
+        """Loads the image terms that have a weight.
+
+        Args:
+          model, codec, preset: what is trained.
+          mass_at_one: see `timestep_sampling.sample_sigma`.
+          below_sigma: image terms are for samples with sigma < below_sigma.
+          **weights: of image terms, by their names.
+
+        Raises:
+          ValueError: a weight that is negative or of no term.
+        """
+        for name, weight in weights.items():
+            if name not in IMAGE_TERMS or not weight >= 0.0:
+                raise ValueError(
+                    f"loss.{name}={weight}: must be at least 0 and the weight of one "
+                    f"of {', '.join(IMAGE_TERMS)}"
+                )
+        self._model, self._codec = model, codec
+        self._prediction = PREDICTIONS[preset.prediction]
+        self._shift, self._mass_at_one = preset.shift, mass_at_one
+        self._below_sigma = below_sigma
+        self._weights = {name: weight for name, weight in weights.items() if weight}
+        self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
+
+    def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
+        """Draws for a whole batch."""
+        key_sigma, key_noise = jax.random.split(key)
+        size, height, width, _ = batch["image_hr"].shape
+        sigma = sample_sigma(
+            key_sigma, size, shift=self._shift, mass_at_one=self._mass_at_one
+        )
+        factor, channels = self._codec.factor, self._codec.channels
+        shape = (size, height // factor, width // factor, channels)
+        nearly_clean = sigma < self._below_sigma
+        share = nearly_clean / jnp.maximum(jnp.sum(nearly_clean), 1)
+        weights = {name: weight * share for name, weight in self._weights.items()}
+        weights["flow"] = jnp.full(size, 1.0 / size)
+        return Draws(sigma, jax.random.normal(key_noise, shape), weights)
+
+    def __call__(
+        self, params: PyTree, batch: Batch, draws: Draws
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, "B"]]]:
+        """The sum of weights times values.
+
+        Args:
+          params: of the model.
+          batch: image_hr and image_lr, uint8.
+          draws: for these samples.
+
+        Returns:
+          (loss, values): values are each term's, before weights.
+        """
+        image_hr, image_lr = (
+            to_unit_range(batch[name]) for name in ("image_hr", "image_lr")
+        )
+        x0 = self._codec.encode(image_hr, image_lr)
+        level = draws.sigma[:, None, None, None]
+        x_sigma = interpolate(x0, draws.noise, level)
+        output = self._model.apply(
+            {"params": params},
+            self._prediction.network_input(x_sigma, level),
+            draws.sigma,
+            image_lr,
+        )
+        error = output - self._prediction.target(x0, draws.noise, level)
+        values = {"flow": jnp.mean(jnp.square(error), axis=(1, 2, 3))}
+        if self._terms:
+            x0_hat = self._prediction.x0_hat(x_sigma, output, level)
+            # Samples without weight are replaced, not only weighted by 0: a gradient
+            # of theirs that is not finite would spoil the sum.
+            image_hat = jnp.where(
+                level < self._below_sigma,
+                self._codec.decode(x0_hat, image_lr),
+                image_hr,
+            )
+            for name, term in self._terms.items():
+                values[name] = term(image_hat, image_hr)
+        loss = sum(jnp.sum(draws.weights[name] * values[name]) for name in values)
+        return loss, values

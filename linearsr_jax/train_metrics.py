@@ -1,0 +1,102 @@
+"""What training steps measure, and its summary over the steps between two logs.
+
+The flow loss is averaged by sigma: between the experts' boundaries, and at sigma = 1,
+where one-step quality is decided.
+"""
+
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+from clu import metrics
+
+from linearsr_jax.array_types import Array, Float
+from linearsr_jax.diffusion.schedule import EXPERT_BOUNDARIES
+from linearsr_jax.losses import IMAGE_TERMS
+
+# Their ends are timesteps, 1000 sigma; the lower end belongs to the bucket.
+FLOW_BUCKETS = (
+    "flow_0_223",
+    "flow_223_875",
+    "flow_875_939",
+    "flow_939_1000",
+    "flow_at_one",
+)
+
+
+def _extreme(pick: Callable, start: float) -> type[metrics.Metric]:
+    """A metric that keeps the smallest or largest value it has seen."""
+
+    @flax.struct.dataclass
+    class Extreme(metrics.Metric):
+        value: Float[Array, ""]
+
+        @classmethod
+        def empty(cls):
+            return cls(jnp.float32(start))
+
+        @classmethod
+        def from_model_output(cls, value, **_):
+            return cls(value)
+
+        def merge(self, other):
+            return type(self)(pick(self.value, other.value))
+
+        def compute(self):
+            return self.value
+
+    return Extreme
+
+
+Largest = _extreme(jnp.maximum, -jnp.inf)
+Smallest = _extreme(jnp.minimum, jnp.inf)
+
+
+def _bucket(index: int) -> type[metrics.Metric]:
+    def flow_in_bucket(*, sigma, values, **_):
+        boundaries = jnp.array((*EXPERT_BOUNDARIES, 1.0))
+        found = jnp.searchsorted(boundaries, sigma, side="right")
+        return {"values": values["flow"], "mask": found == index}
+
+    return metrics.Average.from_fun(flow_in_bucket)
+
+
+def _image_term(name: str) -> type[metrics.Metric]:
+    def term_where_it_has_weight(*, weights, values, **_):
+        if name not in values:
+            return {"values": jnp.zeros(1), "mask": jnp.zeros(1, bool)}
+        return {"values": values[name], "mask": weights[name] > 0}
+
+    return metrics.Average.from_fun(term_where_it_has_weight)
+
+
+TrainMetrics = metrics.Collection.create(
+    loss=metrics.Average.from_output("loss"),
+    **{name: _bucket(index) for index, name in enumerate(FLOW_BUCKETS)},
+    **{name: _image_term(name) for name in IMAGE_TERMS},
+    grad_norm=metrics.Average.from_output("grad_norm"),
+    grad_norm_max=Largest.from_output("grad_norm"),
+    update_norm=metrics.Average.from_output("update_norm"),
+    param_norm=metrics.LastValue.from_output("param_norm"),
+    update_to_param=metrics.Average.from_fun(
+        lambda *, update_norm, param_norm, **_: update_norm / param_norm
+    ),
+)
+"""From `train_step`; merge those of several steps to get their summary."""
+
+merge = jax.jit(lambda summary, step: summary.merge(step))
+_compute = jax.jit(lambda summary: summary.compute())
+
+
+def scalars(summary: TrainMetrics) -> dict[str, float]:
+    """Fetches a summary: means, unless a name says otherwise; param_norm is the last.
+
+    Averages of no sample at all are left out.
+    """
+    values, summary = jax.device_get((_compute(summary), summary))
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if getattr(getattr(summary, name), "count", 1) > 0
+    }
