@@ -24,10 +24,12 @@ from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
 from linearsr_jax.diffusion.timestep_sampling import sample_sigma
 from linearsr_jax.image_range import to_unit_range
 from linearsr_jax.metrics.lpips import load_parameters, lpips_distance
+from linearsr_jax.models.linear_attention import TELEMETRY
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 
 Batch = dict[str, UInt8[Array, "B H W 3"]]
+Telemetry = dict[str, Float[Array, "L"]]
 ImageTerm = Callable[
     [Float[Array, "B H W 3"], Float[Array, "B H W 3"]], Float[Array, "B"]
 ]
@@ -123,7 +125,7 @@ class Loss:
 
     def __call__(
         self, params: PyTree, batch: Batch, draws: Draws
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, "B"]]]:
+    ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, "B"]], Telemetry]]:
         """The sum of weights times values.
 
         Args:
@@ -132,7 +134,8 @@ class Loss:
           draws: for these samples.
 
         Returns:
-          (loss, values): values are each term's, before weights.
+          (loss, (values, telemetry)): values are each term's, before weights;
+          telemetry is each layer's, see `LinearSelfAttention`.
         """
         image_hr, image_lr = (
             to_unit_range(batch[name]) for name in ("image_hr", "image_lr")
@@ -140,11 +143,12 @@ class Loss:
         x0 = self._codec.encode(image_hr, image_lr)
         level = draws.sigma[:, None, None, None]
         x_sigma = interpolate(x0, draws.noise, level)
-        output = self._model.apply(
+        output, sown = self._model.apply(
             {"params": params},
             self._prediction.network_input(x_sigma, level),
             draws.sigma,
             image_lr,
+            mutable=TELEMETRY,
         )
         error = output - self._prediction.target(x0, draws.noise, level)
         values = {"flow": jnp.mean(jnp.square(error), axis=(1, 2, 3))}
@@ -160,4 +164,4 @@ class Loss:
             for name, term in self._terms.items():
                 values[name] = term(image_hat, image_hr)
         loss = sum(jnp.sum(draws.weights[name] * values[name]) for name in values)
-        return loss, values
+        return loss, (values, sown[TELEMETRY]["blocks"]["attention"])

@@ -71,6 +71,11 @@ def _image_term(name: str) -> type[metrics.Metric]:
     return metrics.Average.from_fun(term_where_it_has_weight)
 
 
+def _telemetry(metric: type[metrics.Metric], name: str, reduce: Callable):
+    """Of all layers, and microbatches if there are several."""
+    return metric.from_fun(lambda *, telemetry, **_: reduce(telemetry[name]))
+
+
 TrainMetrics = metrics.Collection.create(
     loss=metrics.Average.from_output("loss"),
     **{name: _bucket(index) for index, name in enumerate(FLOW_BUCKETS)},
@@ -82,6 +87,10 @@ TrainMetrics = metrics.Collection.create(
     update_to_param=metrics.Average.from_fun(
         lambda *, update_norm, param_norm, **_: update_norm / param_norm
     ),
+    attention_min_denominator=_telemetry(Smallest, "min_denominator", jnp.min),
+    attention_dead_rows=_telemetry(metrics.Average, "dead_rows", jnp.mean),
+    attention_dead_rows_max=_telemetry(Largest, "dead_rows", jnp.max),
+    attention_max_state=_telemetry(Largest, "max_state", jnp.max),
 )
 """From `train_step`; merge those of several steps to get their summary."""
 

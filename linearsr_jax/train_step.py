@@ -60,7 +60,7 @@ def make_train_step(
 
     def train_step(state, batch):
         draws = loss.draw(stream_key(seed, "train_step", state.step), batch)
-        total, values, grads = _loss_and_grads(
+        total, values, telemetry, grads = _loss_and_grads(
             loss, state.params, (batch, draws), accumulation
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -70,6 +70,7 @@ def make_train_step(
             sigma=draws.sigma,
             weights=draws.weights,
             values=values,
+            telemetry=telemetry,
             grad_norm=optax.tree.norm(grads),
             update_norm=optax.tree.norm(updates),
             param_norm=optax.tree.norm(params),
@@ -84,20 +85,22 @@ def make_train_step(
 
 
 def _loss_and_grads(loss, params, samples, accumulation):
-    """Loss, each sample's values and the gradients, float32."""
+    """Loss, each sample's values, telemetry and the gradients, all float32."""
     grad_fn = jax.value_and_grad(loss, has_aux=True)
     if accumulation == 1:
-        (total, values), grads = grad_fn(params, *samples)
-        return total, values, grads
+        (total, (values, telemetry)), grads = grad_fn(params, *samples)
+        return total, values, telemetry, grads
 
     def add_microbatch(sums, microbatch):
-        (share, values), grads = grad_fn(params, *microbatch)
-        return jax.tree.map(jnp.add, sums, (share, grads)), values
+        (share, aux), grads = grad_fn(params, *microbatch)
+        return jax.tree.map(jnp.add, sums, (share, grads)), aux
 
     zeros = jnp.zeros([]), jax.tree.map(jnp.zeros_like, params)
     microbatches = jax.tree.map(lambda x: _split(x, accumulation), samples)
-    (total, grads), values = jax.lax.scan(add_microbatch, zeros, microbatches)
-    return total, jax.tree.map(lambda x: x.T.ravel(), values), grads
+    (total, grads), (values, telemetry) = jax.lax.scan(
+        add_microbatch, zeros, microbatches
+    )
+    return total, jax.tree.map(lambda x: x.T.ravel(), values), telemetry, grads
 
 
 def _split(x, parts):

@@ -145,7 +145,8 @@ class Block(nn.Module):
             ),
             (6, self.width),
         )
-        modulation = (table + t6).astype(self.dtype)
+        # Modulation stays float32: its gradients are sums over all tokens.
+        modulation = table + t6
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             modulation[:, i] for i in range(6)
         )
@@ -168,11 +169,15 @@ class Block(nn.Module):
         )
         ffn = MixFFN(self.width, self.expanded, self.dtype, name="ffn")
         normal = modulated_layer_norm(tokens, shift1, scale1)
-        tokens = tokens + gate1[:, None] * attention(normal)
+        tokens = tokens + _gated(gate1, attention(normal))
         if condition is not None:
             tokens = tokens + cross_attention(tokens, condition, mask)
         normal = modulated_layer_norm(tokens, shift2, scale2)
-        return tokens + gate2[:, None] * ffn(normal, grid)
+        return tokens + _gated(gate2, ffn(normal, grid))
+
+
+def _gated(gate, x):
+    return (gate[:, None] * x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _uniform(bound: float):

@@ -109,5 +109,7 @@ class LRStem(nn.Module):
                 (stride, stride),
                 ((1, 1), (1, 1)),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            ) + bias.astype(self.dtype)
+            )
+            # In float32, so that the bias' gradient, a sum over all pixels, is.
+            x = (x.astype(jnp.float32) + bias).astype(self.dtype)
         return x

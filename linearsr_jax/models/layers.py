@@ -54,7 +54,8 @@ class Dense(nn.Module):
                 nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:]),
                 (self.features,),
             )
-            y = y + bias.astype(self.dtype)
+            # In float32, so that the bias' gradient, a sum over all tokens, is.
+            y = (y.astype(jnp.float32) + bias).astype(self.dtype)
         return y.reshape(*x.shape[:-1], self.features)
 
 
@@ -87,10 +88,13 @@ class RMSNorm(nn.Module):
 def modulated_layer_norm(
     x: Float[Array, "B N D"], shift: Float[Array, "B D"], scale: Float[Array, "B D"]
 ) -> Float[Array, "B N D"]:
-    """LayerNorm without parameters, then x (1 + scale) + shift; statistics float32."""
+    """LayerNorm without parameters, then x (1 + scale) + shift; computed in float32.
+
+    Shift and scale are float32 as well: their gradients are sums over all tokens.
+    """
     full = x.astype(jnp.float32)
     mean = jnp.mean(full, axis=-1, keepdims=True)
     centred = full - mean
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    normal = (centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS)).astype(x.dtype)
-    return normal * (1 + scale[:, None]) + shift[:, None]
+    normal = centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS)
+    return (normal * (1 + scale[:, None]) + shift[:, None]).astype(x.dtype)

@@ -1,11 +1,15 @@
 """The self-attention layer around `kernels_pallas.linear_attention`."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from kernels_pallas import linear_attention
 from linearsr_jax.array_types import Array, Float
 from linearsr_jax.models.layers import Dense, RMSNorm
+
+# The collection of what a run should watch, sown if it is mutable.
+TELEMETRY = "telemetry"
 
 
 class LinearSelfAttention(nn.Module):
@@ -29,7 +33,12 @@ class LinearSelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Mixes tokens globally."""
+        """Mixes tokens globally.
+
+        If the collection TELEMETRY is mutable, sows the smallest denominator that is
+        not 0 (gradients grow as its inverse), the fraction of rows, of all samples'
+        tokens and heads, whose denominator is 0, and the largest |state|.
+        """
         qkv = Dense(
             3 * self.width, ("embed", "heads"), self.dtype, use_bias=False, name="qkv"
         )(tokens)
@@ -38,13 +47,24 @@ class LinearSelfAttention(nn.Module):
             query = RMSNorm(name="q_norm")(query)
             key = RMSNorm(name="k_norm")(key)
         split = (*tokens.shape[:2], self.heads, self.width // self.heads)
-        mixed = linear_attention(
-            query.reshape(split),
-            key.reshape(split),
-            value.reshape(split),
-            eps=self.eps,
-            floor=self.floor,
-        )
+        query, key, value = (x.reshape(split) for x in (query, key, value))
+        if self.is_mutable_collection(TELEMETRY) and not self.is_initializing():
+            self._sow_telemetry(query, key, value)
+        mixed = linear_attention(query, key, value, eps=self.eps, floor=self.floor)
         return Dense(self.width, ("heads", "embed"), self.dtype, name="out")(
             mixed.reshape(tokens.shape)
         )
+
+    def _sow_telemetry(self, query, key, value):
+        query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
+        query = jax.nn.relu(query) + self.floor
+        key = jax.nn.relu(key) + self.floor
+        denominator = jnp.einsum("bnhk,bhk->bnh", query, jnp.sum(key, axis=1))
+        alive = denominator > 0
+        state = jnp.einsum("bnhk,bnhl->bhkl", key, value)
+        for name, measured in (
+            ("min_denominator", jnp.min(jnp.where(alive, denominator, jnp.inf))),
+            ("dead_rows", jnp.mean(~alive)),
+            ("max_state", jnp.max(jnp.abs(state))),
+        ):
+            self.sow(TELEMETRY, name, measured, lambda _, new: new, lambda: None)

@@ -16,6 +16,7 @@ from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
 from linearsr_jax.models.blocks import Block
 from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
+from linearsr_jax.models.linear_attention import TELEMETRY
 
 # Name -> what the backward pass finds saved of each block (a policy of jax.checkpoint)
 # beside its input. "dots" keeps the dense layers' products and computes again what is
@@ -114,7 +115,12 @@ class LinearDiT(nn.Module):
             x.reshape(x.shape[0], -1, x.shape[-1])
         )
         tokens = nn.with_logical_constraint(tokens, ("batch", "tokens", "embed_act"))
-        e, t6 = TimeEmbedding(self.width, self.dtype, name="time_embed")(sigma)
+        # Float32 for the modulation, and so that t6's gradients are summed over depth
+        # in float32.
+        e, t6 = (
+            x.astype(jnp.float32)
+            for x in TimeEmbedding(self.width, self.dtype, name="time_embed")(sigma)
+        )
         if condition is not None:
             condition = ConditionProjection(self.width, self.dtype, name="condition")(
                 condition
@@ -144,7 +150,7 @@ class LinearDiT(nn.Module):
         )
         tokens, _ = nn.scan(
             body,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, TELEMETRY: 0},
             split_rngs={"params": True},
             length=self.depth,
             unroll=self.scan_unroll,
@@ -158,7 +164,7 @@ class LinearDiT(nn.Module):
             ),
             (2, self.width),
         )
-        final = (table + e[:, None]).astype(self.dtype)
+        final = table + e[:, None]
         tokens = modulated_layer_norm(tokens, final[:, 0], final[:, 1])
         head_init = (
             nn.initializers.zeros

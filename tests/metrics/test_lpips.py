@@ -16,8 +16,8 @@ from linearsr_jax.image_io import read_image
 from linearsr_jax.metrics import METRICS, get_metrics
 from linearsr_jax.metrics.lpips import (
     PARAMETER_SHAPES,
-    _load_parameters,
     load_lpips,
+    load_parameters,
     lpips_distance,
 )
 
@@ -69,7 +69,7 @@ def test_batch_equals_one_by_one():
     a = np.stack([random_image(3), random_image(4)])
     b = np.stack([random_image(5), random_image(6)])
     scaled_a, scaled_b = (jnp.asarray(x / 127.5 - 1, jnp.float32) for x in (a, b))
-    batch = lpips_distance(_load_parameters(), scaled_a, scaled_b)
+    batch = lpips_distance(load_parameters(), scaled_a, scaled_b)
     assert batch.shape == (2,)
     for i in range(2):
         # A batch of another size sums in another order.
@@ -87,7 +87,7 @@ def test_sizes():
 
 
 def test_weights_are_small_and_whole():
-    parameters = _load_parameters()
+    parameters = load_parameters()
     assert parameters.keys() == PARAMETER_SHAPES.keys()
     assert all(p.dtype == np.float32 for p in parameters.values())
     assert sum(p.nbytes for p in parameters.values()) < 12e6
