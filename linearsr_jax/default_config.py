@@ -26,7 +26,7 @@ def default_config() -> ConfigDict:
     config.scan_unroll = 1  # blocks per iteration of the loop over depth
 
     config.data = ConfigDict()
-    config.data.folder = ""  # photographs, searched recursively
+    config.data.folder = ""  # photographs in any form of docs/training.md
     config.data.crop_size = 96  # HR pixels
     config.data.scale_range = (0.5, 1.0)  # of the photograph before the crop
     config.data.bicubic_probability = 0.5
