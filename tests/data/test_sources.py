@@ -122,6 +122,8 @@ def test_lost_files_are_replaced_by_the_next_and_logged_once(tmp_path, caplog):
     assert "size is now 30x50, was 30x20" in source.replaced["2.png"]
     assert len(caplog.records) == 2
     assert "1.png" in caplog.text
+    save(tmp_path / "1.png", 1)  # Back, but the stream must not notice.
+    np.testing.assert_array_equal(source[1], noise(0))
 
 
 def test_what_is_cut_off_is_replaced_the_same_in_any_order(tmp_path):
