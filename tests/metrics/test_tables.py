@@ -6,7 +6,12 @@ import os
 
 import pytest
 
-from linearsr_jax.metrics.tables import format_table, summarize, write_csv
+from linearsr_jax.metrics.tables import (
+    check_per_image_path,
+    format_table,
+    summarize,
+    write_per_image,
+)
 
 PER_IMAGE = {
     "bicubic": [
@@ -54,10 +59,22 @@ def test_text_is_aligned():
     assert format_table([]) == ""
 
 
-def test_csv_keeps_digits_and_replaces(tmp_path):
+def test_arrows_say_what_is_better():
+    rows = summarize(PER_IMAGE)["rows"]
+    text = format_table(rows, {"psnr": True, "ssim": False})
+    assert text.split("\n")[0] == ("name     n            psnr ↑           ssim ↓")
+
+
+def test_values_of_a_whole_set():
+    rows = summarize(PER_IMAGE, {"nano": {"fid": 33.5}})["rows"]
+    assert "fid" not in rows[0]
+    assert rows[1]["fid"] == {"mean": 33.5, "stderr": None}
+    assert format_table(rows).split("\n")[2].endswith("33.5000")
+
+
+def test_csv_keeps_digits(tmp_path):
     path = tmp_path / "per_image.csv"
-    path.write_text("old")
-    write_csv(path, PER_IMAGE)
+    write_per_image(path, PER_IMAGE)
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["name", "image", "psnr", "ssim"]
@@ -67,18 +84,42 @@ def test_csv_keeps_digits_and_replaces(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["per_image.csv"]
 
 
-def test_csv_failure_leaves_the_old_file(tmp_path, monkeypatch):
+def test_json_has_the_same_records(tmp_path):
+    path = tmp_path / "per_image.JSON"
+    write_per_image(path, PER_IMAGE)
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    assert rows[1] == {"name": "bicubic", "image": "b.png", "psnr": 22.0, "ssim": 0.5}
+    assert rows[3] == {"name": "nano", "image": "a.png", "psnr": 1 / 3}
+
+
+def test_existing_files_are_kept(tmp_path):
+    path = tmp_path / "per_image.csv"
+    path.write_text("old")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        write_per_image(path, PER_IMAGE)
+    assert path.read_text() == "old"
+    write_per_image(path, PER_IMAGE, overwrite=True)
+    assert path.read_text() != "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.txt", r"\.csv or \.json"), ("a", r"\.csv or"), ("no/a.csv", "no such folder")],
+)
+def test_names_are_checked_before_the_work(tmp_path, name, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        check_per_image_path(tmp_path / name)
+
+
+def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "per_image.csv"
     path.write_text("old")
 
     def fail(*_):
         raise OSError("disk full")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail)
-        with pytest.raises(OSError, match="disk full"):
-            write_csv(path, PER_IMAGE)
-    with pytest.raises(OSError):
-        write_csv(tmp_path / "missing" / "x.csv", PER_IMAGE)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_per_image(path, PER_IMAGE, overwrite=True)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["per_image.csv"]
