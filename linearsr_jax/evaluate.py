@@ -156,10 +156,10 @@ def find_folders(data: Path) -> tuple[Path | None, Path]:
 
 
 def match_images(folders: Sequence[Path]) -> list[dict[Path, Path]]:
-    """Matches the images of several folders by name (without suffix), sorted.
+    """Matches the images of several folders by name (without suffix).
 
-    The first folder has the names. Another may add one ending to all of them: what
-    stands in it as 0001x4.png or 0001_x4.png is then 0001.
+    The first folder has the names, and their order is its files'. Another may add one
+    ending to all of them: its 0001x4.png or 0001_x4.png is then 0001.
 
     Returns:
       For each image its file by folder, in the order given.
@@ -184,7 +184,7 @@ def match_images(folders: Sequence[Path]) -> list[dict[Path, Path]]:
                 f"{lonely[0]}: in only one of {first} and {folder} ({len(lonely)} "
                 "such names); the folders must hold the same names"
             )
-    return [{folder: files[folder][name] for folder in files} for name in sorted(names)]
+    return [{folder: files[folder][name] for folder in files} for name in names]
 
 
 def bicubic(image_lr: np.ndarray) -> np.ndarray:

@@ -144,6 +144,10 @@ def write_per_image(
         with open(temporary, "x", newline="", encoding="utf-8") as file:
             file.write(text)
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror or error})"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
