@@ -17,13 +17,8 @@ from linearsr_jax.codecs import SCALE
 from linearsr_jax.config import apply_overrides
 from linearsr_jax.data.sources import open_source
 from linearsr_jax.default_config import default_config
-from linearsr_jax.evaluate import (
-    bicubic,
-    evaluate_dataset,
-    find_folders,
-    find_pairs,
-)
-from linearsr_jax.image_io import read_image, write_image
+from linearsr_jax.evaluate import BASELINES, bicubic, evaluate
+from linearsr_jax.image_io import find_images, read_image, write_image
 from linearsr_jax.metrics import tables
 from linearsr_jax.models.presets import PRESETS
 from linearsr_jax.pretrained import load_pretrained
@@ -133,8 +128,14 @@ def finetune(
     _write_held_out(photos, names, workdir / "held_out", config.data.degradation)
     for name in ("bicubic", config.data.degradation):
         folder = workdir / "held_out" / name
-        rows = evaluate_dataset(folder, upscalers, METRICS, progress=progress)
-        result[name] = tables.summarize(rows)
+        scores = evaluate(
+            {**BASELINES, **upscalers},
+            METRICS,
+            hr=folder / "HR",
+            lr=folder / "LR",
+            progress=progress,
+        )
+        result[name] = tables.summarize(scores.per_image)
     _draw_before_after(workdir / "before_after.png", folder, upscalers)
     return result
 
@@ -159,11 +160,13 @@ def _write_held_out(
 def _draw_before_after(
     output: Path, data_set: Path, upscalers: dict[str, Upscaler]
 ) -> None:
-    paths = find_pairs(*find_folders(data_set))[:_SHOWN]
-    pairs = [[read_image(path).pixels for path in pair] for pair in paths]
-    side = min(_SHOWN_SIDE, *(n for _, lr in pairs for n in lr.shape[:2]))
+    images_hr, images_lr = (
+        [read_image(path).pixels for path in find_images(data_set / kind)[:_SHOWN]]
+        for kind in ("HR", "LR")
+    )
+    side = min(_SHOWN_SIDE, *(n for lr in images_lr for n in lr.shape[:2]))
     rows = []
-    for image_hr, image_lr in pairs:
+    for image_hr, image_lr in zip(images_hr, images_lr, strict=True):
         image_lr, (top, left) = _centre(image_lr, side)
         window = np.s_[SCALE * top :, SCALE * left :]
         truth = image_hr[window][: SCALE * side, : SCALE * side]
