@@ -134,12 +134,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(photos, tmp_path, monkeypatch):
 
         def run(state, batch):
             state, metrics = step(state, batch)
-            return state, metrics | {"loss": metrics["loss"] * np.nan}
+            nan = metrics.loss.replace(total=metrics.loss.total * np.nan)
+            return state, metrics.replace(loss=nan)
 
         return run
 
     monkeypatch.setattr(train, "make_train_step", poisoned)
-    with pytest.raises(train.TrainError, match="not finite at step 1"):
+    with pytest.raises(train.TrainError, match="not finite by step 1"):
         train.train_and_evaluate(make_config(photos), tmp_path)
     assert not (tmp_path / "model").exists()
 
@@ -163,6 +164,8 @@ def test_stop_signal_saves_and_a_second_run_goes_on(
         ("dtype", "float16", "float16 overflows"),
         ("preset", "giant", "unknown preset 'giant'"),
         ("steps", 2, "steps 2 must be at least"),
+        ("remat", "all", "remat 'all' must be one of none, dots, blocks"),
+        ("accumulation", 3, "batch_size 8 must be a multiple of accumulation 3"),
     ],
 )
 def test_unusable_configs(photos, tmp_path, field, value, message):

@@ -127,16 +127,17 @@ def compile_step(batch, mesh, **fields):
         return step, state, step.lower(state, sharding.put_batch(batch, mesh)).compile()
 
 
+# An image term is on: a mean over a few samples is the one to get wrong.
+TERMS = {"l1": 0.5, "below_sigma": 0.7}
+
+
+@pytest.fixture(scope="module")
+def whole(batch):
+    """Two steps without accumulation."""
+    return run(batch, optax.sgd(0.1), devices=jax.devices()[:1], steps=2, **TERMS)
+
+
 class TestAccumulation:
-    """Terms of every kind are on: a mean over few samples is the one to get wrong."""
-
-    TERMS = {"l1": 0.5, "below_sigma": 0.7}
-
-    @pytest.fixture(scope="class")
-    def whole(self, batch):
-        devices = jax.devices()[:1]
-        return run(batch, optax.sgd(0.1), devices=devices, steps=2, **self.TERMS)
-
     @pytest.mark.parametrize(
         ("accumulation", "devices", "fsdp"), [(8, 1, 1), (2, 4, 2)]
     )
@@ -148,7 +149,7 @@ class TestAccumulation:
             steps=2,
             fsdp=fsdp,
             accumulation=accumulation,
-            **self.TERMS,
+            **TERMS,
         )
         np.testing.assert_allclose(losses, whole[1], rtol=1e-5)
         jax.tree.map(
