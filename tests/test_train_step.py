@@ -18,7 +18,12 @@ from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.data import degradations
 from linearsr_jax.losses import Loss
 from linearsr_jax.models.presets import get_preset
-from linearsr_jax.train_step import make_init, make_train_step, unboxed
+from linearsr_jax.train_step import (
+    _loss_and_grads,
+    make_init,
+    make_train_step,
+    unboxed,
+)
 
 PRESET = get_preset("debug")
 
@@ -167,6 +172,18 @@ class TestAccumulation:
         )
         assert "all-reduce" in text
         assert not [shape for shape in collectives if re.search(r"[su]8\[|,3\]", shape)]
+
+    def test_values_keep_the_order_of_the_samples(self):
+        """As the noise levels they are sorted by in the log."""
+
+        def loss(scale, x, sigma):
+            return scale * jnp.sum(x), ({"flow": x + sigma}, {"dead_rows": x[:1]})
+
+        samples = (jnp.arange(6.0), jnp.arange(6.0) / 8)
+        total, values, telemetry, grad = _loss_and_grads(loss, 2.0, samples, 3)
+        assert (total, grad) == (30.0, 15.0)
+        np.testing.assert_array_equal(values["flow"], samples[0] + samples[1])
+        np.testing.assert_array_equal(telemetry["dead_rows"], [[0.0], [1.0], [2.0]])
 
     def test_a_batch_that_cannot_be_split(self, batch):
         mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
