@@ -56,7 +56,9 @@ class LinearSelfAttention(nn.Module):
         )
 
     def _sow_telemetry(self, query, key, value):
-        query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
+        query, key, value = (
+            jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (query, key, value)
+        )
         query = jax.nn.relu(query) + self.floor
         key = jax.nn.relu(key) + self.floor
         denominator = jnp.einsum("bnhk,bhk->bnh", query, jnp.sum(key, axis=1))
