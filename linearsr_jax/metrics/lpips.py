@@ -8,7 +8,8 @@ ReLU, divided at each position by its length over channels, and w_l >= 0,
 
 The weights are package data, weights/lpips_alexnet.safetensors; their source and
 licences stand in weights/LPIPS_LICENSE.txt, and convert/lpips_alexnet.py made them.
-Its gradient is finite everywhere: it serves as a training loss as well.
+It serves as a training loss as well: where all of a layer's features are zero the
+length's gradient is not finite, but the ReLU before it lets none of it through.
 """
 
 import functools
@@ -111,10 +112,7 @@ def lpips_distance(
     features = _features(params, jnp.concatenate([images_a, images_b]))
     distance = jnp.zeros(shape[0])
     for index, feature in enumerate(features):
-        power = jnp.sum(jnp.square(feature), axis=-1, keepdims=True)
-        # The root's slope is infinite at 0; training asks for 0 there.
-        alive = power > 0
-        length = jnp.where(alive, jnp.sqrt(jnp.where(alive, power, 1.0)), 0.0)
+        length = jnp.sqrt(jnp.sum(jnp.square(feature), axis=-1, keepdims=True))
         unit_a, unit_b = jnp.split(feature / (length + 1e-10), 2)
         weighted = jnp.square(unit_a - unit_b) * params[f"lin{index}.weight"]
         distance += jnp.mean(jnp.sum(weighted, axis=-1), axis=(1, 2))
@@ -141,6 +139,7 @@ def _features(
             # The accelerators' default rounds to bfloat16 or TF32: other digits.
             precision=lax.Precision.HIGHEST,
         )
+        # Not jnp.maximum: relu's gradient is exactly 0 where x <= 0, whatever follows.
         x = jax.nn.relu(x + params[f"conv{index}.bias"])
         features.append(x)
     return features
