@@ -1,8 +1,23 @@
 """Between images and latents: the codec interface and the codecs by name."""
 
-from linearsr_jax.codecs.base import SCALE, Codec
+from linearsr_jax.codecs.base import SCALE, Codec, CodecError
+from linearsr_jax.codecs.dc_ae import DcAeCodec
+from linearsr_jax.codecs.loading import (
+    CODECS,
+    describe_codec,
+    load_codec,
+    make_codec,
+)
 from linearsr_jax.codecs.pixel import PixelCodec
 
-CODECS: dict[str, type[Codec]] = {"pixel": PixelCodec}
-
-__all__ = ["CODECS", "SCALE", "Codec", "PixelCodec"]
+__all__ = [
+    "CODECS",
+    "SCALE",
+    "Codec",
+    "CodecError",
+    "DcAeCodec",
+    "PixelCodec",
+    "describe_codec",
+    "load_codec",
+    "make_codec",
+]

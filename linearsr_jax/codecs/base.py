@@ -1,6 +1,7 @@
 """The interface between images and latents."""
 
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 from linearsr_jax.array_types import Array, Float
 
@@ -8,8 +9,14 @@ from linearsr_jax.array_types import Array, Float
 SCALE = 4
 
 
+class CodecError(Exception):
+    """A codec's weights that cannot be used; one line, says what to do."""
+
+
 class Codec(Protocol):
     """Turns HR images into latents and back, given the LR image.
+
+    A pytree whose leaves are its weights: compiled functions take it as an argument.
 
     Attributes:
       factor: HR pixels per latent pixel, in each direction.
@@ -29,4 +36,22 @@ class Codec(Protocol):
         self, latents: Float[Array, "B H/f W/f C"], image_lr: Float[Array, "B h w 3"]
     ) -> Float[Array, "B H W 3"]:
         """HR images from latents; about [-1, 1], not clipped, float32."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """All but the weights, JSON-able."""
+        ...
+
+    def save_weights(self, folder: Path) -> list[str]:
+        """Writes the weights into a folder; names of the files, none without any."""
+        ...
+
+    @classmethod
+    def load(cls, settings: dict[str, Any], folder: Path | None) -> Self:
+        """The codec with those settings and the weights of a folder.
+
+        Raises:
+          CodecError: it has weights and the folder is None or holds others.
+          TypeError, ValueError: a setting that does not exist, or not like that.
+        """
         ...

@@ -6,6 +6,8 @@ makes a token per LR pixel affordable.
 """
 
 import dataclasses
+from pathlib import Path
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,7 @@ def upscale_bicubic(image_lr: Float[Array, "B h w 3"]) -> Float[Array, "B 4h 4w 
     )
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class PixelCodec:
     """Space-to-depth of (HR - bicubic LR), divided by its standard deviation.
@@ -66,3 +69,16 @@ class PixelCodec:
             batch, SCALE * height, SCALE * width, 3
         )
         return upscale_bicubic(image_lr) + residual * self.residual_std
+
+    def settings(self) -> dict[str, Any]:
+        """See `Codec`."""
+        return dataclasses.asdict(self)
+
+    def save_weights(self, folder: Path) -> list[str]:
+        """See `Codec`."""
+        return []
+
+    @classmethod
+    def load(cls, settings: dict[str, Any], folder: Path | None) -> Self:
+        """See `Codec`."""
+        return cls(**settings)

@@ -1,0 +1,137 @@
+"""The codec of the paper: DC-AE f32c32, one latent pixel for 32 x 32 HR pixels.
+
+Its weights are frozen and not ours to ship: `linearsr convert --from dc-ae` makes a
+folder of them from SANA's. A codec is a pytree whose leaves are its weights, so that
+compiled functions take it as an argument; as a constant it would be part of the
+program, 1.2 GB of it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from flax import traverse_util
+from safetensors.numpy import load_file, save
+
+from linearsr_jax.array_types import Array, Float, PyTree
+from linearsr_jax.codecs.base import CodecError
+from linearsr_jax.codecs.dc_ae_bands import decoder_halo, map_bands
+from linearsr_jax.codecs.dc_ae_network import (
+    DcAeConfig,
+    Decoder,
+    Encoder,
+    parameter_shapes,
+)
+
+WEIGHTS_FILE = "codec.safetensors"
+# HR pixels that the decoder's convolution stages hold at once: 2 M of 128 float32
+# channels are 1 GiB, and about three such arrays live at a time.
+BAND_PIXELS = 2**21
+
+
+@flax.struct.dataclass
+class DcAeCodec:
+    """DC-AE with its weights; the LR image is not used.
+
+    Attributes:
+      params: {"encoder", "decoder"}, float32.
+      config: sizes, and the scale of the latents.
+      dtype: computation type; float16 overflows.
+      band_pixels: HR pixels above which decoding goes in bands; see BAND_PIXELS.
+    """
+
+    params: PyTree
+    config: DcAeConfig = flax.struct.field(pytree_node=False, default=DcAeConfig())
+    dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
+    band_pixels: int = flax.struct.field(pytree_node=False, default=BAND_PIXELS)
+
+    @property
+    def factor(self) -> int:
+        """See `Codec`."""
+        return self.config.factor
+
+    @property
+    def channels(self) -> int:
+        """See `Codec`."""
+        return self.config.latent_channels
+
+    def encode(
+        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
+    ) -> Float[Array, "B H/32 W/32 32"]:
+        """See `Codec`.
+
+        Raises:
+          ValueError: a side does not fill whole latent pixels.
+        """
+        height, width = image_hr.shape[1:3]
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"HR image is {width}x{height}; codec dc_ae needs sides that are "
+                f"multiples of {self.factor}"
+            )
+        encoder = Encoder(self.config, self.dtype)
+        latents = encoder.apply({"params": self.params["encoder"]}, image_hr)
+        return latents * self.config.scaling_factor
+
+    def decode(
+        self, latents: Float[Array, "B H/32 W/32 32"], image_lr: Float[Array, "B h w 3"]
+    ) -> Float[Array, "B H W 3"]:
+        """See `Codec`.
+
+        The attention stages see the whole image, the convolution stages run in
+        bands of rows if it is large; either way the result is the same to rounding.
+        """
+        decoder = Decoder(self.config, self.dtype)
+        variables = {"params": self.params["decoder"]}
+        latents = latents.astype(jnp.float32) / self.config.scaling_factor
+        x = decoder.apply(variables, latents, method="trunk")
+        stages = self.config.first_attention
+        halo = decoder_halo(self.config.decoder_depths[:stages])
+        row_pixels = x.shape[0] * x.shape[2] * 4**stages
+        return map_bands(
+            lambda rows: decoder.apply(variables, rows, method="tail"),
+            x,
+            rows=max(1, self.band_pixels // row_pixels - 2 * halo),
+            halo=halo,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """See `Codec`."""
+        return self.config.to_dict()
+
+    def save_weights(self, folder: Path) -> list[str]:
+        """See `Codec`."""
+        flat = traverse_util.flatten_dict(self.params, sep=".")
+        arrays = {name: np.asarray(value, np.float32) for name, value in flat.items()}
+        (folder / WEIGHTS_FILE).write_bytes(save(arrays))
+        return [WEIGHTS_FILE]
+
+    @classmethod
+    def load(cls, settings: dict[str, Any], folder: Path | None) -> "DcAeCodec":
+        """See `Codec`."""
+        if folder is None:
+            raise CodecError(
+                "codec dc_ae has weights of its own and none are given; make a folder "
+                "of them with `linearsr convert --from dc-ae` and set codec_folder"
+            )
+        config = DcAeConfig.from_dict(settings)
+        path = folder / WEIGHTS_FILE
+        try:
+            arrays = load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CodecError(f"{path}: {error}") from error
+        expected = parameter_shapes(config)
+        wrong = sorted(
+            name
+            for name in arrays.keys() | expected.keys()
+            if name not in arrays or arrays[name].shape != expected.get(name)
+        )
+        if wrong:
+            raise CodecError(
+                f"{path}: {len(wrong)} tensors missing, unknown or of another shape: "
+                + ", ".join(wrong)
+            )
+        return cls(traverse_util.unflatten_dict(arrays, sep="."), config)

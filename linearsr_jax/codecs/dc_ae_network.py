@@ -1,0 +1,223 @@
+"""DC-AE's encoder and decoder (f32c32, as SANA uses them).
+
+Chen et al., "Deep Compression Autoencoder" (ICLR 2025, arXiv 2410.10733). Stage 0 is
+the full resolution in both; each further stage halves it. The first stages are made
+of residual blocks, the others of attention blocks. Deterministic: no posterior.
+
+Differs from diffusers' AutoencoderDC in: the last norm and convolution of the
+decoder are always float32, since they make the image.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from linearsr_jax.array_types import Array, Float, Key, PyTree
+from linearsr_jax.codecs.dc_ae_blocks import (
+    AffineRMSNorm,
+    AttentionBlock,
+    Conv,
+    Down,
+    ResBlock,
+    Up,
+    mean_of_groups,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DcAeConfig:
+    """Sizes of a DC-AE; the defaults are f32c32 of SANA 1.0, 1.5 and Sprint.
+
+    Attributes:
+      widths: channels of each stage, stage 0 (full resolution) first.
+      encoder_depths, decoder_depths: blocks of each stage.
+      first_attention: the stage from which on blocks are attention blocks.
+      head_size: of the attention; divides the widths there.
+      latent_channels: divides the last width.
+      scaling_factor: takes the encoder's output to about unit variance.
+    """
+
+    widths: tuple[int, ...] = (128, 256, 512, 512, 1024, 1024)
+    encoder_depths: tuple[int, ...] = (2, 2, 2, 3, 3, 3)
+    decoder_depths: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
+    first_attention: int = 3
+    head_size: int = 32
+    latent_channels: int = 32
+    scaling_factor: float = 0.41407
+
+    def __post_init__(self):
+        lengths = {
+            len(x) for x in (self.widths, self.encoder_depths, self.decoder_depths)
+        }
+        if len(lengths) != 1:
+            raise ValueError(f"widths and depths must have one length: {self}")
+
+    @property
+    def factor(self) -> int:
+        """HR pixels per latent pixel, in each direction."""
+        return 2 ** (len(self.widths) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, JSON-able."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "DcAeConfig":
+        """The config that `to_dict` described; lists become tuples.
+
+        Raises:
+          TypeError, ValueError: a field that does not exist, or lists that do not fit.
+        """
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+        return cls(**values)
+
+
+class Stage(nn.Module):
+    """The blocks of one resolution, and the layer to or from the next.
+
+    Attributes:
+      width: channels of the blocks.
+      depth: number of blocks.
+      head_size: of attention blocks; None for residual blocks.
+      dtype: computation type.
+      down_width: channels after a last layer that halves the size.
+      is_upsampled: whether a first layer doubles the size.
+    """
+
+    width: int
+    depth: int
+    head_size: int | None
+    dtype: jnp.dtype
+    down_width: int | None = None
+    is_upsampled: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+        """Applies the stage."""
+        if self.is_upsampled:
+            x = Up(self.width, self.dtype, name="up")(x)
+        for index in range(self.depth):
+            name = f"block_{index}"
+            if self.head_size is None:
+                block = ResBlock(self.width, self.dtype, name=name)
+            else:
+                block = AttentionBlock(
+                    self.width, self.head_size, self.dtype, name=name
+                )
+            x = block(x)
+        if self.down_width is not None:
+            x = Down(self.down_width, self.dtype, name="down")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Image to latents.
+
+    Attributes:
+      config: sizes.
+      dtype: computation type.
+    """
+
+    config: DcAeConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w c"]:
+        """Latents, float32, not scaled; image in [-1, 1], sides fill the factor."""
+        config = self.config
+        x = Conv(config.widths[0], self.dtype, name="conv_in")(image)
+        for index, width in enumerate(config.widths):
+            is_last = index == len(config.widths) - 1
+            x = Stage(
+                width,
+                config.encoder_depths[index],
+                config.head_size if index >= config.first_attention else None,
+                self.dtype,
+                down_width=None if is_last else config.widths[index + 1],
+                name=f"stages_{index}",
+            )(x)
+        channels = config.latent_channels
+        latents = Conv(channels, self.dtype, name="conv_out")(x)
+        return (latents + mean_of_groups(x, channels)).astype(jnp.float32)
+
+
+class Decoder(nn.Module):
+    """Latents to image, in two parts: what sees the whole image, and what does not.
+
+    Attributes:
+      config: sizes.
+      dtype: computation type.
+    """
+
+    config: DcAeConfig
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        """Makes the layers, which the two parts share out."""
+        config = self.config
+        self.conv_in = Conv(config.widths[-1], self.dtype)
+        self.stages = [
+            Stage(
+                width,
+                config.decoder_depths[index],
+                config.head_size if index >= config.first_attention else None,
+                self.dtype,
+                is_upsampled=index < len(config.widths) - 1,
+            )
+            for index, width in enumerate(config.widths)
+        ]
+        self.norm_out = AffineRMSNorm()
+        self.conv_out = Conv(3, jnp.float32, precision=jax.lax.Precision.HIGHEST)
+
+    def __call__(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
+        """The image, float32, about [-1, 1]; latents as the encoder gives them."""
+        return self.tail(self.trunk(latents))
+
+    def trunk(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B H/s W/s C"]:
+        """The attention stages; s = 2^first_attention."""
+        copies = self.config.widths[-1] // self.config.latent_channels
+        latents = latents.astype(self.dtype)
+        x = self.conv_in(latents) + jnp.repeat(latents, copies, axis=-1)
+        for stage in reversed(self.stages[self.config.first_attention :]):
+            x = stage(x)
+        return x
+
+    def tail(self, x: Float[Array, "B H/s W/s C"]) -> Float[Array, "B H W 3"]:
+        """The convolution stages and the output layers."""
+        for stage in reversed(self.stages[: self.config.first_attention]):
+            x = stage(x)
+        return self.conv_out(nn.relu(self.norm_out(x.astype(jnp.float32))))
+
+
+def init_params(
+    config: DcAeConfig, key: Key[Array, ""], *, boxed: bool = False
+) -> PyTree:
+    """Initial parameters {"encoder", "decoder"}, float32.
+
+    Args:
+      config: sizes.
+      key: of the draws.
+      boxed: whether they are wrapped with their logical axes.
+    """
+    key_encoder, key_decoder = jax.random.split(key)
+    image = jnp.zeros((1, config.factor, config.factor, 3))
+    latents = jnp.zeros((1, 1, 1, config.latent_channels))
+    params = {
+        "encoder": Encoder(config).init(key_encoder, image)["params"],
+        "decoder": Decoder(config).init(key_decoder, latents)["params"],
+    }
+    return params if boxed else nn.meta.unbox(params)
+
+
+def parameter_shapes(config: DcAeConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters, as in a weights file."""
+    abstract = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    flat = traverse_util.flatten_dict(abstract, sep=".")
+    return {name: tuple(value.shape) for name, value in flat.items()}
