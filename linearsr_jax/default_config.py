@@ -13,6 +13,7 @@ def default_config() -> ConfigDict:
     """A config for preset nano on a folder of photographs."""
     config = ConfigDict()
     config.preset = "nano"
+    config.codec_folder = ""  # of a codec with weights; see `linearsr convert`
     config.init_from = ""  # weights to start from: a bundled model, a model folder
     config.seed = 0
     config.steps = 100_000

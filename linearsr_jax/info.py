@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from linearsr_jax import __version__
+from linearsr_jax.codecs import describe_codec
 from linearsr_jax.pretrained import (
     bundled_models,
     load_pretrained,
@@ -38,7 +39,7 @@ def describe(name_or_path: str) -> dict[str, Any]:
             "parameters": sum(math.prod(shape) for shape in shapes.values()),
             "sha256": weights_sha256(name_or_path),
             "preset": dataclasses.asdict(model.preset),
-            "codec": dataclasses.asdict(model.codec),
+            "codec": describe_codec(model.codec),
         },
     }
 

@@ -77,7 +77,6 @@ class Loss:
     def __init__(
         self,
         model: LinearDiT,
-        codec: Codec,
         preset: Preset,
         *,
         mass_at_one: float,
@@ -87,7 +86,7 @@ class Loss:
         """Loads the image terms that have a weight.
 
         Args:
-          model, codec, preset: what is trained.
+          model, preset: what is trained.
           mass_at_one: see `timestep_sampling.sample_sigma`.
           below_sigma: image terms are for samples with sigma < below_sigma.
           **weights: of image terms, by their names.
@@ -101,22 +100,22 @@ class Loss:
                     f"loss.{name}={weight}: must be at least 0 and the weight of one "
                     f"of {', '.join(IMAGE_TERMS)}"
                 )
-        self._model, self._codec = model, codec
+        self._model = model
         self._prediction = PREDICTIONS[preset.prediction]
         self._shift, self._mass_at_one = preset.shift, mass_at_one
         self._below_sigma = below_sigma
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
 
-    def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
-        """Draws for a whole batch."""
+    def draw(self, key: Key[Array, ""], batch: Batch, codec: Codec) -> Draws:
+        """Draws for a whole batch of what the codec makes latents of."""
         key_sigma, key_noise = jax.random.split(key)
         size, height, width, _ = batch["image_hr"].shape
         sigma = sample_sigma(
             key_sigma, size, shift=self._shift, mass_at_one=self._mass_at_one
         )
-        factor, channels = self._codec.factor, self._codec.channels
-        shape = (size, height // factor, width // factor, channels)
+        factor = codec.factor
+        shape = (size, height // factor, width // factor, codec.channels)
         nearly_clean = sigma < self._below_sigma
         share = nearly_clean / jnp.maximum(jnp.sum(nearly_clean), 1)
         weights = {name: weight * share for name, weight in self._weights.items()}
@@ -124,12 +123,13 @@ class Loss:
         return Draws(sigma, jax.random.normal(key_noise, shape), weights)
 
     def __call__(
-        self, params: PyTree, batch: Batch, draws: Draws
+        self, params: PyTree, codec: Codec, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, "B"]], Telemetry]]:
         """The sum of weights times values.
 
         Args:
           params: of the model.
+          codec: an argument for the sake of its weights.
           batch: image_hr and image_lr, uint8.
           draws: for these samples.
 
@@ -140,7 +140,7 @@ class Loss:
         image_hr, image_lr = (
             to_unit_range(batch[name]) for name in ("image_hr", "image_lr")
         )
-        x0 = self._codec.encode(image_hr, image_lr)
+        x0 = codec.encode(image_hr, image_lr)
         level = draws.sigma[:, None, None, None]
         x_sigma = interpolate(x0, draws.noise, level)
         output, sown = self._model.apply(
@@ -158,7 +158,7 @@ class Loss:
             # of theirs that is not finite would spoil the sum.
             image_hat = jnp.where(
                 level < self._below_sigma,
-                self._codec.decode(x0_hat, image_lr),
+                codec.decode(x0_hat, image_lr),
                 image_hr,
             )
             for name, term in self._terms.items():

@@ -18,7 +18,7 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save
 
 from linearsr_jax.array_types import PyTree
-from linearsr_jax.codecs import CODECS, Codec
+from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
 from linearsr_jax.models.presets import Preset
 
 WEIGHTS_FILE = "model.safetensors"
@@ -108,16 +108,17 @@ def save_pretrained(
     arrays = {name: np.asarray(value, np.float32) for name, value in flat.items()}
     # Not save_file: it makes files that only their owner may read.
     (folder / WEIGHTS_FILE).write_bytes(save(arrays))
-    names = {codec_type: name for name, codec_type in CODECS.items()}
+    codec_files = codec.save_weights(folder)
     config = {
         "format": _FORMAT,
         "preset": dataclasses.asdict(preset),
-        "codec": {"name": names[type(codec)], **dataclasses.asdict(codec)},
+        "codec": describe_codec(codec),
         "training": training,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / CARD_FILE).write_text(card)
-    sums = [f"{_sha256(folder / name)}  {name}\n" for name in _SUMMED]
+    summed = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, *codec_files)
+    sums = [f"{_sha256(folder / name)}  {name}\n" for name in summed]
     (folder / SUMS_FILE).write_text("".join(sums))
 
 
@@ -140,8 +141,9 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
             config["preset"], stem_widths=tuple(config["preset"]["stem_widths"])
         )
         preset = Preset(**fields)
-        codec_fields = dict(config["codec"])
-        codec = CODECS[codec_fields.pop("name")](**codec_fields)
+        codec = make_codec(config["codec"], folder)
+    except CodecError as error:
+        raise PretrainedError(str(error)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PretrainedError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
     try:
@@ -156,9 +158,6 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
 def weights_sha256(name_or_path: str | Path) -> str:
     """SHA-256 of a model's weights file."""
     return _sha256(_find(str(name_or_path)) / WEIGHTS_FILE)
-
-
-_SUMMED = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 
 
 def _find(name: str) -> Path:

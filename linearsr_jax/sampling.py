@@ -39,16 +39,16 @@ def draw_noise(
 
 
 def make_upscale(
-    model: LinearDiT, codec: Codec, preset: Preset, *, steps: int
-) -> Callable[[PyTree, Array, Array], tuple[Array, Bool[Array, ""]]]:
-    """Returns (params, image_lr, noise) -> (image_hr, is_finite), to be jitted.
+    model: LinearDiT, preset: Preset, *, steps: int
+) -> Callable[[PyTree, Codec, Array, Array], tuple[Array, Bool[Array, ""]]]:
+    """Returns (params, codec, image_lr, noise) -> (image_hr, is_finite), to be jitted.
 
     image_lr is uint8 (h, w, 3), its sides multiples of codec.factor / 4; noise is
     from `draw_noise`; image_hr is uint8 and four times as large; is_finite tells
     whether the float image behind it was.
 
     Args:
-      model, codec, preset: what runs.
+      model, preset: what runs; the codec is an argument for the sake of its weights.
       steps: network evaluations, at least 1.
 
     Raises:
@@ -58,7 +58,7 @@ def make_upscale(
     grid = sigma_grid(steps, shift=preset.sampling_shift, sigma_max=preset.sigma_max)
     table = SOLVERS[preset.solver](grid)
 
-    def upscale(params, image_lr, noise):
+    def upscale(params, codec, image_lr, noise):
         lr = to_unit_range(image_lr)[None]
 
         def denoise(

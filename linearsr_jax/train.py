@@ -24,8 +24,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from linearsr_jax import checkpoint, optim, sharding, train_metrics, writers
-from linearsr_jax.array_types import PyTree
-from linearsr_jax.codecs import CODECS, Codec
+from linearsr_jax.codecs import Codec, load_codec
 from linearsr_jax.data import device_degradations, pipeline
 from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.data.holdout import split_manifest
@@ -35,7 +34,12 @@ from linearsr_jax.default_config import default_config
 from linearsr_jax.losses import Loss
 from linearsr_jax.models.linear_dit import REMAT_POLICIES
 from linearsr_jax.models.presets import Preset, get_preset
-from linearsr_jax.pretrained import load_pretrained, model_card, save_pretrained
+from linearsr_jax.pretrained import (
+    PretrainedModel,
+    load_pretrained,
+    model_card,
+    save_pretrained,
+)
 from linearsr_jax.profiler import ProfilerWindow
 from linearsr_jax.progress import Progress
 from linearsr_jax.rng import stream_key
@@ -59,6 +63,7 @@ _RESUMABLE = (
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",
+    "codec_folder",
     "data.folder",
     "data.cache_gb",
     "data.workers",
@@ -106,14 +111,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         remat=config.remat,
         scan_unroll=config.scan_unroll,
     )
-    codec = CODECS[preset.codec]()
+    origin = _load_origin(config.init_from, preset)
+    if origin and not config.codec_folder:
+        codec = origin.codec
+    else:
+        codec = load_codec(preset.codec, config.codec_folder)
     optimizer, schedule = optim.make_optimizer(
         steps=config.steps, **config.optimizer.to_dict()
     )
-    loss = Loss(
-        model, codec, preset, mass_at_one=config.mass_at_one, **config.loss.to_dict()
-    )
+    loss = Loss(model, preset, mass_at_one=config.mass_at_one, **config.loss.to_dict())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    codec = jax.device_put(codec, sharding.replicated(mesh))
     pipeline_config = pipeline.PipelineConfig(
         crop_size=config.data.crop_size,
         scale_range=tuple(config.data.scale_range),
@@ -160,10 +168,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         init = jax.jit(unboxed(init), out_shardings=shardings)
         if start is None:
             state, start = init(key), 0
-            if config.init_from:
-                params = _load_params(config.init_from, preset, codec)
+            if origin:
                 restart = functools.partial(make_state, optimizer=optimizer)
-                state = jax.jit(restart, out_shardings=shardings)(params)
+                state = jax.jit(restart, out_shardings=shardings)(origin.params)
         else:
             abstract = jax.eval_shape(init, key)
             state = checkpointer.restore_state(start, abstract, shardings)
@@ -217,7 +224,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             with progress.waiting_for_data():
                 batch = sharding.put_batch(next(batches), mesh)
             with profiler.step(step):
-                state, metrics = train_step(state, prepare_batch(batch))
+                state, metrics = train_step(state, prepare_batch(batch), codec)
             profiler.end_step(step, metrics)
             summary = train_metrics.merge(summary, metrics)
             is_last = step == config.steps or stop.requested
@@ -275,6 +282,7 @@ def export_model(
     config = copy.deepcopy(run["config"])
     # Where the photographs lay is nobody's business; their names are below.
     config["data"]["folder"] = config["val"]["folder"] = ""
+    config["codec_folder"] = ""
     training = {
         "step": int(state.step),
         "config": config,
@@ -308,14 +316,17 @@ def _hold_out(
     )
 
 
-def _load_params(name_or_path: str, preset: Preset, codec: Codec) -> PyTree:
+def _load_origin(name_or_path: str, preset: Preset) -> PretrainedModel | None:
+    """The model to start from, None for random weights."""
+    if not name_or_path:
+        return None
     model = load_pretrained(name_or_path)
-    if model.preset != preset or model.codec != codec:
+    if model.preset != preset:
         raise TrainError(
             f"init_from {name_or_path}: holds a model of other sizes than preset's; "
             "set preset to the one it was trained with"
         )
-    return model.params
+    return model
 
 
 def _make_prepare_batch(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from linearsr_jax.array_types import Array, Int, Key, PyTree
+from linearsr_jax.codecs import Codec
 from linearsr_jax.losses import Batch, Loss
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.rng import stream_key
@@ -44,9 +45,10 @@ def make_train_step(
     *,
     seed: int,
     accumulation: int = 1,
-) -> Callable[[TrainState, Batch], tuple[TrainState, TrainMetrics]]:
-    """Returns the pure step (state, batch) -> (state, metrics); jit it with a mesh.
+) -> Callable[[TrainState, Batch, Codec], tuple[TrainState, TrainMetrics]]:
+    """Returns the pure step (state, batch, codec) -> (state, metrics).
 
+    Jit it with a mesh. The codec is an argument for the sake of its weights.
     Random draws are a function of (seed, state.step), so a resumed run repeats them.
     They are made for the whole batch: accumulation changes nothing but rounding.
 
@@ -58,10 +60,10 @@ def make_train_step(
         must divide it.
     """
 
-    def train_step(state, batch):
-        draws = loss.draw(stream_key(seed, "train_step", state.step), batch)
+    def train_step(state, batch, codec):
+        draws = loss.draw(stream_key(seed, "train_step", state.step), batch, codec)
         total, values, telemetry, grads = _loss_and_grads(
-            loss, state.params, (batch, draws), accumulation
+            loss, state.params, codec, (batch, draws), accumulation
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -77,22 +79,22 @@ def make_train_step(
         )
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    def train_step_with_axis_rules(state, batch):
+    def train_step_with_axis_rules(state, batch, codec):
         with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-            return train_step(state, batch)
+            return train_step(state, batch, codec)
 
     return train_step_with_axis_rules
 
 
-def _loss_and_grads(loss, params, samples, accumulation):
+def _loss_and_grads(loss, params, codec, samples, accumulation):
     """Loss, each sample's values, telemetry and the gradients, all float32."""
     grad_fn = jax.value_and_grad(loss, has_aux=True)
     if accumulation == 1:
-        (total, (values, telemetry)), grads = grad_fn(params, *samples)
+        (total, (values, telemetry)), grads = grad_fn(params, codec, *samples)
         return total, values, telemetry, grads
 
     def add_microbatch(sums, microbatch):
-        (share, aux), grads = grad_fn(params, *microbatch)
+        (share, aux), grads = grad_fn(params, codec, *microbatch)
         return jax.tree.map(jnp.add, sums, (share, grads)), aux
 
     zeros = jnp.zeros([]), jax.tree.map(jnp.zeros_like, params)

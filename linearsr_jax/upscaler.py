@@ -34,7 +34,7 @@ class Upscaler:
     def __init__(self, model: PretrainedModel):
         """Places the weights on the default device."""
         self.model = model
-        self._params = jax.device_put(model.params)
+        self._params, self._codec = jax.device_put((model.params, model.codec))
         self._network = model.preset.make_model()
         # By number of steps; here and not on the class, so that it ends with self.
         self._compiled = functools.cache(self._compile)
@@ -94,7 +94,9 @@ class Upscaler:
             steps=steps,
             seed=seed,
         )
-        image, is_finite = self._compiled(steps)(self._params, pixels, noise)
+        image, is_finite = self._compiled(steps)(
+            self._params, self._codec, pixels, noise
+        )
         if not is_finite:
             raise UpscaleError(
                 "the model's output is not finite; please report the image and model"
@@ -102,10 +104,7 @@ class Upscaler:
         return np.asarray(image)[: SCALE * height, : SCALE * width]
 
     def _compile(self, steps: int):
-        model = self.model
-        return jax.jit(
-            make_upscale(self._network, model.codec, model.preset, steps=steps)
-        )
+        return jax.jit(make_upscale(self._network, self.model.preset, steps=steps))
 
 
 def _to_rgb(image: ImageLike, pixels: np.ndarray) -> np.ndarray:

@@ -84,7 +84,8 @@ class Validator:
             name: np.stack([bicubic(image) for image in images])
             for name, images in self._lr.items()
         }
-        self._upscale = jax.jit(make_upscale(model, codec, preset, steps=1))
+        self._codec = codec
+        self._upscale = jax.jit(make_upscale(model, preset, steps=1))
         side = crop_size // SCALE
         self._noise = draw_noise(preset, codec, side, side, steps=1, seed=0)
 
@@ -102,7 +103,7 @@ class Validator:
         for name, images_lr in self._lr.items():
             outputs = np.stack(
                 [
-                    np.asarray(self._upscale(params, x, self._noise)[0])
+                    np.asarray(self._upscale(params, self._codec, x, self._noise)[0])
                     for x in images_lr
                 ]
             )

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
 from linearsr_jax import optim, sharding, train_metrics
+from linearsr_jax.default_config import default_config
 from linearsr_jax.losses import Loss
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.train_step import make_init, make_train_step, unboxed
@@ -19,6 +19,7 @@ from linearsr_jax.train_step import make_init, make_train_step, unboxed
 PIXELS = 64  # two latent pixels in each direction
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class BlockMeanCodec:
     """A test double of a codec of factor 32: no detail survives it."""
@@ -55,18 +56,18 @@ def take_step(preset, batch, optimizer, *, devices, fsdp):
         key = jax.random.key(0, impl="unsafe_rbg")
         shardings = sharding.state_sharding(jax.eval_shape(init, key), mesh)
         state = jax.jit(unboxed(init), out_shardings=shardings)(key)
-        loss = Loss(model, BlockMeanCodec(), preset, mass_at_one=0.0)
+        loss = Loss(model, preset, mass_at_one=0.0)
         step = jax.jit(
             make_train_step(loss, optimizer, seed=0),
             donate_argnums=0,
             out_shardings=(shardings, None),
         )
-        state, metrics = step(state, sharding.put_batch(batch, mesh))
+        state, metrics = step(state, sharding.put_batch(batch, mesh), BlockMeanCodec())
     return state, train_metrics.scalars(metrics)
 
 
 def make_came():
-    config = common.get_config()
+    config = default_config()
     config.optimizer.name = "came"
     config.optimizer.warmup_steps = 0
     return optim.make_optimizer(steps=config.steps, **config.optimizer.to_dict())[0]

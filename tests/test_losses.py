@@ -34,14 +34,14 @@ def batch():
 
 
 def make_loss(**fields):
-    return Loss(MODEL, CODEC, PRESET, mass_at_one=0.0, **fields)
+    return Loss(MODEL, PRESET, mass_at_one=0.0, **fields)
 
 
 def fixed_draws(loss, batch, sigma=SIGMA):
     """The loss' own draws, their noise levels replaced before the weights are made."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("linearsr_jax.losses.sample_sigma", lambda *_, **__: sigma)
-        return loss.draw(jax.random.key(1), batch)
+        return loss.draw(jax.random.key(1), batch, CODEC)
 
 
 def implied_images(params, batch, draws):
@@ -60,7 +60,7 @@ def implied_images(params, batch, draws):
 def flow_only(params, batch):
     loss = make_loss()
     draws = fixed_draws(loss, batch)
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, batch, draws)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, CODEC, batch, draws)
 
 
 def test_flow_loss_is_the_mean_square_to_the_target(params, batch, flow_only):
@@ -81,7 +81,7 @@ def test_flow_loss_is_the_mean_square_to_the_target(params, batch, flow_only):
 def with_terms(params, batch):
     loss = make_loss(l1=3.0, lpips=0.5, below_sigma=0.3)
     draws = fixed_draws(loss, batch)
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, batch, draws)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, CODEC, batch, draws)
 
 
 def test_image_terms_are_means_over_nearly_clean_samples(
@@ -117,7 +117,7 @@ def test_terms_without_samples_change_nothing(params, batch, flow_only):
     loss = make_loss(l1=3.0, lpips=0.5, below_sigma=0.05)
     draws = fixed_draws(loss, batch)
     (total, _), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
-        params, batch, draws
+        params, CODEC, batch, draws
     )
     np.testing.assert_allclose(total, flow_only[0][0], rtol=1e-6)
     jax.tree.map(
@@ -149,7 +149,7 @@ def test_unusable_weights(fields):
 
 def test_draws_do_not_depend_on_the_terms(batch):
     key = jax.random.key(3)
-    plain = make_loss().draw(key, batch)
-    other = make_loss(l1=1.0, below_sigma=0.5).draw(key, batch)
+    plain = make_loss().draw(key, batch, CODEC)
+    other = make_loss(l1=1.0, below_sigma=0.5).draw(key, batch, CODEC)
     np.testing.assert_array_equal(plain.sigma, other.sigma)
     np.testing.assert_array_equal(plain.noise, other.noise)

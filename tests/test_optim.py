@@ -5,12 +5,12 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
 from linearsr_jax import optim
+from linearsr_jax.default_config import default_config
 
 
 def make_optimizer(**changes):
-    fields = common.get_config().optimizer.to_dict()
+    fields = default_config().optimizer.to_dict()
     fields |= {
         "learning_rate": 1e-3,
         "final_learning_rate": 0.0,

@@ -132,8 +132,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(photos, tmp_path, monkeypatch):
     def poisoned(*args, **kwargs):
         step = real(*args, **kwargs)
 
-        def run(state, batch):
-            state, metrics = step(state, batch)
+        def run(state, batch, codec):
+            state, metrics = step(state, batch, codec)
             nan = metrics.loss.replace(total=metrics.loss.total * np.nan)
             return state, metrics.replace(loss=nan)
 

@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
 from linearsr_jax import optim, sharding, train_metrics
 from linearsr_jax.checkpoint import Checkpointer
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.data import degradations
+from linearsr_jax.default_config import default_config
 from linearsr_jax.losses import Loss
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.train_step import (
@@ -44,7 +44,7 @@ def start(mesh, optimizer, *, model=None, mass_at_one=0.2, accumulation=1, **ter
     key = jax.random.key(0)
     shardings = sharding.state_sharding(jax.eval_shape(init, key), mesh)
     state = jax.jit(unboxed(init), out_shardings=shardings)(key)
-    loss = Loss(model, PixelCodec(), PRESET, mass_at_one=mass_at_one, **terms)
+    loss = Loss(model, PRESET, mass_at_one=mass_at_one, **terms)
     step = make_train_step(loss, optimizer, seed=0, accumulation=accumulation)
     return jax.jit(step, out_shardings=(shardings, None)), state
 
@@ -55,7 +55,7 @@ def run(batch, optimizer, *, devices, steps, fsdp=1, **fields):
         step, state = start(mesh, optimizer, **fields)
         losses = []
         for _ in range(steps):
-            state, metrics = step(state, sharding.put_batch(batch, mesh))
+            state, metrics = step(state, sharding.put_batch(batch, mesh), PixelCodec())
             losses.append(float(metrics.loss.compute()))
     return state, losses
 
@@ -87,7 +87,7 @@ def test_one_and_eight_devices_agree_to_rounding(batch, fsdp):
 
 
 def make_optimizer(name):
-    config = common.get_config()
+    config = default_config()
     config.optimizer.name = name
     # The first step's learning rate is not 0.
     config.optimizer.warmup_steps = 0
@@ -196,7 +196,7 @@ def first_metrics(batch):
     mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
     with jax.set_mesh(mesh):
         step, state = start(mesh, make_optimizer("adamw"), l1=1.0, below_sigma=0.5)
-        after, metrics = step(state, sharding.put_batch(batch, mesh))
+        after, metrics = step(state, sharding.put_batch(batch, mesh), PixelCodec())
     return state, after, train_metrics.scalars(metrics)
 
 
@@ -305,10 +305,14 @@ def test_draws_depend_on_the_step_and_the_seed(batch):
     state = unboxed(make_init(model, optimizer))(jax.random.key(0))
 
     def losses(seed, steps):
-        loss = Loss(model, PixelCodec(), PRESET, mass_at_one=0.0)
+        loss = Loss(model, PRESET, mass_at_one=0.0)
         train_step = jax.jit(make_train_step(loss, optimizer, seed=seed))
         return [
-            float(train_step(state.replace(step=step), batch)[1].loss.compute())
+            float(
+                train_step(state.replace(step=step), batch, PixelCodec())[
+                    1
+                ].loss.compute()
+            )
             for step in steps
         ]
 
