@@ -132,7 +132,7 @@ class MultiscaleAttention(nn.Module):
         )
         grouped = self.param(
             "multiscale_grouped",
-            nn.with_logical_partitioning(_lecun, ("embed", None, None)),
+            nn.with_logical_partitioning(_lecun, (None, None, None)),
             (channels // size, size, size),
         )
         m = depthwise_conv(p, depthwise.astype(self.dtype))
