@@ -159,6 +159,15 @@ def _folders_by_name(folders: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, folders, strict=True))
 
 
+def _convert(args: argparse.Namespace) -> int:
+    from linearsr_jax.convert import dc_ae
+
+    converters = {"dc-ae": dc_ae.convert}
+    count = converters[args.source_model](args.source, args.to)
+    print(f"{args.to}: {count} parameters")
+    return 0
+
+
 def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
     from linearsr_jax.upscaler import Upscaler
 
@@ -298,6 +307,13 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace existing --per-image files"
     )
     _add_json(sub)
+
+    sub = command("convert", _convert, "turn other projects' weights into ours")
+    sub.add_argument(
+        "--from", required=True, choices=["dc-ae"], dest="source_model", help="model"
+    )
+    sub.add_argument("source", type=Path, metavar="SRC", help="file, folder")
+    sub.add_argument("--to", required=True, type=Path, metavar="DIR")
 
     sub = command("info", _info, "say what is installed and what a model is")
     _add_model(sub)
