@@ -28,14 +28,15 @@ def open_tensors(path: Path) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
     """
     try:
         # The framework only chooses the arrays' type: numpy alone has no bfloat16.
-        with safe_open(path, framework="flax") as file:
-
-            def reader(name: str) -> Callable[[], np.ndarray]:
-                return lambda: np.asarray(file.get_tensor(name), np.float32)
-
-            yield {name: reader(name) for name in file.keys()}  # noqa: SIM118
+        opened = safe_open(path, framework="flax")
     except (OSError, SafetensorError) as error:
         raise ConvertError(f"{path}: cannot be read: {error}") from error
+    with opened as file:
+
+        def reader(name: str) -> Callable[[], np.ndarray]:
+            return lambda: np.asarray(file.get_tensor(name), np.float32)
+
+        yield {name: reader(name) for name in file.keys()}  # noqa: SIM118
 
 
 def write_tensors(
