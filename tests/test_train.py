@@ -81,6 +81,30 @@ def test_killed_and_resumed_equals_undisturbed(
     assert steps == [3, 4]
 
 
+def test_resume_repeats_the_degradations_of_the_device(photos, tmp_path, monkeypatch):
+    config = make_config(photos)
+    config.data.degradation = "standard"
+    config.data.degrade_on = "device"
+    whole = train.train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(writers, "make_writer", lambda *_, **__: CrashingWriter())
+        with pytest.raises(Crash):
+            train.train_and_evaluate(config, tmp_path / "crashed")
+    assert_same_bits(train.train_and_evaluate(config, tmp_path / "crashed"), whole)
+    card = (tmp_path / "whole" / "model" / "README.md").read_text()
+    assert "degraded by STANDARD" in card
+
+
+def test_runs_from_before_degradations_had_names_go_on(photos, tmp_path):
+    saved = make_config(photos).to_dict()
+    del saved["data"]["degradation"], saved["data"]["degrade_on"]
+    config = make_config(photos)
+    train._check_same_config(saved, config, tmp_path)
+    config.data.degradation = "standard"
+    with pytest.raises(train.TrainError, match=r"degradation=light, not standard"):
+        train._check_same_config(saved, config, tmp_path)
+
+
 def test_next_batch_after_resume_is_the_next_batch(photos):
     config = pipeline.PipelineConfig(crop_size=32)
     source = pipeline.open_source(photos, config)
@@ -171,6 +195,21 @@ def test_stop_signal_saves_and_a_second_run_goes_on(
 def test_unusable_configs(photos, tmp_path, field, value, message):
     config = make_config(photos, **{field: value})
     with pytest.raises((train.TrainError, ValueError), match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("degradation", "heavy", "'heavy'; there are light, standard"),
+        ("degrade_on", "gpu", "'host' or 'device', got 'gpu'"),
+    ],
+)
+def test_unusable_data_configs(photos, tmp_path, field, value, message):
+    config = make_config(photos)
+    config.data[field] = value
+    with pytest.raises(ValueError, match=message):
         train.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

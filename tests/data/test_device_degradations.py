@@ -131,9 +131,8 @@ def test_split_over_devices_equals_whole():
 def test_resize_matrix_is_the_hosts_in_a_corner(mode, size_in, scale):
     size_out = int(size_in * scale)
     expected = degradations.resize_matrix(size_in, size_out, mode, scale)
-    matrix = device_degradations.resize_matrix(
-        size_in, size_out, 1 / scale, RESIZE_MODES.index(mode), 44, 60
-    )
+    make_matrix = jax.jit(device_degradations.resize_matrix, static_argnums=(4, 5))
+    matrix = make_matrix(size_in, size_out, 1 / scale, RESIZE_MODES.index(mode), 44, 60)
     assert matrix.shape == (60, 44)
     np.testing.assert_allclose(matrix[:size_out, :size_in], expected, atol=3e-5)
     np.testing.assert_array_equal(matrix[:size_out, size_in:], 0)
@@ -164,7 +163,8 @@ def test_bicubic_is_pillows():
 @pytest.mark.parametrize("mean", [0.0, 0.1, 1.0, 9.9, 10.1, 40.0, 256.0])
 def test_poisson_draws_have_poissons_distribution(mean):
     normal = np.random.default_rng(0).standard_normal(100_000, np.float32)
-    draws = device_degradations.poisson_from_normal(normal, jnp.full(100_000, mean))
+    draw = jax.jit(device_degradations.poisson_from_normal)
+    draws = draw(normal, jnp.full(100_000, mean))
     draws = np.asarray(draws).astype(int)
     counts = np.bincount(draws)
     expected = scipy.stats.poisson.pmf(np.arange(len(counts)), mean) * len(draws)
@@ -193,7 +193,7 @@ def test_poisson_noise_has_the_closed_forms_variance(levels, photons, is_gray):
     normal = np.random.default_rng(0).standard_normal(buffer.shape, np.float32)
     if is_gray:
         normal[:] = normal[:1]
-    noise = device_degradations.poisson_noise(
+    noise = jax.jit(device_degradations.poisson_noise)(
         buffer, jnp.array([96, 256]), 0.05, is_gray, normal
     )
     noise = np.asarray(noise)[:, :96, :256]
@@ -214,7 +214,8 @@ def test_gaussian_noise_has_the_variance_asked_for(number, is_gray):
     }
     image = np.full((3, 80, 80), 0.5, np.float32)
     size = jnp.array([80, 80])
-    noise = device_degradations._add_noise(image, size, plan, number) - image
+    add_noise = jax.jit(device_degradations._add_noise, static_argnums=3)
+    noise = add_noise(image, size, plan, number) - image
     assert abs(np.std(noise) * 255 / (10, 20)[number] - 1) < 0.03
     correlation = np.corrcoef(np.ravel(noise[0]), np.ravel(noise[2]))[0, 1]
     assert abs(correlation - is_gray) < 0.05

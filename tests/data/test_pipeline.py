@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from linearsr_jax.data import degradations, pipeline, sources
+from linearsr_jax.data.degradation_params import STANDARD
 
 SIZE = 48
 COUNT = 5
@@ -90,6 +92,32 @@ def test_batch_size_does_not_change_samples(folder, config):
         np.concatenate([small[2]["image_lr"], small[3]["image_lr"]]),
         large[1]["image_lr"],
     )
+
+
+def test_standard_degrades_the_same_crops_otherwise(folder, config):
+    light = _dataset(folder, config)[0]
+    standard = _dataset(folder, dataclasses.replace(config, params=STANDARD))[0]
+    np.testing.assert_array_equal(light["image_hr"], standard["image_hr"])
+    assert not np.array_equal(light["image_lr"], standard["image_lr"])
+
+
+def test_to_degrade_on_the_device_crops_come_with_plans(folder, config):
+    on_device = dataclasses.replace(
+        config, degrade_on="device", bicubic_probability=0.5
+    )
+    batches = [_dataset(folder, on_device)[k] for k in range(10)]
+    for k, batch in enumerate(batches):
+        assert batch.keys() == {"image_hr", "plan"}
+        host = _dataset(folder, config)[k]
+        np.testing.assert_array_equal(batch["image_hr"], host["image_hr"])
+        assert batch["plan"]["kernels"].shape == (4, 3, 21, 21)
+    is_bicubic = np.concatenate([batch["plan"]["is_bicubic"] for batch in batches])
+    assert 8 < is_bicubic.sum() < 32
+    seeds = np.concatenate([batch["plan"]["noise_seed"] for batch in batches])
+    assert len(set(seeds)) == 40
+    again = _dataset(folder, on_device, start_batch=9)[0]["plan"]
+    for name, values in batches[9]["plan"].items():
+        np.testing.assert_array_equal(again[name], values)
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
@@ -245,6 +273,8 @@ def test_wrong_configs_are_named(folder):
         pipeline.PipelineConfig(18)
     with pytest.raises(ValueError, match="scale_range"):
         pipeline.PipelineConfig(16, scale_range=(0.5, 1.5))
+    with pytest.raises(ValueError, match="'host' or 'device', got 'gpu'"):
+        pipeline.PipelineConfig(16, degrade_on="gpu")
     with pytest.raises(ValueError, match="bicubic_probability"):
         pipeline.PipelineConfig(16, bicubic_probability=2.0)
     source = sources.open_source(folder, min_size=16, cache_bytes=0)
