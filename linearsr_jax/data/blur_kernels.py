@@ -204,8 +204,12 @@ def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     shape = (fast_size(height + 2 * half), fast_size(width + 2 * half))
     rows = reflect_indices(height, half, shape[0])
     columns = reflect_indices(width, half, shape[1])
-    padded = image[:, rows[:, None], columns]
+    # Each row is transformed once, before reflection repeats it, and on the way back
+    # only where the image is.
+    spectrum = np.fft.rfft(np.take(image, columns, axis=2), axis=2)
+    spectrum = np.fft.fft(np.take(spectrum, rows, axis=1), axis=1)
     # Correlation is convolution with the kernel turned by 180 degrees.
-    spectrum = np.fft.rfft2(padded) * np.fft.rfft2(kernel[::-1, ::-1], shape)
-    full = np.fft.irfft2(spectrum, shape)
-    return full[:, 2 * half : 2 * half + height, 2 * half : 2 * half + width]
+    spectrum *= np.fft.rfft2(kernel[::-1, ::-1], shape)
+    inside = np.fft.ifft(spectrum, axis=1)[:, 2 * half : 2 * half + height]
+    full = np.fft.irfft(inside, shape[1], axis=2)
+    return full[:, :, 2 * half : 2 * half + width]
