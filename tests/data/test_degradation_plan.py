@@ -137,6 +137,9 @@ def test_sinc_cutoffs(drawn, number):
     sincs = [k for k in kernels(plans, number) if k.shape == "sinc"]
     assert_uniform([k.cutoff for k in sincs if k.size < 13], np.pi / 3, np.pi)
     assert_uniform([k.cutoff for k in sincs if k.size >= 13], np.pi / 5, np.pi)
+    for size in range(7, 22, 2):
+        lowest = min(k.cutoff for k in sincs if k.size == size)
+        assert (lowest < np.pi / 3) == (size >= 13)
 
 
 def test_final_sinc(drawn):
