@@ -1,0 +1,94 @@
+"""What the benchmarks of every operation share: time, bandwidth, the report.
+
+The operations do little arithmetic per byte, so the yardstick is the device's own
+copy, measured in the same run: a fraction of 1 is as fast as memory allows.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def device_name() -> str:
+    """The default device in words."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"cpu, {os.cpu_count()} cores"
+    return device.device_kind
+
+
+def seconds_per_call(
+    function: Callable, *arrays: jax.Array, at_least: float = 0.2, repeats: int = 3
+) -> float:
+    """Times a function of arrays on the default device.
+
+    The calls run in a loop on the device, so that Python's cost of a call is not in
+    the figure; the best of the repeats counts.
+
+    Args:
+      function: of the arrays.
+      *arrays: its arguments.
+      at_least: seconds that one repeat should take.
+      repeats: of the whole loop.
+    """
+
+    @jax.jit
+    def loop(count, arrays):
+        def body(_, carry):
+            # The barrier ties this call's arguments to the last call's result, so
+            # that XLA neither drops a call nor lifts it out of the loop.
+            arrays, _ = jax.lax.optimization_barrier(carry)
+            return arrays, function(*arrays)
+
+        return jax.lax.fori_loop(0, count, body, (arrays, function(*arrays)))[1]
+
+    def timed(count):
+        start = time.perf_counter()
+        jax.block_until_ready(loop(count, arrays))
+        return time.perf_counter() - start
+
+    timed(1)  # Compiles.
+    # A loop of n runs the function n + 1 times.
+    count = max(1, round(at_least / max(timed(1) / 2, 1e-7)))
+    return min(timed(count) for _ in range(repeats)) / (count + 1)
+
+
+def copy_bandwidth() -> float:
+    """Bytes per second, read plus written, of a copy from device to device.
+
+    Negation stands for the copy, which XLA would leave out; it moves the same bytes.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    x = jnp.ones(2**25 if on_cpu else 2**28, jnp.float32)
+    return 2 * x.nbytes / seconds_per_call(jnp.negative, x)
+
+
+def row(seconds: float, moved: int, copy: float, **labels: Any) -> dict[str, Any]:
+    """One row of the report.
+
+    Args:
+      seconds: per call.
+      moved: bytes that must be read or written at least.
+      copy: `copy_bandwidth()` of the same run.
+      **labels: what was measured.
+    """
+    return {
+        **labels,
+        "ms": round(1e3 * seconds, 4),
+        "gb_per_s": round(moved / seconds / 1e9, 2),
+        "fraction_of_copy": round(moved / seconds / copy, 4),
+    }
+
+
+def report(rows: list[dict[str, Any]], copy: float) -> dict[str, Any]:
+    """The JSON object that a benchmark prints."""
+    return {
+        "device": device_name(),
+        "jax": jax.__version__,
+        "copy_gb_per_s": round(copy / 1e9, 2),
+        "rows": rows,
+    }

@@ -1,0 +1,119 @@
+"""Which form of an operation runs.
+
+Every operation has a plain form, "reference", that XLA compiles for any device and
+that every kind of differentiation goes through. Beside it stand forms for one platform
+each, named after it: "cpu", "tpu", "gpu". Those carry gradients written by hand
+(jax.custom_vjp), which JAX can use in reverse mode only.
+
+So implementation="reference" is also the switch for forward mode: jvp, grad of jvp,
+Hessian-vector products. It is an argument, not a global, because jax.jit would go on
+using what it compiled under the global's other value.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import AbstractDevice
+
+T = TypeVar("T")
+logger = logging.getLogger("kernels_pallas")
+
+# What implementation=None runs: {operation: {device kind: form}}. Only what a run of
+# the operation's bench.py on that kind of device found fastest may stand here. Device
+# kinds that are not named run the reference: no GPU or TPU has been measured yet.
+PREFERRED: dict[str, dict[str, str]] = {
+    "linear_attention": {"cpu": "reference"},
+    "glu_depthwise_conv": {"cpu": "cpu"},
+}
+
+# Form -> the platform's name where a computation is lowered.
+LOWERING_PLATFORM = {"cpu": "cpu", "tpu": "tpu", "gpu": "cuda"}
+
+
+def run(
+    operation: str,
+    implementation: str | None,
+    forms: Mapping[str, Callable[..., T]],
+    *arrays: jax.Array,
+) -> T:
+    """Runs one form of an operation.
+
+    Args:
+      operation: its name in `PREFERRED` and in messages.
+      implementation: a key of forms, or None for what `PREFERRED` says of the target
+        device. If that form does not take the input, the reference runs and the
+        reason is logged once.
+      forms: {"reference": function of the arrays, "tpu": ...}. A form raises
+        `unsupported(...)` for an input it does not take.
+      *arrays: arguments of the form.
+
+    Returns:
+      What the form returns.
+
+    Raises:
+      NotImplementedError: the implementation asked for does not take this input, or
+        is for another device; names dtypes, shapes and device.
+      ValueError: no such implementation.
+    """
+    if implementation is not None:
+        if implementation not in forms:
+            raise ValueError(
+                f"{operation}: no implementation {implementation!r}; there are "
+                f"{', '.join(map(repr, forms))} and None"
+            )
+        if implementation not in ("reference", target_device().platform):
+            reason = (
+                f"this form is for {implementation.upper()}s; to compile for one from "
+                "elsewhere name it with jax.sharding.use_abstract_mesh"
+            )
+            raise unsupported(operation, implementation, reason, *arrays)
+        return forms[implementation](*arrays)
+    kind = target_device().device_kind
+    preferred = PREFERRED[operation].get(kind)
+    if preferred is None:
+        _log_once(f"{operation}: {kind!r} was never measured; running the reference")
+    elif preferred != "reference":
+        try:
+            # The computation may yet be lowered for another platform than the target.
+            return jax.lax.platform_dependent(
+                *arrays,
+                **{LOWERING_PLATFORM[preferred]: forms[preferred]},
+                default=forms["reference"],
+            )
+        except NotImplementedError as error:
+            _log_once(f"{error}; running the reference")
+    return forms["reference"](*arrays)
+
+
+def target_device() -> AbstractDevice:
+    """The kind of device that what is being traced is for.
+
+    That of the mesh in context (jax.set_mesh, jax.sharding.use_abstract_mesh), else
+    the default device.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None:
+        return device
+    device = jax.config.jax_default_device
+    if not isinstance(device, jax.Device):  # None or a platform's name.
+        device = jax.devices(device)[0]
+    return AbstractDevice(device.device_kind, None, device.platform)
+
+
+def unsupported(
+    operation: str, implementation: str, reason: str, *arrays: Any
+) -> NotImplementedError:
+    """The error for an input that a form does not take; to be raised."""
+    inputs = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arrays)
+    return NotImplementedError(
+        f"{operation}: implementation {implementation!r} does not take {inputs} on "
+        f"{target_device().device_kind!r}: {reason}"
+    )
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    logger.warning(message)

@@ -1,0 +1,122 @@
+"""What the tests of every operation share: inputs, tolerances, kernels without a chip.
+
+Three ways to try a kernel on a machine that has none of its devices, from quick to
+thorough: `run_interpreted` (TPU, the values), `lower` (TPU and GPU, layouts and tile
+sizes) and `compile_for_tpu` (everything but the run; needs libtpu).
+"""
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
+
+TPU = AbstractDevice("TPU v5 lite", 1, "tpu")
+GPU = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
+
+
+def random_arrays(
+    *shapes: Sequence[int], seed: int = 0, dtype: Any = np.float32
+) -> list[np.ndarray]:
+    """Standard normal arrays, the same for every dtype up to its rounding."""
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(jnp.dtype(dtype)) for shape in shapes]
+
+
+def float64(*arrays: Any) -> list[np.ndarray]:
+    """The arrays' exact values, for an oracle in numpy."""
+    return [np.asarray(array, np.float64) for array in arrays]
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
+    """Compares relative to the largest expected value: the operations' sums cancel."""
+    actual, expected = float64(actual, expected)
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    scale = np.abs(expected).max(initial=0.0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+def value_and_gradients(
+    function: Callable, arrays: Sequence[Any], cotangent: Any
+) -> tuple[Any, tuple[Any, ...]]:
+    """The function's value, and its gradients with respect to every array."""
+    value, vjp = jax.vjp(function, *arrays)
+    return value, vjp(jnp.asarray(cotangent, value.dtype))
+
+
+def on(device: AbstractDevice):
+    """Context in which operations take `device` for the one they are traced for."""
+    mesh = AbstractMesh(
+        (1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device
+    )
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def run_interpreted(function: Callable, *arrays: Any) -> Any:
+    """Runs TPU kernels in Pallas's interpreter, on CPU.
+
+    Memory that the kernel did not write is NaN, and a data race is an error.
+    """
+    from jax.experimental.pallas import tpu as pltpu
+
+    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    printed = io.StringIO()
+    # Up to jax 0.10 a race is printed only, later it raises.
+    with (
+        contextlib.redirect_stdout(printed),
+        pltpu.force_tpu_interpret_mode(params),
+        on(TPU),
+    ):
+        result = jax.block_until_ready(jax.jit(function)(*arrays))
+    assert "RACE DETECTED" not in printed.getvalue(), printed.getvalue()
+    return result
+
+
+def lower(function: Callable, device: AbstractDevice, *shapes: Any) -> str:
+    """Lowers kernels for a TPU or GPU on any machine.
+
+    Checks tilings, layouts and (GPU) shared memory; not registers, not VMEM.
+
+    Args:
+      function: of arrays.
+      device: `TPU` or `GPU`.
+      *shapes: jax.ShapeDtypeStruct of the arguments.
+
+    Returns:
+      The lowered module's text.
+    """
+    platform = {"tpu": "tpu", "gpu": "cuda"}[device.platform]
+    with on(device):
+        traced = jax.jit(function).trace(*shapes)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
+    """Compiles for one chip of a real TPU, without one; needs libtpu.
+
+    What does not fit into VMEM fails here. Run it in a process of its own whose
+    environment has JAX_PLATFORMS=cpu, TPU_SKIP_MDS_QUERY=1,
+    TPU_WORKER_HOSTNAMES=localhost, TPU_ACCELERATOR_TYPE=v5litepod-4 and
+    ALLOW_MULTIPLE_LIBTPU_LOAD=1.
+
+    Args:
+      topology: such as "v5e:2x2".
+      function: of arrays.
+      *shapes: jax.ShapeDtypeStruct of the arguments.
+
+    Returns:
+      jax.stages.Compiled.
+    """
+    from jax.experimental import topologies
+
+    devices = topologies.get_topology_desc(
+        platform="tpu", topology_name=topology
+    ).devices
+    mesh = jax.sharding.Mesh(np.array(devices[:1]), ("x",))
+    replicated = NamedSharding(mesh, jax.P())
+    with jax.set_mesh(mesh):
+        return jax.jit(function, in_shardings=replicated).lower(*shapes).compile()
