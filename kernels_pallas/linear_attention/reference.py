@@ -4,47 +4,59 @@
                                              z = sum_m phi(k_m),
     phi(x) = relu(x) + floor.
 
-S and z are the whole image's summary; their size does not depend on N.
+The state [S | z] is the whole image's summary; its size does not depend on N.
+Everything is float32, and every kind of differentiation goes through. The heads are
+moved before the tokens, which on CPU is twice as fast as einsums on (B, N, H, K).
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# On accelerators float32 products would otherwise run as bf16/tf32.
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def linear_attention_state(
+    k: Float[Array, "B N H K"], v: Float[Array, "B N H K"], floor: float
+) -> Float[Array, "B H K K+1"]:
+    """See `api.linear_attention_state`."""
+    key, value = _features(k, floor), _heads_first(v)
+    products = jnp.matmul(key.mT, value, precision=HIGHEST)
+    normalizer = jnp.sum(key, axis=-2)[..., None]
+    return jnp.concatenate([products, normalizer], axis=-1)
+
+
+def linear_attention_output(
+    q: Float[Array, "B N H K"],
+    state: Float[Array, "B H K K+1"],
+    eps: float,
+    floor: float,
+) -> Float[Array, "B N H K"]:
+    """See `api.linear_attention_output`."""
+    query = _features(q, floor)
+    numerator = jnp.matmul(query, state[..., :-1], precision=HIGHEST)
+    denominator = jnp.matmul(query, state[..., -1:], precision=HIGHEST)
+    output = numerator / (denominator + eps)
+    return output.swapaxes(1, 2).astype(q.dtype)
+
 
 def linear_attention(
     q: Float[Array, "B N H K"],
     k: Float[Array, "B N H K"],
     v: Float[Array, "B N H K"],
-    *,
-    eps: float = 1e-15,
-    floor: float = 0.0,
+    eps: float,
+    floor: float,
 ) -> Float[Array, "B N H K"]:
-    """Attends every query to every key through a K x (K + 1) state per head.
+    """See `api.linear_attention`."""
+    state = linear_attention_state(k, v, floor)
+    return linear_attention_output(q, state, eps, floor)
 
-    Features, products and both sums are float32 whatever the inputs are, and the
-    result is cast back to q's type. A query whose features are all zero gives
-    exactly 0, and gradients stay finite there because relu has slope 0 at 0.
 
-    Args:
-      q: queries, before the ReLU. B batch, N tokens, H heads, K head size.
-      k: keys, before the ReLU.
-      v: values.
-      eps: added to the denominator (1e-15 as diffusers; official SANA 1e-8).
-      floor: added to every feature. 0 is the paper; 1e-3 bounds the gradient of
-        nearly dead rows, which otherwise reaches 3e10.
+def _features(x, floor):
+    return jax.nn.relu(_heads_first(x)) + floor
 
-    Returns:
-      The attention's output, in q's dtype.
-    """
+
+def _heads_first(x):
     # The cast comes first: XLA on CPU cannot run the chained bfloat16 products.
-    query, key, value = (x.astype(jnp.float32) for x in (q, k, v))
-    query = jax.nn.relu(query) + floor
-    key = jax.nn.relu(key) + floor
-    # HIGHEST: on accelerators float32 products would otherwise run as bf16/tf32.
-    highest = jax.lax.Precision.HIGHEST
-    state = jnp.einsum("bnhk,bnhl->bhkl", key, value, precision=highest)
-    normalizer = jnp.sum(key, axis=1)
-    numerator = jnp.einsum("bnhk,bhkl->bnhl", query, state, precision=highest)
-    denominator = jnp.einsum("bnhk,bhk->bnh", query, normalizer, precision=highest)
-    return (numerator / (denominator[..., None] + eps)).astype(q.dtype)
+    return x.astype(jnp.float32).swapaxes(1, 2)

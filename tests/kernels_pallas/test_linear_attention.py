@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kernels_pallas import linear_attention
+from tests.kernels_pallas.naive_attention import naive
 
 # All different, so that swapped axes cannot go unseen. B, N, H, K.
 SIZES = (2, 7, 3, 5)
@@ -14,19 +15,6 @@ SIZES = (2, 7, 3, 5)
 def inputs(sizes=SIZES, seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return tuple(rng.standard_normal(sizes).astype(dtype) for _ in range(3))
-
-
-def naive(q, k, v, *, eps=1e-15, floor=0.0):
-    """Every query against every key, then normalised; softmax-free attention."""
-    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    q, k = np.maximum(q, 0) + floor, np.maximum(k, 0) + floor
-    out = np.zeros_like(v)
-    for b in range(q.shape[0]):
-        for h in range(q.shape[2]):
-            weight = q[b, :, h] @ k[b, :, h].T  # [N, N]
-            total = weight.sum(axis=1, keepdims=True)
-            out[b, :, h] = weight @ v[b, :, h] / (total + eps)
-    return out
 
 
 def close(actual, expected, rtol=2e-5):

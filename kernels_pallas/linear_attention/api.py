@@ -1,0 +1,149 @@
+"""ReLU linear attention, O(N) in the number of tokens: the public functions.
+
+B batch, N tokens, H heads, K head size. Choose among the forms with implementation:
+None (what was measured to be fastest on this kind of device, see `dispatch.PREFERRED`),
+"reference" (XLA; the only one through which forward-mode differentiation goes), "tpu"
+or "gpu" (Pallas kernels; float32 and bfloat16).
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from jaxtyping import Array, Float
+
+from kernels_pallas import dispatch
+from kernels_pallas.linear_attention import reference, vjp
+
+T = TypeVar("T")
+
+
+def linear_attention(
+    q: Float[Array, "B N H K"],
+    k: Float[Array, "B N H K"],
+    v: Float[Array, "B N H K"],
+    *,
+    eps: float = 1e-15,
+    floor: float = 0.0,
+    implementation: str | None = None,
+) -> Float[Array, "B N H K"]:
+    """Attends every query to every key through a K x (K + 1) state per head.
+
+    Features, products and both sums are float32 whatever the inputs are, and the
+    result is cast back to q's type. A query whose features are all zero gives
+    exactly 0, and gradients stay finite there because relu has slope 0 at 0.
+
+    Args:
+      q: queries, before the ReLU.
+      k: keys, before the ReLU.
+      v: values.
+      eps: added to the denominator (1e-15 as diffusers; official SANA 1e-8).
+      floor: added to every feature. 0 is the paper; 1e-3 bounds the gradient of
+        nearly dead rows, which otherwise reaches 3e10.
+      implementation: see the top of this file.
+
+    Returns:
+      The attention's output, in q's dtype.
+
+    Raises:
+      ValueError: shapes that do not go together; an unknown implementation.
+      NotImplementedError: the implementation asked for does not take this input.
+    """
+    _check_state_inputs(k, v)
+    _check_output_inputs(q, _state_shape(k))
+    forms = _forms(reference.linear_attention, vjp.linear_attention, eps, floor)
+    return dispatch.run("linear_attention", implementation, forms, q, k, v)
+
+
+def linear_attention_state(
+    k: Float[Array, "B N H K"],
+    v: Float[Array, "B N H K"],
+    *,
+    floor: float = 0.0,
+    implementation: str | None = None,
+) -> Float[Array, "B H K K+1"]:
+    """Sums keys and values up: the first half of `linear_attention`.
+
+    The states of parts of the tokens add up to the state of all: over row bands of
+    an image, over devices (one psum), over time.
+
+    Args:
+      k, v, floor, implementation: as for `linear_attention`.
+
+    Returns:
+      float32; [..., :K] is the sum of phi(k)^T v, [..., K] that of phi(k).
+
+    Raises:
+      As `linear_attention`.
+    """
+    _check_state_inputs(k, v)
+    forms = _forms(reference.linear_attention_state, vjp.linear_attention_state, floor)
+    return dispatch.run("linear_attention", implementation, forms, k, v)
+
+
+def linear_attention_output(
+    q: Float[Array, "B N H K"],
+    state: Float[Array, "B H K K+1"],
+    *,
+    eps: float = 1e-15,
+    floor: float = 0.0,
+    implementation: str | None = None,
+) -> Float[Array, "B N H K"]:
+    """Reads a state out: the second half of `linear_attention`.
+
+    Args:
+      q, eps, floor, implementation: as for `linear_attention`.
+      state: of `linear_attention_state`, or the sum of several.
+
+    Returns:
+      The attention's output, in q's dtype.
+
+    Raises:
+      As `linear_attention`.
+    """
+    _check_output_inputs(q, state.shape)
+    forms = _forms(
+        reference.linear_attention_output, vjp.linear_attention_output, eps, floor
+    )
+    return dispatch.run("linear_attention", implementation, forms, q, state)
+
+
+def _forms(
+    plain: Callable[..., T], with_kernels: Callable[..., T], *settings: float
+) -> dict[str, Callable[..., T]]:
+    """{implementation: function of the arrays}; settings come after the arrays."""
+
+    def on_tpu(*arrays):
+        from kernels_pallas.linear_attention import tpu
+
+        return with_kernels(tpu, *arrays, *settings)
+
+    def on_gpu(*arrays):
+        from kernels_pallas.linear_attention import gpu
+
+        return with_kernels(gpu, *arrays, *settings)
+
+    def on_any(*arrays):
+        return plain(*arrays, *settings)
+
+    return {"reference": on_any, "tpu": on_tpu, "gpu": on_gpu}
+
+
+def _check_state_inputs(k, v):
+    if k.ndim != 4 or k.shape != v.shape:
+        raise ValueError(
+            "linear_attention: k and v must both be (B, N, H, K), got "
+            f"{k.shape} and {v.shape}"
+        )
+
+
+def _check_output_inputs(q, state_shape):
+    if q.ndim != 4 or state_shape != _state_shape(q):
+        raise ValueError(
+            f"linear_attention: q must be (B, N, H, K) with the B, H and K of the "
+            f"state (B, H, K, K + 1), got {q.shape} and a state {state_shape}"
+        )
+
+
+def _state_shape(x):
+    batch, _, heads, size = x.shape
+    return batch, heads, size, size + 1

@@ -1,0 +1,187 @@
+"""The TPU kernels: interpreted on CPU against float64, and lowered for a TPU.
+
+The interpreter reports data races and starts memory as NaN. Sizes are all different,
+and no multiples of the tiles: 23 tokens in tiles of 16, 5 heads of 32 in tiles of 4.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels_pallas import (
+    linear_attention,
+    linear_attention_output,
+    linear_attention_state,
+)
+from kernels_pallas.linear_attention import tpu
+from kernels_pallas.testing import (
+    TPU,
+    assert_close,
+    compile_for_tpu,
+    lower,
+    random_arrays,
+    run_interpreted,
+    value_and_gradients,
+)
+from tests.kernels_pallas.naive_attention import naive, naive_gradients
+
+SIZES = (2, 23, 5, 32)  # B, N, H, K
+attention = functools.partial(linear_attention, implementation="tpu")
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
+    monkeypatch.setattr(tpu, "BLOCK_N", 16)
+
+
+def forward_and_gradients(q, k, v, grad, **settings):
+    def run(q, k, v, grad):
+        function = functools.partial(attention, **settings)
+        return value_and_gradients(function, (q, k, v), grad)
+
+    out, gradients = run_interpreted(run, q, k, v, grad)
+    return out, *gradients
+
+
+def naive_forward_and_gradients(q, k, v, grad, **settings):
+    out = naive(q, k, v, **settings)
+    return out, *naive_gradients(q, k, v, grad, **settings)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "settings"),
+    [
+        (SIZES, {}),
+        # One tile, narrower than 128 lanes; a denominator that no eps holds up.
+        ((1, 7, 3, 8), {"floor": 0.1, "eps": 0.0}),
+        ((3, 1, 2, 64), {"eps": 0.5}),
+        ((1, 33, 2, 128), {"floor": 1e-3}),
+    ],
+)
+def test_equals_the_naive_form(sizes, settings):
+    arrays = random_arrays(*[sizes] * 4)
+    actual = forward_and_gradients(*arrays, **settings)
+    expected = naive_forward_and_gradients(*arrays, **settings)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.dtype == jnp.float32
+        assert_close(one, other, 5e-6)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_bfloat16_is_rounded_at_the_end_only(floor):
+    """Half a unit in the last place, 2^-8 of a value, for each of the four results."""
+    arrays = random_arrays(*[SIZES] * 4, dtype=jnp.bfloat16)
+    actual = forward_and_gradients(*arrays, floor=floor)
+    expected = naive_forward_and_gradients(*arrays, floor=floor)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.dtype == jnp.bfloat16
+        error = np.abs(np.asarray(one, np.float64) - other)
+        # Where the sum cancels, float32's own error, 1e-6 of the largest, is left.
+        assert np.all(
+            error <= 1.01 * 2**-8 * np.abs(other) + 1e-6 * np.abs(other).max()
+        )
+
+
+def test_dead_rows_give_exactly_zero_and_finite_gradients():
+    q, k, v, grad = random_arrays(*[SIZES] * 4)
+    q[0, 2] = -1.0
+    q[1, 22] = 0.0
+    k[1, :, 4] = -1.0  # A head without a living key.
+    out, dq, dk, dv = forward_and_gradients(q, k, 1e6 * v, 1e6 * grad)
+    for dead in ((0, 2), (1, 22), (1, slice(None), 4)):
+        np.testing.assert_array_equal(out[dead], 0.0)
+        np.testing.assert_array_equal(dq[dead], 0.0)
+    for gradient in (dq, dk, dv):
+        assert np.all(np.isfinite(gradient))
+
+
+def test_magnitudes_of_q_and_k():
+    """One scale a sample. 1e-20 squared is below float32: nothing is left of it."""
+    scales = [1e-20, 1e-6, 1e6, 1e15]
+    arrays = [np.abs(x) + np.float32(0.1) for x in random_arrays(*[(4, 23, 2, 32)] * 4)]
+    for x in arrays[:2]:
+        x *= np.array(scales, np.float32)[:, None, None, None]
+    actual = forward_and_gradients(*arrays)
+    expected = naive_forward_and_gradients(*arrays)
+    for name, one, other in zip(("out", "q", "k", "v"), actual, expected, strict=True):
+        for i, scale in enumerate(scales):
+            if name == "out" and scale == 1e-20:
+                assert np.all(np.abs(one[i]) < 1e-23)
+            else:
+                assert_close(one[i], other[i], 3e-5)
+
+
+def test_runs_are_bitwise_equal():
+    arrays = random_arrays(*[(1, 23, 3, 64)] * 4)
+    first, second = (forward_and_gradients(*arrays) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_states_of_parts_add_up():
+    q, k, v = random_arrays(*[SIZES] * 3)
+
+    def in_two_bands(q, k, v):
+        bands = (slice(0, 3), slice(3, None))
+        state = sum(
+            linear_attention_state(k[:, band], v[:, band], implementation="tpu")
+            for band in bands
+        )
+        outputs = [
+            linear_attention_output(q[:, band], state, implementation="tpu")
+            for band in bands
+        ]
+        return jnp.concatenate(outputs, axis=1)
+
+    assert_close(run_interpreted(in_two_bands, q, k, v), naive(q, k, v), 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes", "reason"),
+    [
+        (np.float16, (1, 4, 2, 32), "float16[1, 4, 2, 32]"),
+        (np.float32, (1, 4, 2, 24), "K must divide 128"),
+        (np.float32, (1, 0, 2, 32), "empty"),
+    ],
+)
+def test_what_is_not_taken_is_named(dtype, sizes, reason):
+    arrays = random_arrays(*[sizes] * 3, dtype=dtype)
+    with pytest.raises(NotImplementedError) as error:
+        run_interpreted(attention, *arrays)
+    assert reason in str(error.value)
+    assert "'TPU v5 lite'" in str(error.value)
+
+
+# (heads, tokens) of the presets 600m, 1600m and nano, and a count with a last tile.
+REAL = [(36, 1024), (70, 4096), (2, 16384), (70, 1100)]
+
+
+def both_ways(q, k, v, grad):
+    return value_and_gradients(attention, (q, k, v), grad)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("heads", "tokens"), REAL)
+def test_lowers_at_real_shapes(monkeypatch, heads, tokens, dtype):
+    monkeypatch.undo()
+    array = jax.ShapeDtypeStruct((2, tokens, heads, 32), dtype)
+    text = lower(both_ways, TPU, *[array] * 4)
+    # State and output; the gradients of both.
+    assert text.count("tpu_custom_call") == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("tokens", [1024, 4096, 16384, 65536])
+@pytest.mark.parametrize("heads", [36, 70])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_compiles_for_tpus(monkeypatch, topology, tokens, heads, dtype):
+    """Mosaic, registers and VMEM included; see `compile_for_tpu` for how to run it."""
+    pytest.importorskip("libtpu")
+    monkeypatch.undo()
+    array = jax.ShapeDtypeStruct((2, tokens, heads, 32), dtype)
+    compiled = compile_for_tpu(topology, both_ways, *[array] * 4)
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 4
