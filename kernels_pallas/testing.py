@@ -7,6 +7,7 @@ sizes) and `compile_for_tpu` (everything but the run; needs libtpu).
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 
+# What libtpu wants to know on a machine that is no TPU host.
+LIBTPU_WITHOUT_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
 TPU = AbstractDevice("TPU v5 lite", 1, "tpu")
 GPU = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
 
@@ -56,21 +64,26 @@ def on(device: AbstractDevice):
     return jax.sharding.use_abstract_mesh(mesh)
 
 
-def run_interpreted(function: Callable, *arrays: Any) -> Any:
-    """Runs TPU kernels in Pallas's interpreter, on CPU.
+def run_interpreted(
+    function: Callable, *arrays: Any, device: AbstractDevice = TPU
+) -> Any:
+    """Runs kernels in Pallas's interpreter, on CPU.
 
-    Memory that the kernel did not write is NaN, and a data race is an error.
+    Memory that the kernel did not write is NaN, and a data race is an error. The
+    interpreter of GPU kernels needs jax 0.11.
     """
-    from jax.experimental.pallas import tpu as pltpu
+    settings = {"detect_races": True, "uninitialized_memory": "nan"}
+    if device.platform == "tpu":
+        from jax.experimental.pallas import tpu as pltpu
 
-    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+        mode = pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(**settings))
+    else:
+        from jax.experimental.pallas import mosaic_gpu as plgpu
+
+        mode = plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(**settings))
     printed = io.StringIO()
     # Up to jax 0.10 a race is printed only, later it raises.
-    with (
-        contextlib.redirect_stdout(printed),
-        pltpu.force_tpu_interpret_mode(params),
-        on(TPU),
-    ):
+    with contextlib.redirect_stdout(printed), mode, on(device):
         result = jax.block_until_ready(jax.jit(function)(*arrays))
     assert "RACE DETECTED" not in printed.getvalue(), printed.getvalue()
     return result
@@ -98,10 +111,8 @@ def lower(function: Callable, device: AbstractDevice, *shapes: Any) -> str:
 def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
     """Compiles for one chip of a real TPU, without one; needs libtpu.
 
-    What does not fit into VMEM fails here. Run it in a process of its own whose
-    environment has JAX_PLATFORMS=cpu, TPU_SKIP_MDS_QUERY=1,
-    TPU_WORKER_HOSTNAMES=localhost, TPU_ACCELERATOR_TYPE=v5litepod-4 and
-    ALLOW_MULTIPLE_LIBTPU_LOAD=1.
+    What does not fit into VMEM fails here. Use it in a process of its own that has
+    JAX_PLATFORMS=cpu in its environment and has not loaded libtpu yet.
 
     Args:
       topology: such as "v5e:2x2".
@@ -113,6 +124,8 @@ def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
     """
     from jax.experimental import topologies
 
+    for name, value in LIBTPU_WITHOUT_TPU.items():
+        os.environ.setdefault(name, value)
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=topology
     ).devices

@@ -33,6 +33,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels_pallas import dispatch
+from kernels_pallas.linear_attention import tiles
 
 # Tokens of a tile: a multiple of 16, the rows of a bfloat16 register. The largest
 # kernel holds about ten float32 values of (BLOCK_N, 256) in VMEM, often 16 MiB.
@@ -49,7 +50,7 @@ def state(k, v, floor):
         tiling.flat(v),
         outputs=[tiling.per_tile(tiling.lanes), tiling.per_tile(1)],
     )
-    return tiling.unpack(products, sums[:, :, 0])
+    return tiles.unpack(products, sums[:, :, 0], k.shape[2], k.shape[3])
 
 
 def _state_kernel(tiling, floor, k_ref, v_ref, products_ref, sums_ref):
@@ -67,13 +68,13 @@ def _state_kernel(tiling, floor, k_ref, v_ref, products_ref, sums_ref):
 def state_gradients(k, v, state_grad, floor):
     """Gradient of the state -> gradients of keys and values."""
     tiling = _Tiling.of(k, v)
-    products, sums = tiling.pack(state_grad)
+    products, _ = tiles.pack(state_grad, tiling.heads_per_tile)
     dk, dv = tiling.call(
         functools.partial(_state_gradients_kernel, tiling, floor),
         tiling.flat(k),
         tiling.flat(v),
         products,
-        sums[:, :, None],
+        tiles.pack_sums(state_grad, tiling.heads_per_tile)[:, :, None],
         outputs=[tiling.flat(k), tiling.flat(v)],
     )
     return dk.reshape(k.shape), dv.reshape(v.shape)
@@ -95,7 +96,7 @@ def output(q, state, eps, floor):
     (out,) = tiling.call(
         functools.partial(_output_kernel, tiling, eps, floor),
         tiling.flat(q),
-        tiling.pack_wide(state),
+        tiling.wide(state),
         outputs=[tiling.flat(q)],
     )
     return out.reshape(q.shape)
@@ -114,10 +115,11 @@ def output_gradients(q, state, output_grad, eps, floor):
         functools.partial(_output_gradients_kernel, tiling, eps, floor),
         tiling.flat(q),
         tiling.flat(output_grad),
-        tiling.pack_wide(state),
+        tiling.wide(state),
         outputs=[tiling.flat(q), tiling.per_tile(tiling.lanes, 2 * tiling.lanes)],
     )
-    return dq.reshape(q.shape), tiling.unpack_wide(wide)
+    halves = jnp.split(wide, 2, axis=-1)
+    return dq.reshape(q.shape), tiles.unpack_gradient(*halves, q.shape[2], q.shape[3])
 
 
 def _output_gradients_kernel(
@@ -213,24 +215,32 @@ class _Tiling:
         return min(BLOCK_N, self.tokens)
 
     @property
-    def tiles(self) -> int:
-        """Tiles over the lanes."""
-        return pl.cdiv(self.channels, self.lanes)
+    def heads_per_tile(self) -> int:
+        return self.lanes // self.size
 
     def flat(self, x):
         """(B, N, H, K) -> (B, N, H * K)."""
         return x.reshape(self.batch, self.tokens, self.channels)
 
+    def wide(self, state):
+        """State -> W = [S | Z] of each tile."""
+        return jnp.concatenate(tiles.pack(state, self.heads_per_tile), axis=-1)
+
     def per_tile(self, rows, columns=None):
         """Shape of a float32 matrix that each tile over the lanes has."""
-        shape = (self.batch, self.tiles, rows, columns or self.lanes)
+        count = pl.cdiv(self.channels, self.lanes)
+        shape = (self.batch, count, rows, columns or self.lanes)
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     def call(self, kernel: Callable, *inputs, outputs):
         """Runs a kernel over the grid."""
         return pl.pallas_call(
             kernel,
-            grid=(self.batch, self.tiles, pl.cdiv(self.tokens, self.rows)),
+            grid=(
+                self.batch,
+                pl.cdiv(self.channels, self.lanes),
+                pl.cdiv(self.tokens, self.rows),
+            ),
             in_specs=[self._spec(x) for x in inputs],
             out_specs=[self._spec(x) for x in outputs],
             out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs],
@@ -257,46 +267,3 @@ class _Tiling:
         row += pl.program_id(2) * self.rows
         lane += pl.program_id(1) * self.lanes
         return (row < self.tokens) & (lane < self.channels)
-
-    # States: (B, H, K, K + 1) outside, block-diagonal per tile in the kernels.
-
-    def pack(self, state):
-        """State -> S (B, tiles, lanes, lanes), z (B, tiles, lanes)."""
-        per_tile = self.lanes // self.size
-        missing = self.tiles * per_tile - self.heads
-        state = jnp.pad(state, ((0, 0), (0, missing), (0, 0), (0, 0)))
-        state = state.reshape(
-            self.batch, self.tiles, per_tile, self.size, self.size + 1
-        )
-        same_head = jnp.eye(per_tile, dtype=bool)[:, None, :, None]
-        blocks = jnp.where(same_head, state[..., None, :-1], 0)
-        square = (self.batch, self.tiles, self.lanes, self.lanes)
-        return blocks.reshape(square), state[..., -1].reshape(square[:-1])
-
-    def unpack(self, products, sums):
-        """S, z -> state; what lies off the diagonal blocks is dropped."""
-        per_tile = self.lanes // self.size
-        blocks = self._diagonal_blocks(products)
-        sums = sums.reshape(self.batch, self.tiles * per_tile, self.size)
-        return jnp.concatenate([blocks, sums[..., None]], axis=-1)[:, : self.heads]
-
-    def pack_wide(self, state):
-        """State -> [S | Z], (B, tiles, lanes, 2 lanes)."""
-        repeated = jnp.broadcast_to(state[..., -1:], (*state.shape[:-1], self.size))
-        columns = jnp.concatenate([repeated, state[..., -1:]], axis=-1)
-        return jnp.concatenate([self.pack(state)[0], self.pack(columns)[0]], axis=-1)
-
-    def unpack_wide(self, wide):
-        """Gradient of [S | Z] -> gradient of the state."""
-        products, repeated = jnp.split(wide, 2, axis=-1)
-        sums = jnp.sum(self._diagonal_blocks(repeated), axis=-1, keepdims=True)
-        blocks = self._diagonal_blocks(products)
-        return jnp.concatenate([blocks, sums], axis=-1)[:, : self.heads]
-
-    def _diagonal_blocks(self, matrix):
-        """(B, tiles, lanes, lanes) -> (B, tiles * heads per tile, K, K)."""
-        per_tile = self.lanes // self.size
-        split = (self.batch, self.tiles, per_tile, self.size, per_tile, self.size)
-        blocks = jnp.diagonal(matrix.reshape(split), axis1=2, axis2=4)
-        blocks = jnp.moveaxis(blocks, -1, 2)
-        return blocks.reshape(self.batch, -1, self.size, self.size)

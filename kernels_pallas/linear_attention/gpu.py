@@ -1,0 +1,382 @@
+"""ReLU linear attention on NVIDIA GPUs from Hopper on (Pallas, Mosaic GPU).
+
+Layout. (B, N, H, K) is read as (B, N, H * K). wgmma, the tensor cores' product, takes
+64 rows at least, so two heads of 32 share a tile of 64 channels, and their states one
+block-diagonal matrix S of 64 x 64, with Z beside it (see `tiles`). A block of threads
+owns one pair of heads of one sample and up to STEPS * ROWS tokens, of which it streams
+ROWS at a time through shared memory. Sums over tokens are per block; XLA adds those of
+the blocks, always in the same order.
+
+    state             S = phi(k)^T v,   Z = phi(k)^T 1
+    state_gradients   dphi(k) = v dS^T + dz,    dv = phi(k) dS
+    output            numerator = phi(q) S,   denominator = phi(q) Z + eps
+    output_gradients  a = dout / denominator,   c = -a o out   ("o" is elementwise)
+                      dphi(q) = a S^T + c Z^T,   dS = phi(q)^T a,   dZ = phi(q)^T c
+
+Numerics. wgmma multiplies bfloat16 and adds in float32. Features of bfloat16 inputs are
+bfloat16, exactly; a float32 matrix is cut into three bfloat16 pieces that add up to it
+(`_pieces`), and products of pieces below float32's resolution are left out. Below
+about 1e-33 the third piece is no normal number any more, and its 8 bits are lost.
+
+Takes bfloat16, K = 32, an even H, N a multiple of 64, floor 0. Lowered by the tests for
+an H100, and interpreted with jax 0.11 and newer; no GPU has run it yet.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from kernels_pallas import dispatch
+from kernels_pallas.linear_attention import tiles
+
+# Tokens of a step: 64, or a multiple that fits into shared memory (227 KiB a block).
+ROWS = 64
+# Steps of a block at most: more means fewer blocks, and fewer partial states to add up.
+STEPS = 16
+# Steps whose copies from and to global memory may be under way at the same time.
+STAGES = 2
+
+SIZE = 32
+PAIR = 2 * SIZE
+PIECES = 3
+# Which pieces to multiply so that nothing above float32's resolution is missing.
+PRODUCTS = [(i, j) for i in range(PIECES) for j in range(PIECES - i)]
+
+
+def state(k, v, floor):
+    """Keys and values (B, N, H, K) -> state, float32 (B, H, K, K + 1)."""
+    grid = _Grid.of(floor, k, v)
+
+    def kernel(k_ref, v_ref, sums_ref, key, ones, sums):
+        ones[...] = jnp.ones((ROWS, PAIR), jnp.bfloat16)
+
+        def add_up(products, normalizer):
+            def step(_, k_tile, v_tile):
+                key[...] = _features(k_tile)
+                plgpu.commit_smem()
+                plgpu.wgmma(products, key.T, v_tile)
+                plgpu.wgmma(normalizer, key.T, ones)
+                plgpu.wgmma_wait(0)
+
+            grid.stream(step, [k_ref, v_ref])
+            return products[...], normalizer[...]
+
+        sums[:PAIR], sums[PAIR:] = pl.run_scoped(add_up, ACCUMULATOR, ACCUMULATOR)
+        grid.store(sums, sums_ref)
+
+    sums = grid.call(
+        kernel,
+        grid.flat(k),
+        grid.flat(v),
+        outputs=grid.sums(),
+        scratch=[_tokens(), _tokens(), _matrices(2, jnp.float32)],
+    )
+    products, repeated = grid.add_blocks(sums)
+    return tiles.unpack(products, repeated[..., 0], grid.heads, SIZE)
+
+
+def state_gradients(k, v, state_grad, floor):
+    """Gradient of the state -> gradients of keys and values."""
+    grid = _Grid.of(floor, k, v)
+
+    def kernel(
+        k_ref, v_ref, ds_ref, dz_ref, dk_ref, dv_ref, key, ds, dz, dk, dv, *loaded
+    ):
+        grid.load(ds_ref, ds, loaded[0])
+        grid.load(dz_ref, dz, loaded[1])
+
+        def step(index, k_tile, v_tile):
+            key[...] = _features(k_tile)
+            plgpu.commit_smem()
+            dkey = _add_products([(v_tile, _matrix(ds, i).T) for i in range(PIECES)])
+            grid.write(index, _relu_slope(dkey + dz[...], k_tile), dk, dk_ref)
+            dvalue = _add_products([(key, _matrix(ds, i)) for i in range(PIECES)])
+            grid.write(index, dvalue.astype(jnp.bfloat16), dv, dv_ref)
+
+        grid.stream(step, [k_ref, v_ref])
+
+    # A row for each token of a step, all equal.
+    dz = tiles.pack_sums(state_grad, 2)[:, :, None]
+    dk, dv = grid.call(
+        kernel,
+        grid.flat(k),
+        grid.flat(v),
+        _pieces_of_matrices(tiles.pack(state_grad, 2)[0]),
+        jnp.broadcast_to(dz, (grid.batch, grid.pairs, ROWS, PAIR)),
+        outputs=[grid.flat(k), grid.flat(v)],
+        scratch=[
+            _tokens(),
+            _matrices(PIECES),
+            _tokens(jnp.float32),
+            _tokens(),
+            _tokens(),
+            plgpu.Barrier(),
+            plgpu.Barrier(),
+        ],
+    )
+    return dk.reshape(k.shape), dv.reshape(v.shape)
+
+
+def output(q, state, eps, floor):
+    """Queries (B, N, H, K) and state -> output."""
+    grid = _Grid.of(floor, q)
+
+    def kernel(q_ref, state_ref, out_ref, query, state, out, loaded):
+        grid.load(state_ref, state, loaded)
+
+        def step(index, q_tile):
+            query[...] = _features(q_tile)
+            plgpu.commit_smem()
+            numerator, denominator = _read_out(query, state, eps)
+            output = (numerator / denominator).astype(jnp.bfloat16)
+            grid.write(index, output, out, out_ref)
+
+        grid.stream(step, [q_ref])
+
+    out = grid.call(
+        kernel,
+        grid.flat(q),
+        _pieces_of_matrices(*tiles.pack(state, 2)),
+        outputs=grid.flat(q),
+        scratch=[_tokens(), _matrices(2 * PIECES), _tokens(), plgpu.Barrier()],
+    )
+    return out.reshape(q.shape)
+
+
+def output_gradients(q, state, output_grad, eps, floor):
+    """Gradient of the output -> gradients of queries and state."""
+    grid = _Grid.of(floor, q, output_grad)
+
+    def kernel(
+        q_ref, grad_ref, state_ref, dq_ref, sums_ref, query, state, ac, dq, sums, loaded
+    ):
+        grid.load(state_ref, state, loaded)
+
+        def add_up(dproducts, dnormalizer):
+            def step(index, q_tile, grad_tile):
+                query[...] = _features(q_tile)
+                plgpu.commit_smem()
+                numerator, denominator = _read_out(query, state, eps)
+                a = grad_tile[...].astype(jnp.float32) / denominator
+                c = -a * (numerator / denominator)
+                for i, piece in enumerate((*_pieces(a), *_pieces(c))):
+                    ac[i] = piece
+                plgpu.commit_smem()
+                for i in range(PIECES):
+                    plgpu.wgmma(dproducts, query.T, ac.at[i])
+                    plgpu.wgmma(dnormalizer, query.T, ac.at[PIECES + i])
+                dquery = _add_products(
+                    [
+                        (ac.at[first + i], _matrix(state, first + j).T)
+                        for first in (0, PIECES)
+                        for i, j in PRODUCTS
+                    ]
+                )
+                grid.write(index, _relu_slope(dquery, q_tile), dq, dq_ref)
+
+            grid.stream(step, [q_ref, grad_ref])
+            return dproducts[...], dnormalizer[...]
+
+        sums[:PAIR], sums[PAIR:] = pl.run_scoped(add_up, ACCUMULATOR, ACCUMULATOR)
+        grid.store(sums, sums_ref)
+
+    dq, sums = grid.call(
+        kernel,
+        grid.flat(q),
+        grid.flat(output_grad),
+        _pieces_of_matrices(*tiles.pack(state, 2)),
+        outputs=[grid.flat(q), grid.sums()],
+        scratch=[
+            _tokens(),
+            _matrices(2 * PIECES),
+            plgpu.SMEM((2 * PIECES, ROWS, PAIR), jnp.bfloat16),
+            _tokens(),
+            _matrices(2, jnp.float32),
+            plgpu.Barrier(),
+        ],
+    )
+    state_grad = tiles.unpack_gradient(*grid.add_blocks(sums), grid.heads, SIZE)
+    return dq.reshape(q.shape), state_grad
+
+
+def _features(tile):
+    return jnp.maximum(tile[...], 0)
+
+
+def _relu_slope(gradient, tile):
+    # Chosen, not multiplied: the gradient at a dead row may be infinite.
+    alive = tile[...].astype(jnp.float32) > 0
+    return jnp.where(alive, gradient, 0.0).astype(jnp.bfloat16)
+
+
+def _read_out(query, state, eps):
+    numerator = _add_products([(query, _matrix(state, i)) for i in range(PIECES)])
+    denominator = _add_products(
+        [(query, _matrix(state, PIECES + i)) for i in range(PIECES)]
+    )
+    return numerator, denominator + eps
+
+
+def _add_products(pairs):
+    """Sum of matrix products, (ROWS, 64) x (64, 64) each."""
+
+    def add_up(accumulator):
+        for left, right in pairs:
+            plgpu.wgmma(accumulator, left, right)
+        plgpu.wgmma_wait(0)
+        return accumulator[...]
+
+    return pl.run_scoped(add_up, plgpu.ACC((ROWS, PAIR), jnp.float32))
+
+
+def _pieces(x):
+    """float32 -> three bfloat16 that add up to it, 8 bits of the mantissa each."""
+    pieces = []
+    for _ in range(PIECES):
+        pieces.append(x.astype(jnp.bfloat16))
+        x = x - pieces[-1].astype(jnp.float32)
+    return pieces
+
+
+def _pieces_of_matrices(*matrices):
+    """(B, pairs, 64, 64) each -> (B, pairs, 64 rows for each piece, 64)."""
+    pieces = []
+    for rest in matrices:
+        for _ in range(PIECES):
+            # A plain cast to bfloat16 and back may be optimised away by XLA.
+            piece = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
+            pieces.append(piece.astype(jnp.bfloat16))
+            rest = rest - piece
+    return jnp.concatenate(pieces, axis=2)
+
+
+def _place():
+    """Which sample, pair of heads and chunk of tokens this block has."""
+    return tuple(jax.lax.axis_index(name) for name in AXES)
+
+
+AXES = ("batch", "pair", "chunk")
+ACCUMULATOR = plgpu.ACC((PAIR, PAIR), jnp.float32)
+
+
+def _tokens(dtype=jnp.bfloat16):
+    return plgpu.SMEM((ROWS, PAIR), dtype)
+
+
+def _matrices(count, dtype=jnp.bfloat16):
+    return plgpu.SMEM((count * PAIR, PAIR), dtype)
+
+
+def _matrix(matrices, index):
+    return matrices.at[pl.ds(index * PAIR, PAIR)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    """How (B, N, H, K) is cut into blocks of threads.
+
+    Attributes:
+      batch, tokens, heads: B, N, H.
+    """
+
+    batch: int
+    tokens: int
+    heads: int
+
+    @classmethod
+    def of(cls, floor, *arrays):
+        """The grid for arrays of one shape; raises what the kernels do not take."""
+        batch, tokens, heads, size = arrays[0].shape
+        for fits, reason in (
+            (all(x.dtype == jnp.bfloat16 for x in arrays), "it takes bfloat16"),
+            (size == SIZE, f"K must be {SIZE}"),
+            (heads % 2 == 0, "H must be even"),
+            (tokens % ROWS == 0, f"N must be a multiple of {ROWS}"),
+            (batch * tokens * heads > 0, "it is empty"),
+            (floor == 0, "floor must be 0"),
+        ):
+            if not fits:
+                raise dispatch.unsupported("linear_attention", "gpu", reason, *arrays)
+        return cls(batch, tokens, heads)
+
+    @property
+    def pairs(self) -> int:
+        return self.heads // 2
+
+    @property
+    def steps(self) -> int:
+        """Of a block: as many as divide the tokens evenly."""
+        return math.gcd(self.tokens // ROWS, STEPS)
+
+    @property
+    def chunks(self) -> int:
+        """Blocks over the tokens."""
+        return self.tokens // ROWS // self.steps
+
+    def flat(self, x):
+        """(B, N, H, K) -> (B, N, H * K)."""
+        return x.reshape(self.batch, self.tokens, self.heads * SIZE)
+
+    def sums(self):
+        """Shape of what `store` writes."""
+        shape = (self.chunks, self.batch, self.pairs, 2 * PAIR, PAIR)
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def add_blocks(self, sums):
+        """What `store` wrote -> two (B, pairs, 64, 64)."""
+        return jnp.split(sums.sum(axis=0), 2, axis=-2)
+
+    def call(self, kernel, *inputs, outputs, scratch):
+        """Runs a kernel over the grid."""
+        return plgpu.kernel(
+            kernel,
+            out_type=jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs
+            ),
+            grid=(self.batch, self.pairs, self.chunks),
+            grid_names=AXES,
+            scratch_types=scratch,
+            compiler_params=plgpu.CompilerParams(
+                lowering_semantics=plgpu.LoweringSemantics.Warpgroup
+            ),
+        )(*inputs)
+
+    # In a kernel:
+
+    def stream(self, step, refs):
+        """Calls step(index, *tiles) for each ROWS tokens of this block, in order."""
+        batch, pair, chunk = _place()
+        spec = plgpu.BlockSpec((ROWS, PAIR), lambda i: (chunk * self.steps + i, pair))
+        plgpu.emit_pipeline(
+            step,
+            grid=(self.steps,),
+            in_specs=[spec] * len(refs),
+            max_concurrent_steps=STAGES,
+        )(*(ref.at[batch] for ref in refs))
+        plgpu.wait_smem_to_gmem(0)
+
+    def write(self, index, values, tile, ref):
+        """Copies a step's values to global memory, through a tile in shared memory."""
+        batch, pair, chunk = _place()
+        plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # The last step's copy.
+        tile[...] = values
+        plgpu.commit_smem()
+        rows = pl.ds((chunk * self.steps + index[0]) * ROWS, ROWS)
+        plgpu.copy_smem_to_gmem(tile, ref.at[batch, rows, pl.ds(pair * PAIR, PAIR)])
+
+    def load(self, ref, destination, barrier):
+        """Copies what belongs to this pair of heads to shared memory."""
+        batch, pair, _ = _place()
+        plgpu.copy_gmem_to_smem(ref.at[batch, pair], destination, barrier)
+        plgpu.barrier_wait(barrier)
+
+    def store(self, sums, ref):
+        """Copies this block's sums to global memory."""
+        batch, pair, chunk = _place()
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(sums, ref.at[chunk, batch, pair])
+        plgpu.wait_smem_to_gmem(0)

@@ -1,0 +1,44 @@
+"""The GPU kernels lowered for an H100, on any machine; and what they do not take."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kernels_pallas import linear_attention
+from kernels_pallas.testing import GPU, lower, on, random_arrays, value_and_gradients
+
+attention = functools.partial(linear_attention, implementation="gpu")
+
+
+# (heads, tokens) of the presets 600m, 1600m and nano.
+@pytest.mark.parametrize(("heads", "tokens"), [(36, 1024), (70, 4096), (2, 16384)])
+def test_lowers_at_real_shapes(heads, tokens):
+    """Layouts and shared memory are checked here, ptxas and registers are not."""
+
+    def both_ways(q, k, v, grad):
+        return value_and_gradients(attention, (q, k, v), grad)
+
+    array = jax.ShapeDtypeStruct((2, tokens, heads, 32), jnp.bfloat16)
+    text = lower(both_ways, GPU, *[array] * 4)
+    # State and output; the gradients of both.
+    assert text.count("@mosaic_gpu_v2") == 4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes", "floor", "reason"),
+    [
+        (jnp.float32, (1, 64, 2, 32), 0.0, "float32[1, 64, 2, 32]"),
+        (jnp.bfloat16, (1, 64, 2, 16), 0.0, "K must be 32"),
+        (jnp.bfloat16, (1, 64, 3, 32), 0.0, "H must be even"),
+        (jnp.bfloat16, (1, 65, 2, 32), 0.0, "N must be a multiple of 64"),
+        (jnp.bfloat16, (0, 64, 2, 32), 0.0, "empty"),
+        (jnp.bfloat16, (1, 64, 2, 32), 0.1, "floor must be 0"),
+    ],
+)
+def test_what_is_not_taken_is_named(dtype, sizes, floor, reason):
+    with on(GPU), pytest.raises(NotImplementedError) as error:
+        attention(*random_arrays(*[sizes] * 3, dtype=dtype), floor=floor)
+    assert reason in str(error.value)
+    assert "'NVIDIA H100 80GB HBM3'" in str(error.value)
