@@ -92,3 +92,13 @@ def report(rows: list[dict[str, Any]], copy: float) -> dict[str, Any]:
         "copy_gb_per_s": round(copy / 1e9, 2),
         "rows": rows,
     }
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as a table to read."""
+    rows = [list(report["rows"][0]), *(list(r.values()) for r in report["rows"])]
+    cells = [["-" if value is None else str(value) for value in r] for r in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, r, widths)).rstrip() for r in cells]
+    title = f"{report['device']}, copy {report['copy_gb_per_s']} GB/s"
+    return "\n".join([title, *lines])

@@ -189,6 +189,16 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(args: argparse.Namespace) -> int:
+    from kernels_pallas import bench_lib
+    from kernels_pallas.linear_attention.bench import bench as bench_attention
+
+    logging.getLogger("kernels_pallas").setLevel(logging.INFO)
+    result = {"attention": bench_attention}[args.what]()
+    print(json.dumps(result) if args.json else bench_lib.format_report(result))
+    return 0
+
+
 def _progress(unit: str) -> Callable:
     """A bar on a terminal, a line every half minute elsewhere."""
     from tqdm import tqdm
@@ -314,6 +324,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("source", type=Path, metavar="SRC", help="file, folder")
     sub.add_argument("--to", required=True, type=Path, metavar="DIR")
+
+    sub = command("bench", _bench, "time a part of this on the present device")
+    sub.add_argument(
+        "what", choices=["attention"], help="linear attention against its device's copy"
+    )
+    _add_json(sub)
 
     sub = command("info", _info, "say what is installed and what a model is")
     _add_model(sub)

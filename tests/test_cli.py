@@ -153,6 +153,21 @@ def test_eval_table_and_json(capsys, photo, tmp_path):
     assert "--overwrite" in err
 
 
+def test_bench(capsys, monkeypatch):
+    from kernels_pallas.linear_attention import bench
+
+    report = {
+        "device": "cpu",
+        "copy_gb_per_s": 1.0,
+        "rows": [{"form": "x", "ms": None}],
+    }
+    monkeypatch.setattr(bench, "bench", lambda: report)
+    code, out, _ = run(capsys, "bench", "attention", "--json")
+    assert code == 0
+    assert json.loads(out) == report
+    assert "form  ms" in run(capsys, "bench", "attention")[1]
+
+
 def test_info(capsys):
     code, out, _ = run(capsys, "info", "--json")
     assert code == 0

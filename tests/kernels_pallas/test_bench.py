@@ -1,0 +1,53 @@
+"""The benchmarks say what they measured; how fast it was is not tested."""
+
+import numpy as np
+import pytest
+
+from kernels_pallas import bench_lib
+from kernels_pallas.linear_attention import bench
+from tests.kernels_pallas.naive_attention import naive, naive_gradients
+
+
+@pytest.fixture
+def _short(monkeypatch):
+    monkeypatch.setattr(bench, "CPU_CASES", [(2, 40), (1, 70)])
+    monkeypatch.setattr(bench_lib, "copy_bandwidth", lambda: 1e10)
+    seconds_per_call = bench_lib.seconds_per_call
+
+    def one_call(function, *arrays):
+        return seconds_per_call(function, *arrays, at_least=0, repeats=1)
+
+    monkeypatch.setattr(bench_lib, "seconds_per_call", one_call)
+
+
+@pytest.mark.usefixtures("_short")
+def test_linear_attention_report():
+    report = bench.bench()
+    assert "cpu" in report["device"]
+    cases = [(r["heads"], r["tokens"], r["pass"]) for r in report["rows"]]
+    passes = ("forward", "forward and gradient")
+    assert cases == [(*c, p) for c in ((2, 40), (1, 70)) for p in passes]
+    for row in report["rows"]:
+        assert 0 < row["max_error"] < 1e-5
+        moved = bench.ARRAYS[row["pass"]] * row["heads"] * row["tokens"] * 32 * 4
+        assert row["gb_per_s"] == pytest.approx(
+            moved / row["ms"] / 1e6, rel=0.1, abs=0.02
+        )
+        assert row["fraction_of_copy"] == pytest.approx(row["gb_per_s"] / 10, abs=0.01)
+    lines = bench_lib.format_report(report).splitlines()
+    assert len(lines) == 2 + len(cases)
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_wrong_form_is_not_timed(monkeypatch):
+    monkeypatch.setattr(bench, "linear_attention", lambda q, k, v, **_: v)
+    with pytest.raises(ArithmeticError, match="'reference', forward: off by"):
+        bench.bench()
+
+
+def test_the_correctness_check_is_the_naive_form():
+    arrays = bench._inputs(3, 20)
+    exact = bench._float64(*(np.asarray(x, np.float64) for x in arrays))
+    expected = naive(*arrays[:3]), *naive_gradients(*arrays)
+    for one, other in zip(exact, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
