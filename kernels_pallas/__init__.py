@@ -4,7 +4,7 @@ This package imports nothing of linearsr_jax. Each operation is a folder: a plai
 that XLA compiles for every device, kernels for TPU and GPU, and a benchmark.
 """
 
-from kernels_pallas.glu_depthwise_conv.reference import glu_depthwise_conv
+from kernels_pallas.glu_depthwise_conv.api import glu_depthwise_conv
 from kernels_pallas.linear_attention.api import (
     linear_attention,
     linear_attention_output,

@@ -1,4 +1,6 @@
-"""SiLU, depthwise convolution and gate against loops in float64."""
+"""The gated depthwise convolution's plain forms, its switch, and its errors."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,95 +8,79 @@ import numpy as np
 import pytest
 
 from kernels_pallas import glu_depthwise_conv
-from kernels_pallas.glu_depthwise_conv.reference import (
-    depthwise_conv_grouped,
-    depthwise_conv_shifted,
+from kernels_pallas.glu_depthwise_conv import cpu, reference
+from kernels_pallas.testing import (
+    GPU,
+    TPU,
+    assert_close,
+    lower,
+    on,
+    random_arrays,
+    value_and_gradients,
 )
+from tests.kernels_pallas import glu_oracle
 
-FORMS = [depthwise_conv_shifted, depthwise_conv_grouped]
+CONVOLUTIONS = [
+    reference.depthwise_conv_shifted,
+    reference.depthwise_conv_grouped,
+    cpu.depthwise_conv,
+]
 # B, H, W, C, all different; and images thinner than the kernel.
 SIZES = [(2, 4, 5, 6), (3, 1, 5, 2), (2, 5, 1, 4), (1, 1, 1, 2), (1, 2, 3, 4)]
+PLAIN = [None, "reference", "cpu"]
 
 
-def inputs(sizes, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(sizes).astype(np.float32)
-    kernel = rng.standard_normal((3, 3, sizes[-1])).astype(np.float32)
-    cotangent = rng.standard_normal(sizes).astype(np.float32)
-    return x, kernel, cotangent
-
-
-def taps(height, width):
-    """(output row, column, kernel row, column, input row, column), inside only."""
-    for i in range(height):
-        for j in range(width):
-            for di in range(3):
-                for dj in range(3):
-                    p, q = i + di - 1, j + dj - 1
-                    if 0 <= p < height and 0 <= q < width:
-                        yield i, j, di, dj, p, q
-
-
-def naive_conv(x, kernel):
-    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
-    out = np.zeros_like(x)
-    for i, j, di, dj, p, q in taps(*x.shape[1:3]):
-        out[:, i, j] += kernel[di, dj] * x[:, p, q]
-    return out
-
-
-def naive_conv_gradients(x, kernel, cotangent):
-    x, kernel, cotangent = (np.asarray(a, np.float64) for a in (x, kernel, cotangent))
-    grad_x, grad_kernel = np.zeros_like(x), np.zeros_like(kernel)
-    for i, j, di, dj, p, q in taps(*x.shape[1:3]):
-        grad_x[:, p, q] += kernel[di, dj] * cotangent[:, i, j]
-        grad_kernel[di, dj] += (x[:, p, q] * cotangent[:, i, j]).sum(axis=0)
-    return grad_x, grad_kernel
-
-
-def naive_silu(x):
-    return x / (1 + np.exp(-x))
-
-
-def naive_glu(x, kernel, bias):
-    """a * silu(g): the first half of the channels is the value."""
-    y = naive_conv(naive_silu(np.asarray(x, np.float64)), kernel) + bias
-    half = x.shape[-1] // 2
-    return y[..., :half] * naive_silu(y[..., half:])
-
-
-def close(actual, expected, tolerance=2e-6):
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(
-        np.asarray(actual, np.float64), expected, rtol=0, atol=tolerance * scale
+def inputs(sizes=(2, 4, 5, 6), seed=0, dtype=np.float32):
+    """x, kernel, bias and a cotangent of the output."""
+    channels = sizes[-1]
+    return random_arrays(
+        sizes,
+        (3, 3, channels),
+        (channels,),
+        (*sizes[:-1], channels // 2),
+        seed=seed,
+        dtype=dtype,
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("convolve", CONVOLUTIONS)
 @pytest.mark.parametrize("sizes", SIZES)
-def test_convolution_equals_the_loops(form, sizes):
-    x, kernel, _ = inputs(sizes)
-    close(form(x, kernel), naive_conv(x, kernel))
+def test_convolution_and_gradients_equal_the_loops(convolve, sizes):
+    x, kernel, cotangent = random_arrays(sizes, (3, 3, sizes[-1]), sizes)
+    out, gradients = value_and_gradients(convolve, (x, kernel), cotangent)
+    # Sums of nine terms, and of a few hundred, in float32.
+    assert_close(out, glu_oracle.conv(x, kernel), 2e-6)
+    expected = glu_oracle.conv_gradients(x, kernel, cotangent)
+    for actual, reference_gradient in zip(gradients, expected, strict=True):
+        assert_close(actual, reference_gradient, 2e-6)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("implementation", PLAIN)
 @pytest.mark.parametrize("sizes", SIZES)
-def test_gradients_equal_the_loops(form, sizes):
-    x, kernel, cotangent = inputs(sizes)
-    _, vjp = jax.vjp(form, x, kernel)
-    expected = naive_conv_gradients(x, kernel, cotangent)
-    for actual, reference in zip(vjp(cotangent), expected, strict=True):
-        assert actual.shape == reference.shape
-        close(actual, reference)
+def test_value_and_gradients_equal_the_loops(implementation, sizes):
+    *arrays, cotangent = inputs(sizes)
+    operation = functools.partial(glu_depthwise_conv, implementation=implementation)
+    out, gradients = value_and_gradients(jax.jit(operation), arrays, cotangent)
+    assert out.dtype == jnp.float32
+    assert_close(out, glu_oracle.glu(*arrays), 4e-6)
+    expected = glu_oracle.glu_gradients(*arrays, cotangent)
+    for actual, reference_gradient in zip(gradients, expected, strict=True):
+        assert_close(actual, reference_gradient, 4e-6)
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-def test_glu_equals_the_loops(sizes):
-    x, kernel, _ = inputs(sizes)
-    bias = np.random.default_rng(1).standard_normal(sizes[-1]).astype(np.float32)
-    actual = jax.jit(glu_depthwise_conv)(x, kernel, bias)
-    assert actual.shape == (*sizes[:-1], sizes[-1] // 2)
-    close(actual, naive_glu(x, kernel, bias), tolerance=4e-6)
+def test_the_loops_gradients_equal_finite_differences():
+    *arrays, cotangent = inputs((2, 3, 4, 6))
+    gradients = glu_oracle.glu_gradients(*arrays, cotangent)
+    rng = np.random.default_rng(2)
+    for i, gradient in enumerate(gradients):
+        direction = rng.standard_normal(arrays[i].shape)
+        values = []
+        for sign in (1, -1):
+            moved = [np.asarray(a, np.float64) for a in arrays]
+            moved[i] = moved[i] + sign * 1e-6 * direction
+            values.append(np.sum(cotangent * glu_oracle.glu(*moved)))
+        expected = (values[0] - values[1]) / 2e-6
+        assert np.sum(gradient * direction) == pytest.approx(expected, rel=1e-7)
 
 
 def test_the_first_half_is_the_value_the_second_the_gate():
@@ -104,58 +90,108 @@ def test_the_first_half_is_the_value_the_second_the_gate():
     assert float(out[0, 0, 0, 0]) == pytest.approx(3 / (1 + np.exp(-1.0)), rel=1e-6)
 
 
-def test_glu_gradients_equal_finite_differences():
-    sizes = (2, 3, 4, 6)
-    x, kernel, _ = inputs(sizes)
-    rng = np.random.default_rng(2)
-    bias = rng.standard_normal(6).astype(np.float32)
-    weight = rng.standard_normal((2, 3, 4, 3)).astype(np.float32)
-    arrays = (x, kernel, bias)
-
-    def loss(*args):
-        return jnp.sum(weight * glu_depthwise_conv(*args))
-
-    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*arrays)
-    for i, gradient in enumerate(gradients):
-        direction = rng.standard_normal(arrays[i].shape)
-        values = []
-        for sign in (1, -1):
-            moved = [np.asarray(a, np.float64) for a in arrays]
-            moved[i] = moved[i] + sign * 1e-6 * direction
-            values.append(np.sum(weight * naive_glu(*moved)))
-        expected = (values[0] - values[1]) / 2e-6
-        actual = np.sum(np.asarray(gradient, np.float64) * direction)
-        assert actual == pytest.approx(expected, rel=1e-5)
-
-
-def test_bfloat16_stays_bfloat16_and_close():
-    x, kernel, _ = inputs((2, 4, 5, 6))
-    bias = np.zeros(6)
-    args = [jnp.asarray(a, jnp.bfloat16) for a in (x, kernel, bias)]
-    actual = jax.jit(glu_depthwise_conv)(*args)
-    assert actual.dtype == jnp.bfloat16
-    expected = naive_glu(*(np.asarray(a, np.float64) for a in args))
+@pytest.mark.parametrize("implementation", PLAIN)
+def test_bfloat16_stays_bfloat16_and_close(implementation):
+    *arrays, _ = map(jnp.asarray, inputs(dtype=jnp.bfloat16))
+    out = glu_depthwise_conv(*arrays, implementation=implementation)
+    assert out.dtype == jnp.bfloat16
     # Nine terms added in bfloat16, up to 2^-8 each; the errors are not all one way.
-    close(actual, expected, tolerance=5 * 2**-8)
+    assert_close(out, glu_oracle.glu(*arrays), 5 * 2**-8)
+
+
+def test_reference_has_forward_mode():
+    """jvp, Hessian-vector products and gradients of a jvp, as finite differences."""
+    *arrays, cotangent = inputs((2, 3, 4, 6))
+    tangents = tuple(inputs((2, 3, 4, 6), seed=1)[:3])
+
+    def loss(*arrays):
+        out = glu_depthwise_conv(*arrays, implementation="reference")
+        return jnp.sum(cotangent * out)
+
+    gradient = jax.grad(loss, argnums=(0, 1, 2))
+    exact = glu_oracle.glu_gradients(*arrays, cotangent)
+    slope = sum(np.sum(g * t) for g, t in zip(exact, tangents, strict=True))
+    assert float(jax.jvp(loss, tuple(arrays), tangents)[1]) == pytest.approx(
+        slope, rel=1e-5
+    )
+
+    ends = [
+        glu_oracle.glu_gradients(
+            *(np.float64(a) + s * t for a, t in zip(arrays, tangents, strict=True)),
+            cotangent,
+        )
+        for s in (1e-5, -1e-5)
+    ]
+    expected = [(up - down) / 2e-5 for up, down in zip(*ends, strict=True)]
+    forward_over_reverse = jax.jit(lambda *a: jax.jvp(gradient, a, tangents)[1])
+    reverse_over_forward = jax.grad(
+        lambda *a: jax.jvp(loss, a, tangents)[1], argnums=(0, 1, 2)
+    )
+    for product in (forward_over_reverse, reverse_over_forward):
+        for actual, reference_product in zip(product(*arrays), expected, strict=True):
+            assert_close(actual, reference_product, 1e-5)
+
+
+def test_cpu_form_has_no_forward_mode():
+    """That None runs on CPU: the reason why the switch exists."""
+    *arrays, _ = inputs()
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(glu_depthwise_conv, arrays, arrays)
 
 
 def test_experts_axis():
     """vmap over stacked kernels and inputs, forward and gradients, as a loop."""
-    experts, sizes = 3, (2, 3, 4, 6)
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((experts, *sizes)).astype(np.float32)
-    kernel = rng.standard_normal((experts, 3, 3, 6)).astype(np.float32)
-    bias = rng.standard_normal((experts, 6)).astype(np.float32)
+    experts = 3
+    stacks = [inputs((2, 3, 4, 6), seed=i) for i in range(experts)]
+    *arrays, cotangent = (np.stack(a) for a in zip(*stacks, strict=True))
 
-    def loss(*args):
-        out = glu_depthwise_conv(*args)
-        return jnp.sum(out**2), out
+    def one(*arrays):
+        return value_and_gradients(glu_depthwise_conv, arrays[:3], arrays[3])
 
-    grad = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
-    gradients, out = jax.jit(jax.vmap(grad))(x, kernel, bias)
-    single = jax.jit(grad)
-    for i in range(experts):
-        expected_gradients, expected = single(x[i], kernel[i], bias[i])
-        close(out[i], np.asarray(expected))
-        for actual, reference in zip(gradients, expected_gradients, strict=True):
-            close(actual[i], np.asarray(reference), tolerance=1e-5)
+    out, gradients = jax.jit(jax.vmap(one))(*arrays, cotangent)
+    for i, stack in enumerate(stacks):
+        assert_close(out[i], glu_oracle.glu(*stack[:3]), 4e-6)
+        expected = glu_oracle.glu_gradients(*stack)
+        for actual, reference_gradient in zip(gradients, expected, strict=True):
+            assert_close(actual[i], reference_gradient, 4e-6)
+
+
+def test_no_images_and_no_channels():
+    for sizes in [(0, 4, 5, 6), (2, 0, 5, 6), (2, 4, 0, 6), (2, 4, 5, 0)]:
+        *arrays, _ = inputs(sizes)
+        out = glu_depthwise_conv(*arrays)
+        assert out.shape == (*sizes[:-1], sizes[-1] // 2)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(4, 5, 6), (3, 3, 6), (6,)],
+        [(2, 4, 5, 7), (3, 3, 7), (7,)],
+        [(2, 4, 5, 6), (3, 3, 1), (6,)],
+        [(2, 4, 5, 6), (3, 3, 6), (1,)],
+        [(2, 4, 5, 6), (6, 3, 3), (6,)],
+    ],
+)
+def test_shapes_that_do_not_fit_are_an_error(shapes):
+    with pytest.raises(ValueError, match=r"\[B, H, W, 2E\].*not \[") as error:
+        glu_depthwise_conv(*map(np.ones, shapes))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("implementation", ["tpu", "gpu"])
+def test_kernels_refuse_another_device(implementation):
+    *arrays, _ = inputs()
+    with pytest.raises(NotImplementedError, match=r"float32\[2, 4, 5, 6\].*'cpu'"):
+        glu_depthwise_conv(*arrays, implementation=implementation)
+
+
+@pytest.mark.parametrize("device", [TPU, GPU])
+def test_unmeasured_devices_run_the_reference(device, caplog):
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in inputs()[:3]]
+    text = lower(glu_depthwise_conv, device, *shapes)
+    assert "custom_call" not in text
+    assert "stablehlo.convolution" in text
+    with on(device):
+        jax.make_jaxpr(glu_depthwise_conv)(*shapes)
+    assert caplog.text.count("never measured") <= 1  # Once per process.

@@ -1,0 +1,96 @@
+"""The operation, and which form of it runs."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kernels_pallas import dispatch
+from kernels_pallas.glu_depthwise_conv import cpu, reference
+from kernels_pallas.glu_depthwise_conv.vjp import with_gradient
+
+
+def glu_depthwise_conv(
+    x: Float[Array, "B H W 2E"],
+    kernel: Float[Array, "3 3 2E"],
+    bias: Float[Array, "2E"],
+    *,
+    implementation: str | None = None,
+) -> Float[Array, "B H W E"]:
+    """The middle of Mix-FFN: SiLU, 3x3 depthwise convolution, gate.
+
+    s = silu(x);   y = depthwise3x3(s) + bias;   a, g = split(y);   out = a silu(g)
+
+    The image's surroundings are zeros, after the SiLU. The first E channels are the
+    value a, the others the gate g (GLUMBConv of SANA, arXiv 2410.10629).
+
+    "tpu" and "gpu" compute in float32 whatever x is, and round once, at the end;
+    "reference" and "cpu" compute in x's dtype. Gradients have their input's dtype.
+
+    Args:
+      x: the expanded features, before their SiLU. B images of H x W, 2E channels.
+      kernel: the filters, one per channel.
+      bias: added after the convolution.
+      implementation: "reference" differentiates in every way, forward mode
+        included; "cpu", "tpu" and "gpu" in reverse mode only. None takes the one
+        that was measured to be fastest on the device, see `dispatch.PREFERRED`.
+
+    Returns:
+      The gated values, in x's dtype.
+
+    Raises:
+      ValueError: the shapes do not fit together.
+      NotImplementedError: the implementation asked for does not take this input or
+        is for another device.
+    """
+    _check(x, kernel, bias)
+    return dispatch.run("glu_depthwise_conv", implementation, FORMS, x, kernel, bias)
+
+
+def _tpu(*arrays):
+    # Imported when used: Pallas takes a second to import.
+    from kernels_pallas.glu_depthwise_conv import tpu
+
+    _check_kernel_input("tpu", *arrays)
+    return with_gradient(tpu.forward, tpu.backward)(*arrays)
+
+
+def _gpu(*arrays):
+    from kernels_pallas.glu_depthwise_conv import gpu
+
+    _check_kernel_input("gpu", *arrays)
+    return with_gradient(gpu.forward, gpu.backward)(*arrays)
+
+
+FORMS = {
+    "reference": reference.glu_depthwise_conv,
+    "cpu": cpu.glu_depthwise_conv,
+    "tpu": _tpu,
+    "gpu": _gpu,
+}
+
+
+def _check(x, kernel, bias):
+    channels = jnp.shape(x)[-1:]
+    fit = (
+        jnp.ndim(x) == 4
+        and channels[0] % 2 == 0
+        and jnp.shape(kernel) == (3, 3, *channels)
+        and jnp.shape(bias) == channels
+    )
+    if not fit:
+        shapes = ", ".join(str(list(jnp.shape(a))) for a in (x, kernel, bias))
+        raise ValueError(
+            "glu_depthwise_conv: x, kernel and bias must be [B, H, W, 2E], "
+            f"[3, 3, 2E] and [2E], not {shapes}"
+        )
+
+
+def _check_kernel_input(implementation, *arrays):
+    reason = None
+    if not all(a.dtype in (jnp.float32, jnp.bfloat16) for a in arrays):
+        reason = "float32 and bfloat16 only, float16 overflows"
+    elif arrays[0].size == 0:
+        reason = "there are no elements"
+    if reason:
+        raise dispatch.unsupported(
+            "glu_depthwise_conv", implementation, reason, *arrays
+        )

@@ -1,0 +1,262 @@
+"""SiLU, depthwise convolution and gate on NVIDIA GPUs (Pallas, Mosaic GPU).
+
+For Hopper and newer. One program is one warpgroup: 128 threads, each with its own
+channels. It takes a band of rows and walks along their columns:
+
+    grid (batch, bands of rows, channels)     channels lie on threads
+
+The last three columns of the band and of the rows above and below it stay in
+registers, so a step loads one column. The rows that two bands share come from the
+cache the second time. No shared memory, no synchronisation: channels never meet.
+
+The last block of channels begins earlier than the others end where E is not a multiple
+of the block. What is computed twice has the same bits both times.
+
+Nobody has run this on a GPU yet. It is lowered and interpreted in the tests.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float
+
+from kernels_pallas.dispatch import unsupported
+from kernels_pallas.glu_depthwise_conv.vjp import (
+    pack_weights,
+    silu_slope,
+    unpack_weights,
+)
+
+# Channels of a program, a multiple of the 128 threads. The gradient keeps about 100
+# values a channel in registers, of which a thread has 255.
+FORWARD_CHANNELS = 256
+BACKWARD_CHANNELS = 128
+# Rows of a band: more of them load fewer rows twice, and take more registers.
+FORWARD_ROWS = 4
+BACKWARD_ROWS = 2
+# Bands that a gradient program takes one after the other, adding up the weights'
+# gradient: more of them write less, and leave fewer programs.
+BACKWARD_BANDS = 4
+
+
+def forward(
+    x: Float[Array, "B H W 2E"],
+    kernel: Float[Array, "3 3 2E"],
+    bias: Float[Array, "2E"],
+) -> Float[Array, "B H W E"]:
+    """Runs the operation; float32 inside, the result in x's dtype.
+
+    Raises:
+      NotImplementedError: E is less than FORWARD_CHANNELS or no multiple of 8.
+    """
+    batch, height, width, channels = x.shape
+    expanded = channels // 2
+    block = _check_channels(x, FORWARD_CHANNELS)
+    rows = FORWARD_ROWS
+
+    def body(x, weights, out):
+        image, first, start = _place(rows, block, expanded)
+        column = functools.partial(
+            _features, x, image, first - 1, rows + 2, start, block
+        )
+        weights = _load_weights(weights, start, block)
+
+        def step(w, window):
+            window = (*window, column(w + 1))
+            for row in range(rows):
+                a, g = (_convolve(window, half, row, weights) for half in (0, 1))
+
+                @pl.when(first + row < height)
+                def _(row=row, a=a, g=g):
+                    out[image, first + row, w, pl.ds(start, block)] = (
+                        a * jax.nn.silu(g)
+                    ).astype(out.dtype)
+
+            return window[1:]
+
+        jax.lax.fori_loop(0, width, step, (column(-1), column(0)))
+
+    out_type = jax.ShapeDtypeStruct((batch, height, width, expanded), x.dtype)
+    grid = batch, pl.cdiv(height, rows), pl.cdiv(expanded, block)
+    return _kernel(body, out_type, grid)(x, pack_weights(kernel, bias))
+
+
+def backward(
+    x: Float[Array, "B H W 2E"],
+    kernel: Float[Array, "3 3 2E"],
+    bias: Float[Array, "2E"],
+    cotangent: Float[Array, "B H W E"],
+) -> tuple[Float[Array, "B H W 2E"], Float[Array, "3 3 2E"], Float[Array, "2E"]]:
+    """Returns the gradients of x, kernel and bias, from x and the output's cotangent.
+
+    The sums over batch, rows and columns are float32 and in one fixed order.
+
+    Raises:
+      NotImplementedError: E is less than FORWARD_CHANNELS or no multiple of 8.
+    """
+    batch, height, _, channels = x.shape
+    expanded = channels // 2
+    block = _check_channels(x, BACKWARD_CHANNELS)
+    rows = BACKWARD_ROWS
+    programs = pl.cdiv(height, rows * BACKWARD_BANDS)
+
+    def body(x, weights, cotangent, grad_x, grad_weights):
+        image, first, start = _place(rows * BACKWARD_BANDS, block, expanded)
+        weights = _load_weights(weights, start, block)
+
+        def band(index, sums):
+            return _backward_band(
+                x, weights, cotangent, grad_x, image, first + index * rows, start, sums
+            )
+
+        sums = ((_zeros(block),) * 10,) * 2
+        sums = jax.lax.fori_loop(0, BACKWARD_BANDS, band, sums)
+        part = image * programs + jax.lax.axis_index("band")
+        for half in (0, 1):
+            for tap in range(10):
+                grad_weights[part, half, tap, pl.ds(start, block)] = sums[half][tap]
+
+    out_type = (
+        jax.ShapeDtypeStruct(x.shape, x.dtype),
+        jax.ShapeDtypeStruct((batch * programs, 2, 10, expanded), jnp.float32),
+    )
+    grid = batch, programs, pl.cdiv(expanded, block)
+    grad_x, parts = _kernel(body, out_type, grid)(
+        x, pack_weights(kernel, bias), cotangent
+    )
+    grad_kernel, grad_bias = unpack_weights(jnp.sum(parts, axis=0))
+    return grad_x, grad_kernel.astype(kernel.dtype), grad_bias.astype(bias.dtype)
+
+
+def _backward_band(x, weights, cotangent, grad_x, image, first, start, sums):
+    """Writes x's gradient for BACKWARD_ROWS rows; returns the weights' gradient.
+
+    Step w computes y's gradient in column w, and with it x's in column w - 1.
+    Derivation: README.md.
+    """
+    rows, block = BACKWARD_ROWS, BACKWARD_CHANNELS
+    height, width, channels = grad_x.shape[1:]
+    column = functools.partial(_features, x, image, first - 2, rows + 4, start, block)
+
+    def grad_of_y(window, w):
+        halves = [], []
+        for row in range(rows + 2):
+            a, g = (_convolve(window, half, row, weights) for half in (0, 1))
+            grad = _load(cotangent, image, first + row - 1, w, start, block)
+            halves[0].append(grad * jax.nn.silu(g))
+            halves[1].append(grad * a * silu_slope(g))
+        return tuple(map(tuple, halves))
+
+    def step(w, carry):
+        window, grads, sums = carry
+        window = (*window, column(w + 1))
+        grads = (*grads, grad_of_y(window, w))
+        sums = tuple(_add_products(window, grads[2], half, sums) for half in (0, 1))
+        # Column -1 is written to column 0, and overwritten by the next step.
+        w = jnp.maximum(w - 1, 0)
+        for half in (0, 1):
+            channel = half * (channels // 2) + start
+            for row in range(rows):
+                grad = _convolve(grads, half, row, weights, transposed=True)
+                slope = silu_slope(_load(x, image, first + row, w, channel, block))
+
+                @pl.when(first + row < height)
+                def _(row=row, channel=channel, grad=grad * slope):
+                    grad_x[image, first + row, w, pl.ds(channel, block)] = grad.astype(
+                        grad_x.dtype
+                    )
+
+        return window[1:], grads[1:], sums
+
+    nothing = ((_zeros(block),) * (rows + 2),) * 2
+    carry = (column(-1), column(0)), (nothing, nothing), sums
+    return jax.lax.fori_loop(0, width + 1, step, carry)[2]
+
+
+def _add_products(window, grads, half, sums):
+    """Adds one column's part of the gradient of nine taps and bias."""
+    sums = list(sums[half])
+    for row, grad in enumerate(grads[half][1:-1]):
+        for tap in range(9):
+            sums[tap] += window[tap % 3][half][row + 1 + tap // 3] * grad
+        sums[9] += grad
+    return tuple(sums)
+
+
+def _convolve(window, half, row, weights, transposed=False):
+    """The convolution in the middle one of three columns; its first tap is `row`."""
+    total = None if transposed else weights[half][9]
+    for tap in range(9):
+        weight = weights[half][8 - tap if transposed else tap]
+        product = window[tap % 3][half][row + tap // 3] * weight
+        total = product if total is None else total + product
+    return total
+
+
+def _features(x, image, first, rows, start, block, column):
+    """silu(x) of both halves in one column, by row; zeros outside the image."""
+    offsets = start, x.shape[-1] // 2 + start
+    return tuple(
+        tuple(
+            jax.nn.silu(_load(x, image, first + row, column, offset, block))
+            for row in range(rows)
+        )
+        for offset in offsets
+    )
+
+
+def _load(array, image, row, column, start, block):
+    """One pixel's channels in float32; zeros outside the image."""
+    height, width = array.shape[1:3]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
+    pixel = array[image, row, column, pl.ds(start, block)].astype(jnp.float32)
+    return jnp.where(inside, pixel, 0)
+
+
+def _zeros(block):
+    """Zeros that lie on the threads as what is loaded does: a loop may carry them."""
+    layout = plgpu.Layout.WG_STRIDED((block,), vec_size=block // 128)
+    return plgpu.layout_cast(jnp.zeros((block,), jnp.float32), layout)
+
+
+def _load_weights(weights, start, block):
+    return tuple(
+        tuple(weights[half, tap, pl.ds(start, block)] for tap in range(10))
+        for half in (0, 1)
+    )
+
+
+def _place(rows, block, expanded):
+    """This program's image, first row and first channel."""
+    start = jax.lax.axis_index("channel") * block
+    return (
+        jax.lax.axis_index("image"),
+        jax.lax.axis_index("band") * rows,
+        jnp.minimum(start, expanded - block),
+    )
+
+
+def _check_channels(x, block):
+    """Returns the block. Multiples of 8 keep every load of a thread aligned."""
+    expanded = x.shape[-1] // 2
+    if expanded < block or expanded % 8:
+        reason = f"E = {expanded} is less than {block} or no multiple of 8"
+        raise unsupported("glu_depthwise_conv", "gpu", reason, x)
+    return block
+
+
+def _kernel(body, out_type, grid):
+    return plgpu.kernel(
+        body,
+        out_type=out_type,
+        grid=grid,
+        grid_names=("image", "band", "channel"),
+        # Warpgroup semantics, the newer ones, take minutes to lower on jax 0.10.
+        compiler_params=plgpu.CompilerParams(
+            lowering_semantics=plgpu.LoweringSemantics.Lane
+        ),
+    )

@@ -1,0 +1,210 @@
+"""The TPU kernel without a TPU: interpreted, lowered and (slow) compiled."""
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels_pallas import glu_depthwise_conv
+from kernels_pallas.glu_depthwise_conv import tpu
+from kernels_pallas.testing import (
+    TPU,
+    assert_close,
+    lower,
+    on,
+    random_arrays,
+    run_interpreted,
+    value_and_gradients,
+)
+from tests.kernels_pallas import glu_oracle
+
+on_tpu = functools.partial(glu_depthwise_conv, implementation="tpu")
+
+# B, H, W, 2E. With two rows a block the first has three blocks of rows and two of
+# channels, neither the last of which is full; the second has E on a block's border.
+SIZES = [
+    (2, 5, 3, 2 * 130),
+    (1, 3, 2, 2 * 256),
+    (3, 1, 4, 2 * 5),
+    (2, 4, 1, 2 * 7),
+    (1, 1, 1, 2),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(tpu, "ROWS", 2)
+
+
+def inputs(sizes=(2, 3, 4, 6), seed=0, dtype=np.float32):
+    """x, kernel, bias and a cotangent of the output."""
+    channels = sizes[-1]
+    shapes = sizes, (3, 3, channels), (channels,), (*sizes[:-1], channels // 2)
+    return random_arrays(*shapes, seed=seed, dtype=dtype)
+
+
+def run(*arrays_and_cotangent):
+    *arrays, cotangent = arrays_and_cotangent
+    return value_and_gradients(on_tpu, arrays, cotangent)
+
+
+def check(arrays, cotangent, result, tolerance):
+    out, gradients = result
+    assert out.dtype == arrays[0].dtype
+    assert_close(out, glu_oracle.glu(*arrays), tolerance)
+    expected = glu_oracle.glu_gradients(*arrays, cotangent)
+    for array, actual, gradient in zip(arrays, gradients, expected, strict=True):
+        assert actual.dtype == array.dtype
+        assert_close(actual, gradient, tolerance)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_equals_the_loops(sizes):
+    *arrays, cotangent = inputs(sizes)
+    check(arrays, cotangent, run_interpreted(run, *arrays, cotangent), 2e-6)
+
+
+def test_bfloat16_is_rounded_once():
+    *arrays, cotangent = inputs((2, 3, 5, 2 * 9), dtype=jnp.bfloat16)
+    result = run_interpreted(run, *arrays, cotangent)
+    # The inputs are exact. Half a unit of bfloat16's last place is up to 2^-8.
+    check(arrays, cotangent, result, 1.01 * 2**-8)
+
+
+def test_magnitudes_and_zero_rows():
+    """Each channel of x at a scale of its own, compared on its own."""
+    x, kernel, bias, cotangent = inputs((2, 4, 3, 12))
+    scales = np.float32([1e-30, 1e-15, 1e-5, 1e2, 1e4, 1e7])
+    x *= np.tile(scales, 2)
+    x[:, 1:3, :, :3] = 0
+    out, (grad_x, grad_kernel, grad_bias) = run_interpreted(
+        run, x, kernel, bias, cotangent
+    )
+    exact = glu_oracle.glu_gradients(x, kernel, bias, cotangent)
+    assert np.isfinite(out).all()
+    for channel in range(12):
+        at = (..., channel)
+        if channel < 6:
+            assert_close(out[at], glu_oracle.glu(x, kernel, bias)[at], 4e-6)
+        for actual, gradient in zip(
+            (grad_x, grad_kernel, grad_bias), exact, strict=True
+        ):
+            assert_close(actual[at], gradient[at], 4e-6)
+
+
+def test_twice_gives_the_same_bits():
+    arrays = inputs((2, 3, 4, 2 * 3))
+    first, second = (run_interpreted(run, *arrays) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_sharded_over_batch_equals_unsharded():
+    *arrays, cotangent = inputs((8, 1, 2, 4))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    data, replicated = jax.P("data"), jax.P()
+
+    def sharded(*arrays):
+        operation = jax.shard_map(
+            on_tpu,
+            mesh=mesh,
+            in_specs=(data, replicated, replicated),
+            out_specs=data,
+            check_vma=False,
+        )
+        return value_and_gradients(operation, arrays[:3], arrays[3])
+
+    actual = run_interpreted(sharded, *arrays, cotangent)
+    check(arrays, cotangent, actual, 2e-6)
+
+
+@pytest.mark.parametrize("width", [1, 32, 100, 256, 1000])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_blocks_fit_into_vmem(monkeypatch, width, dtype):
+    monkeypatch.setattr(tpu, "ROWS", 16)
+    for halo in (1, 2):
+        rows = tpu.choose_rows(width, width, dtype, halo)
+        assert rows >= halo
+        assert rows % halo == 0
+        assert tpu.vmem_bytes(rows, width, dtype, halo) <= tpu.VMEM_BYTES
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "reason"),
+    [
+        ((1, 2, 5000, 6), jnp.float32, "5000 columns"),
+        ((1, 2, 3, 6), jnp.float16, "float16"),
+        ((0, 2, 3, 6), jnp.float32, "no elements"),
+    ],
+)
+def test_what_it_does_not_take(sizes, dtype, reason):
+    *arrays, _ = inputs(sizes, dtype=dtype)
+    with on(TPU), pytest.raises(NotImplementedError, match=reason) as error:
+        jax.eval_shape(on_tpu, *arrays)
+    assert "TPU v5 lite" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def shapes_of(sizes, dtype=jnp.bfloat16):
+    channels = sizes[-1]
+    shapes = sizes, (3, 3, channels), (channels,), (*sizes[:-1], channels // 2)
+    return [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("expanded", [2880, 5600])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_lowers_at_the_presets_shapes(monkeypatch, expanded, dtype):
+    monkeypatch.setattr(tpu, "ROWS", 16)
+    text = lower(run, TPU, *shapes_of((2, 32, 32, 2 * expanded), dtype))
+    assert text.count("tpu_custom_call") == 2  # Forward, and the gradient.
+
+
+def test_lowers_over_experts():
+    shapes = shapes_of((2, 32, 32, 2 * 160))
+    stacked = [jax.ShapeDtypeStruct((4, *s.shape), s.dtype) for s in shapes]
+    assert lower(jax.vmap(run), TPU, *stacked).count("tpu_custom_call") == 2
+
+
+# A process of its own: libtpu changes what JAX prints and finds.
+COMPILE = """
+import sys
+import jax
+import jax.numpy as jnp
+from kernels_pallas.testing import compile_for_tpu
+from tests.kernels_pallas.test_glu_depthwise_conv_tpu import run, shapes_of
+for expanded in (2880, 5600):
+    for side in (32, 64, 128, 256):
+        for dtype in (jnp.bfloat16, jnp.float32):
+            sizes = (1, side, side, 2 * expanded)
+            compile_for_tpu(sys.argv[1], run, *shapes_of(sizes, dtype))
+            print(sys.argv[1], *sizes, dtype.__name__, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_compiles_for_real_tpus(topology):
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed: no compiler for TPUs")
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, topology],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count(topology) == 16
