@@ -1,0 +1,164 @@
+"""Times the operation here: `python -m kernels_pallas.glu_depthwise_conv.bench`.
+
+Every form that the device can run is compared with float64 first, then timed: forward,
+and forward with the gradient. The reference is split into its two convolutions, nine
+shifted multiply-adds and XLA's grouped convolution, of which each platform gets one.
+Prints one JSON object. What `dispatch.PREFERRED` says must come from it.
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels_pallas import bench_lib
+from kernels_pallas.glu_depthwise_conv import reference
+from kernels_pallas.glu_depthwise_conv.api import glu_depthwise_conv
+
+logger = logging.getLogger("kernels_pallas")
+
+# (E, rows and columns): nano's and 600m's on CPU; 600m's and 1600m's elsewhere.
+CPU_CASES = [(128, 128), (2880, 32)]
+ACCELERATOR_CASES = [
+    (expanded, side) for expanded in (2880, 5600) for side in (32, 64, 128, 256)
+]
+# What must cross memory at least, in arrays of the output's size. Forward: x is two.
+# The gradient besides: x and the output's gradient in, x's gradient out.
+ARRAYS = {"forward": 3, "forward and gradient": 8}
+# Of the largest value. A form that is further off is not timed.
+MAX_ERROR = {"float32": 2e-5, "bfloat16": 5e-2}
+
+
+def bench() -> dict[str, Any]:
+    """Measures everything; see the top of this file.
+
+    Returns:
+      {"device", "jax", "copy_gb_per_s", "rows": [{"form", "pass", "expanded", "height",
+      "width", "dtype", "max_error", "ms", "gb_per_s", "fraction_of_copy"}]}. max_error
+      is that against float64 on 9 x 10 pixels, relative to the largest value.
+
+    Raises:
+      ArithmeticError: a form is further off than `MAX_ERROR`.
+    """
+    platform = jax.default_backend()
+    dtype = "float32" if platform == "cpu" else "bfloat16"
+    forms = {
+        name: functools.partial(reference.gate_convolved, convolve)
+        for name, convolve in (
+            ("grouped", reference.depthwise_conv_grouped),
+            ("shifted", reference.depthwise_conv_shifted),
+        )
+    }
+    forms[platform] = functools.partial(glu_depthwise_conv, implementation=platform)
+    functions = {
+        (form, name): function
+        for form, operation in forms.items()
+        for name, function in _passes(operation).items()
+    }
+    errors = {
+        key: _max_error(function, dtype, *key) for key, function in functions.items()
+    }
+    copy = bench_lib.copy_bandwidth()
+    rows = []
+    for expanded, side in CPU_CASES if platform == "cpu" else ACCELERATOR_CASES:
+        arrays = [jnp.asarray(a, dtype) for a in _inputs(side, side, expanded)]
+        for (form, name), function in functions.items():
+            seconds = bench_lib.seconds_per_call(function, *arrays)
+            labels = {
+                "form": form,
+                "pass": name,
+                "expanded": expanded,
+                "height": side,
+                "width": side,
+                "dtype": dtype,
+                "max_error": errors[form, name],
+            }
+            moved = ARRAYS[name] * arrays[-1].nbytes
+            rows.append(bench_lib.row(seconds, moved, copy, **labels))
+            logger.info("%s", rows[-1])
+    return bench_lib.report(rows, copy)
+
+
+def _passes(operation: Callable) -> dict[str, Callable]:
+    def forward(x, kernel, bias, grad):
+        return operation(x, kernel, bias)
+
+    def forward_and_gradient(x, kernel, bias, grad):
+        out, vjp = jax.vjp(operation, x, kernel, bias)
+        return out, vjp(grad)
+
+    return dict(zip(ARRAYS, (forward, forward_and_gradient), strict=True))
+
+
+def _inputs(height, width, expanded):
+    """x, kernel, bias and the output's gradient."""
+    rng = np.random.default_rng(0)
+    channels = 2 * expanded
+    shapes = (
+        (1, height, width, channels),
+        (3, 3, channels),
+        (channels,),
+        (1, height, width, expanded),
+    )
+    return [rng.standard_normal(shape, np.float32) for shape in shapes]
+
+
+def _max_error(function, dtype, form, name):
+    """Largest error on a small image, relative to the largest value."""
+    arrays = [jnp.asarray(a, dtype) for a in _inputs(9, 10, 264)]
+    exact = _float64(*(np.asarray(a, np.float64) for a in arrays))
+    results = jax.tree.leaves(jax.jit(function)(*arrays))
+    error = max(
+        np.abs(np.asarray(result, np.float64) - truth).max() / np.abs(truth).max()
+        for result, truth in zip(results, exact, strict=False)
+    )
+    if not error <= MAX_ERROR[dtype]:
+        raise ArithmeticError(
+            f"glu_depthwise_conv, form {form!r}, {name}: off by {error:.1e} of the "
+            f"largest value (allowed: {MAX_ERROR[dtype]})"
+        )
+    return float(f"{error:.1e}")
+
+
+def _float64(x, kernel, bias, grad):
+    """The output, and the gradients of x, kernel and bias."""
+    sigmoid = 1 / (1 + np.exp(-x))
+    windows = _windows(x * sigmoid)
+    y = np.einsum("tbhwc,tc->bhwc", windows, kernel.reshape(9, -1)) + bias
+    value, gate = np.split(y, 2, axis=-1)
+    gate_sigmoid = 1 / (1 + np.exp(-gate))
+    grad_y = np.concatenate(
+        [
+            grad * gate * gate_sigmoid,
+            grad * value * gate_sigmoid * (1 + gate * (1 - gate_sigmoid)),
+        ],
+        axis=-1,
+    )
+    grad_kernel = np.einsum("tbhwc,bhwc->tc", windows, grad_y).reshape(kernel.shape)
+    flipped = kernel.reshape(9, -1)[::-1]
+    grad_silu = np.einsum("tbhwc,tc->bhwc", _windows(grad_y), flipped)
+    grad_x = grad_silu * sigmoid * (1 + x * (1 - sigmoid))
+    return value * gate * gate_sigmoid, grad_x, grad_kernel, grad_y.sum((0, 1, 2))
+
+
+def _windows(x):
+    """What each of the nine taps reads: [9, B, H, W, C]."""
+    height, width = x.shape[1:3]
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return np.stack(
+        [
+            padded[:, row : row + height, column : column + width]
+            for row in range(3)
+            for column in range(3)
+        ]
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(json.dumps(bench()))

@@ -1,0 +1,51 @@
+"""The benchmark: its oracle, its report, and that it refuses wrong forms."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kernels_pallas import bench_lib
+from kernels_pallas.glu_depthwise_conv import bench, reference
+from kernels_pallas.testing import assert_close
+from tests.kernels_pallas import glu_oracle
+
+
+def test_report(monkeypatch):
+    monkeypatch.setattr(bench, "CPU_CASES", [(8, 4)])
+    monkeypatch.setattr(bench_lib, "copy_bandwidth", lambda: 1e9)
+    seconds = iter(range(1, 7))
+    monkeypatch.setattr(
+        bench_lib, "seconds_per_call", lambda function, *arrays: next(seconds)
+    )
+    report = json.loads(json.dumps(bench.bench()))
+    assert [(r["form"], r["pass"]) for r in report["rows"]] == [
+        (form, name)
+        for form in ("grouped", "shifted", "cpu")
+        for name in ("forward", "forward and gradient")
+    ]
+    for row in report["rows"]:
+        assert 0 <= row["max_error"] <= 2e-5
+    # 4 x 4 pixels of 8 float32 channels out, twice as many in, one second.
+    assert report["rows"][0]["gb_per_s"] == round(3 * 4 * 4 * 8 * 4 / 1e9, 2)
+    assert report["rows"][0]["ms"] == 1000
+
+
+def test_its_oracle_equals_the_loops():
+    arrays = bench._inputs(3, 4, 5)
+    exact = bench._float64(*(np.asarray(a, np.float64) for a in arrays))
+    assert_close(exact[0], glu_oracle.glu(*arrays[:3]), 1e-13)
+    expected = glu_oracle.glu_gradients(*arrays)
+    for actual, gradient in zip(exact[1:], expected, strict=True):
+        assert_close(actual, gradient, 1e-13)
+
+
+def test_a_wrong_form_is_not_timed(monkeypatch):
+    def wrong(x, kernel):
+        return 1.001 * jax.numpy.asarray(convolve(x, kernel))
+
+    convolve = reference.depthwise_conv_grouped
+    monkeypatch.setattr(reference, "depthwise_conv_grouped", wrong)
+    with pytest.raises(ArithmeticError, match="'grouped', forward: off by"):
+        bench.bench()
