@@ -64,10 +64,9 @@ def on(device: AbstractDevice):
     return jax.sharding.use_abstract_mesh(mesh)
 
 
-def run_interpreted(
-    function: Callable, *arrays: Any, device: AbstractDevice = TPU
-) -> Any:
-    """Runs kernels in Pallas's interpreter, on CPU.
+@contextlib.contextmanager
+def interpreting(device: AbstractDevice):
+    """Context in which kernels for `device` run in Pallas's interpreter, on CPU.
 
     Memory that the kernel did not write is NaN, and a data race is an error. The
     interpreter of GPU kernels needs jax 0.11.
@@ -82,11 +81,18 @@ def run_interpreted(
 
         mode = plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(**settings))
     printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), mode:
+        yield
     # Up to jax 0.10 a race is printed only, later it raises.
-    with contextlib.redirect_stdout(printed), mode, on(device):
-        result = jax.block_until_ready(jax.jit(function)(*arrays))
     assert "RACE DETECTED" not in printed.getvalue(), printed.getvalue()
-    return result
+
+
+def run_interpreted(
+    function: Callable, *arrays: Any, device: AbstractDevice = TPU
+) -> Any:
+    """The function's result, with kernels for `device` run by `interpreting`."""
+    with interpreting(device), on(device):
+        return jax.block_until_ready(jax.jit(function)(*arrays))
 
 
 def lower(function: Callable, device: AbstractDevice, *shapes: Any) -> str:

@@ -1,9 +1,9 @@
 """ReLU linear attention, O(N) in the number of tokens: the public functions.
 
-B batch, N tokens, H heads, K head size. Choose among the forms with implementation:
-None (what was measured to be fastest on this kind of device, see `dispatch.PREFERRED`),
+B batch, N and M tokens, H heads, K head size. implementation chooses among the forms:
+None (what was measured to be fastest on this kind of device: `dispatch.PREFERRED`),
 "reference" (XLA; the only one through which forward-mode differentiation goes), "tpu"
-or "gpu" (Pallas kernels; float32 and bfloat16).
+or "gpu" (Pallas kernels, for input that this folder's README names).
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 def linear_attention(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B N H K"],
-    v: Float[Array, "B N H K"],
+    k: Float[Array, "B M H K"],
+    v: Float[Array, "B M H K"],
     *,
     eps: float = 1e-15,
     floor: float = 0.0,
@@ -33,7 +33,7 @@ def linear_attention(
     exactly 0, and gradients stay finite there because relu has slope 0 at 0.
 
     Args:
-      q: queries, before the ReLU.
+      q: queries, before the ReLU. As many as keys, or not.
       k: keys, before the ReLU.
       v: values.
       eps: added to the denominator (1e-15 as diffusers; official SANA 1e-8).

@@ -43,8 +43,8 @@ def linear_attention_output(
 
 def linear_attention(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B N H K"],
-    v: Float[Array, "B N H K"],
+    k: Float[Array, "B M H K"],
+    v: Float[Array, "B M H K"],
     eps: float,
     floor: float,
 ) -> Float[Array, "B N H K"]:

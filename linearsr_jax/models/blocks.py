@@ -77,11 +77,13 @@ class MixFFN(nn.Module):
       width: D.
       expanded: E, channels after the gate; twice as many before.
       dtype: computation type.
+      implementation: see `kernels_pallas.glu_depthwise_conv`.
     """
 
     width: int
     expanded: int
     dtype: jnp.dtype
+    implementation: str | None
 
     @nn.compact
     def __call__(
@@ -106,6 +108,7 @@ class MixFFN(nn.Module):
             x.reshape(-1, *grid, 2 * self.expanded),
             kernel.astype(self.dtype),
             bias.astype(self.dtype),
+            implementation=self.implementation,
         ).reshape(*tokens.shape[:2], self.expanded)
         return Dense(
             self.width, ("mlp", "embed"), self.dtype, use_bias=False, name="project"
@@ -127,6 +130,7 @@ class Block(nn.Module):
     eps: float
     floor: float
     dtype: jnp.dtype
+    implementation: str | None
 
     @nn.compact
     def __call__(
@@ -157,6 +161,7 @@ class Block(nn.Module):
             self.eps,
             self.floor,
             self.dtype,
+            self.implementation,
             name="attention",
         )
         cross_attention = CrossAttention(
@@ -167,7 +172,9 @@ class Block(nn.Module):
             self.dtype,
             name="cross_attention",
         )
-        ffn = MixFFN(self.width, self.expanded, self.dtype, name="ffn")
+        ffn = MixFFN(
+            self.width, self.expanded, self.dtype, self.implementation, name="ffn"
+        )
         normal = modulated_layer_norm(tokens, shift1, scale1)
         tokens = tokens + _gated(gate1, attention(normal))
         if condition is not None:

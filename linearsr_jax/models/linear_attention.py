@@ -20,7 +20,7 @@ class LinearSelfAttention(nn.Module):
       heads: H; the head size is width / heads, 32 in SANA.
       qk_norm: RMS norm over all of q's and k's channels before the head split
         (SANA-1.5).
-      eps, floor: see `kernels_pallas.linear_attention`.
+      eps, floor, implementation: see `kernels_pallas.linear_attention`.
       dtype: computation type; the attention's sums are float32 regardless.
     """
 
@@ -30,6 +30,7 @@ class LinearSelfAttention(nn.Module):
     eps: float
     floor: float
     dtype: jnp.dtype
+    implementation: str | None
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
@@ -50,7 +51,14 @@ class LinearSelfAttention(nn.Module):
         query, key, value = (x.reshape(split) for x in (query, key, value))
         if self.is_mutable_collection(TELEMETRY) and not self.is_initializing():
             self._sow_telemetry(query, key, value)
-        mixed = linear_attention(query, key, value, eps=self.eps, floor=self.floor)
+        mixed = linear_attention(
+            query,
+            key,
+            value,
+            eps=self.eps,
+            floor=self.floor,
+            implementation=self.implementation,
+        )
         return Dense(self.width, ("heads", "embed"), self.dtype, name="out")(
             mixed.reshape(tokens.shape)
         )

@@ -48,6 +48,9 @@ class LinearDiT(nn.Module):
         loop's copies cost a quarter of nano's training step; unrolling costs
         compile time, which is what upscaling one image mostly is.
       dtype: computation type; parameters and reductions stay float32.
+      implementation: of the two operations of `kernels_pallas`; None takes what is
+        fastest on the device. "reference" is the switch for forward-mode
+        differentiation (jvp, grad of jvp, Hessian-vector products) of the network.
     """
 
     latent_channels: int
@@ -66,6 +69,7 @@ class LinearDiT(nn.Module):
     remat: str = "none"
     scan_unroll: int = 1
     dtype: jnp.dtype = jnp.float32
+    implementation: str | None = None
 
     def init_params(self, key: Key[Array, ""], *, boxed: bool = False) -> PyTree:
         """Initial parameters; with boxed, wrapped with their logical axes."""
@@ -146,6 +150,7 @@ class LinearDiT(nn.Module):
             self.eps,
             self.floor,
             self.dtype,
+            self.implementation,
             name="blocks",
         )
         tokens, _ = nn.scan(

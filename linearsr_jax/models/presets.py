@@ -56,8 +56,8 @@ class Preset:
         """Builds the network.
 
         Args:
-          **kwargs: how it is computed: `LinearDiT`'s dtype, remat, scan_unroll, eps
-            and floor.
+          **kwargs: how it is computed: `LinearDiT`'s dtype, remat, scan_unroll,
+            implementation, eps and floor.
         """
         strided = round(math.log2(self.codec_factor // SCALE))
         return LinearDiT(

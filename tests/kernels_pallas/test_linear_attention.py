@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels_pallas import linear_attention
+from kernels_pallas import (
+    linear_attention,
+    linear_attention_output,
+    linear_attention_state,
+)
 from tests.kernels_pallas.naive_attention import naive
 
 # All different, so that swapped axes cannot go unseen. B, N, H, K.
@@ -229,3 +233,36 @@ def test_jit_and_vmap_over_experts():
     out = jax.jit(jax.vmap(linear_attention))(q, k, v)
     for i in range(4):
         close(out[i], naive(q[i], k[i], v[i]))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(2, 7, 3, 5), (2, 7, 3, 5), (2, 8, 3, 5)],  # k and v of other lengths
+        [(2, 7, 3, 4), (2, 7, 3, 5), (2, 7, 3, 5)],  # other head sizes
+        [(1, 7, 3, 5), (2, 7, 3, 5), (2, 7, 3, 5)],  # would broadcast
+        [(7, 3, 5)] * 3,
+    ],
+)
+def test_shapes_that_do_not_go_together_are_refused(shapes):
+    with pytest.raises(ValueError, match="linear_attention"):
+        linear_attention(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+def test_queries_may_be_fewer_than_keys():
+    q, k, v = inputs()
+    close(linear_attention(q[:, :2], k, v), naive(q, k, v)[:, :2])
+
+
+def test_halves_and_whole():
+    q, k, v = inputs()
+    state = linear_attention_state(k, v, floor=0.1)
+    assert state.shape == (2, 3, 5, 6)
+    assert state.dtype == jnp.float32
+    key = np.maximum(k.astype(np.float64), 0) + 0.1
+    close(state[..., :5], np.einsum("bnhk,bnhl->bhkl", key, v))
+    close(state[..., 5], key.sum(axis=1))
+    out = linear_attention_output(q, state, floor=0.1, eps=0.5)
+    close(out, naive(q, k, v, floor=0.1, eps=0.5))
+    with pytest.raises(ValueError, match=r"got .* and a state"):
+        linear_attention_output(q, state[..., :5])

@@ -137,6 +137,7 @@ def make_block(qk_norm, *, floor=0.0):
         eps=1e-15,
         floor=floor,
         dtype=jnp.float32,
+        implementation=None,
     )
 
 
@@ -249,7 +250,7 @@ class TestCrossAttention:
 def test_mix_ffn_reaches_one_pixel(inputs):
     """Its convolution sees the neighbours on the grid, rows first, and no others."""
     x, *_ = inputs
-    module = MixFFN(WIDTH, EXPANDED, jnp.float32)
+    module = MixFFN(WIDTH, EXPANDED, jnp.float32, None)
     abstract = jax.eval_shape(lambda: module.init(jax.random.key(0), x, GRID))
     params = random_like(abstract["params"])
     run = jax.jit(lambda x: module.apply({"params": params}, x, GRID))

@@ -1,0 +1,101 @@
+"""Which form runs, what is said about it, and what is refused."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels_pallas import dispatch, glu_depthwise_conv, linear_attention
+from kernels_pallas.testing import GPU, TPU, on
+
+X = np.ones((2, 3), np.float32)
+
+
+def refuse(x):
+    raise dispatch.unsupported("op", "cpu", "it is odd", x)
+
+
+FORMS = {"reference": lambda x: x + 1, "cpu": lambda x: x + 2, "tpu": lambda x: x + 3}
+
+
+@pytest.fixture(autouse=True)
+def preferred(monkeypatch):
+    """The table, empty; and nothing logged yet."""
+    monkeypatch.setattr(dispatch, "PREFERRED", {"op": {}})
+    dispatch._log_once.cache_clear()
+    return dispatch.PREFERRED["op"]
+
+
+def run(implementation, forms=FORMS):
+    return float(
+        jax.jit(lambda x: dispatch.run("op", implementation, forms, x))(X)[0, 0]
+    )
+
+
+def test_a_device_that_was_not_measured_runs_the_reference(caplog):
+    assert [run(None), run(None)] == [2, 2]
+    (record,) = caplog.records  # Once, for two traces.
+    assert "op: 'cpu' was never measured" in record.message
+
+
+def test_the_table_decides(preferred, caplog):
+    preferred["cpu"] = "cpu"
+    assert run(None) == 3
+    preferred["cpu"] = "reference"
+    assert run(None) == 2
+    assert not caplog.records
+
+
+def test_input_that_is_not_taken_runs_the_reference(preferred, caplog):
+    preferred["cpu"] = "cpu"
+    assert [run(None, {**FORMS, "cpu": refuse}) for _ in range(2)] == [2, 2]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "float32[2, 3] on 'cpu': it is odd; running the reference" in record.message
+
+
+def test_what_is_asked_for_is_not_replaced():
+    assert run("cpu") == 3
+    with pytest.raises(NotImplementedError, match=r"float32\[2, 3\] on 'cpu'"):
+        run("cpu", {**FORMS, "cpu": refuse})
+    with pytest.raises(NotImplementedError, match="this form is for TPUs"):
+        run("tpu")
+    with pytest.raises(ValueError, match="'triton'; there are 'reference', 'cpu'"):
+        run("triton")
+
+
+def test_lowering_for_another_platform_takes_its_own_form(preferred):
+    """A function that was traced with the CPU in mind may be lowered for a TPU."""
+    preferred["cpu"] = "cpu"
+    traced = jax.jit(lambda x: dispatch.run("op", None, FORMS, x)).trace(X)
+    assert "2.000000e+00" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "1.000000e+00" in traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def test_the_target_device():
+    assert dispatch.target_device().platform == "cpu"
+    with on(TPU):
+        assert dispatch.target_device().device_kind == "TPU v5 lite"
+    with on(GPU):
+        assert dispatch.target_device().platform == "gpu"
+    for device in ("cpu", jax.devices("cpu")[1]):
+        with jax.default_device(device):
+            assert dispatch.target_device().platform == "cpu"
+
+
+@pytest.mark.parametrize("implementation", ["tpu", "gpu"])
+def test_kernels_are_refused_on_cpu(implementation):
+    q = jnp.ones((1, 64, 2, 32), jnp.bfloat16)
+    with pytest.raises(NotImplementedError, match=r"linear_attention.* on 'cpu'"):
+        linear_attention(q, q, q, implementation=implementation)
+    x, kernel, bias = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2)), jnp.ones(2)
+    with pytest.raises(NotImplementedError, match=r"glu_depthwise_conv.* on 'cpu'"):
+        glu_depthwise_conv(x, kernel, bias, implementation=implementation)
+
+
+def test_only_measured_devices_are_named(monkeypatch):
+    """Accelerators come into the table with a benchmark's figures beside it."""
+    monkeypatch.undo()
+    assert {kind for table in dispatch.PREFERRED.values() for kind in table} == {"cpu"}
