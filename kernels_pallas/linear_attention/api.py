@@ -9,6 +9,7 @@ or "gpu" (Pallas kernels, for input that this folder's README names).
 from collections.abc import Callable
 from typing import TypeVar
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels_pallas import dispatch
@@ -104,6 +105,7 @@ def linear_attention_output(
     forms = _forms(
         reference.linear_attention_output, vjp.linear_attention_output, eps, floor
     )
+    state = state.astype(jnp.float32)
     return dispatch.run("linear_attention", implementation, forms, q, state)
 
 

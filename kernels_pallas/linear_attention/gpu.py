@@ -33,7 +33,8 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from kernels_pallas import dispatch
 from kernels_pallas.linear_attention import tiles
 
-# Tokens of a step: 64, or a multiple that fits into shared memory (227 KiB a block).
+# Tokens of a step, a multiple of 64. At 128 `output_gradients` would need more than the
+# 227 KiB of shared memory that a block can have.
 ROWS = 64
 # Steps of a block at most: more means fewer blocks, and fewer partial states to add up.
 STEPS = 16

@@ -23,6 +23,7 @@ from kernels_pallas.testing import (
     assert_close,
     compile_for_tpu,
     lower,
+    on,
     random_arrays,
     run_interpreted,
     value_and_gradients,
@@ -175,6 +176,19 @@ def test_lowers_at_real_shapes(monkeypatch, heads, tokens, dtype):
     text = lower(both_ways, TPU, *[array] * 4)
     # State and output; the gradients of both.
     assert text.count("@tpu_custom_call") == 4
+
+
+def test_no_product_is_rounded_to_bfloat16():
+    """What no CPU shows: float32 products are HIGHEST, or a TPU would round first.
+
+    Only keys and values that are bfloat16 anyway are multiplied as such.
+    """
+    for dtype, rounded in ((jnp.float32, 0), (jnp.bfloat16, 1)):
+        arrays = [jnp.ones((1, 40, 2, 32), dtype)] * 4
+        with on(TPU):
+            text = str(jax.make_jaxpr(both_ways)(*arrays))
+        highest = text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)")
+        assert text.count("dot_general[") == highest + rounded == 7
 
 
 @pytest.mark.slow
