@@ -158,6 +158,7 @@ def _backward_kernel(height, weights, value, gate, cotangent, *outputs_and_scrat
     """Derivation: README.md. Scratch row t of `grads` is image row first + t - 1."""
     *grad_x, grad_weights, features, grads = outputs_and_scratch
     rows, width = grad_x[0].shape[1:3]
+    first = pl.program_id(2) * rows
     _fill_features(features, (value, gate), height)
     _zero_borders(grads, width)
 
@@ -168,7 +169,7 @@ def _backward_kernel(height, weights, value, gate, cotangent, *outputs_and_scrat
     def grad_of_y(row, grad_out):
         a, g = (_convolve(features, half, row, weights) for half in (0, 1))
         grad_out = grad_out.astype(jnp.float32)
-        inside = _is_inside(pl.program_id(2) * rows + row - 1, height)
+        inside = _is_inside(first + row - 1, height)
         columns = pl.ds(_FIRST, width)
         grads[0, row, columns] = jnp.where(inside, grad_out * jax.nn.silu(g), 0)
         grads[1, row, columns] = jnp.where(inside, grad_out * a * silu_slope(g), 0)

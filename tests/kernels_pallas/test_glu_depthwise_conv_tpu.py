@@ -10,6 +10,7 @@ import pytest
 
 from kernels_pallas import glu_depthwise_conv
 from kernels_pallas.glu_depthwise_conv import tpu
+from kernels_pallas.glu_depthwise_conv.vjp import with_gradient
 from kernels_pallas.testing import (
     TPU,
     assert_close,
@@ -102,23 +103,51 @@ def test_twice_gives_the_same_bits():
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def test_sharded_over_batch_equals_unsharded():
-    *arrays, cotangent = inputs((8, 1, 2, 4))
+@pytest.fixture
+def simple_interpreter(monkeypatch):
+    """Pallas's older interpreter: no races, no memory, but devices and vmap."""
+    interpreted = functools.partial(tpu.pl.pallas_call, interpret=True)
+    monkeypatch.setattr(tpu.pl, "pallas_call", interpreted)
+    # Not through the API, for which the device is a CPU here.
+    return with_gradient(tpu.forward, tpu.backward)
+
+
+def test_sharded_over_batch_equals_unsharded(simple_interpreter):
+    *arrays, cotangent = inputs((8, 3, 2, 6))
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     data, replicated = jax.P("data"), jax.P()
+    operation = jax.shard_map(
+        simple_interpreter,
+        mesh=mesh,
+        in_specs=(data, replicated, replicated),
+        out_specs=data,
+        check_vma=False,
+    )
 
-    def sharded(*arrays):
-        operation = jax.shard_map(
-            on_tpu,
-            mesh=mesh,
-            in_specs=(data, replicated, replicated),
-            out_specs=data,
-            check_vma=False,
-        )
+    def run(operation, *arrays):
         return value_and_gradients(operation, arrays[:3], arrays[3])
 
-    actual = run_interpreted(sharded, *arrays, cotangent)
-    check(arrays, cotangent, actual, 2e-6)
+    sharded, whole = (
+        jax.jit(functools.partial(run, f))(*arrays, cotangent)
+        for f in (operation, simple_interpreter)
+    )
+    assert sharded[0].sharding.spec[0] == "data"
+    check(arrays, cotangent, sharded, 2e-6)
+    # The images do not meet; only the weights' gradients are sums over them.
+    np.testing.assert_array_equal(sharded[0], whole[0])
+    np.testing.assert_array_equal(sharded[1][0], whole[1][0])
+
+
+def test_vmap_over_experts(simple_interpreter):
+    stacks = [inputs((2, 3, 4, 6), seed=i) for i in range(3)]
+
+    def run(*arrays):
+        return value_and_gradients(simple_interpreter, arrays[:3], arrays[3])
+
+    stacked = [np.stack(arrays) for arrays in zip(*stacks, strict=True)]
+    results = jax.jit(jax.vmap(run))(*stacked)
+    for i, stack in enumerate(stacks):
+        check(stack[:3], stack[3], jax.tree.map(lambda a, i=i: a[i], results), 2e-6)
 
 
 @pytest.mark.parametrize("width", [1, 32, 100, 256, 1000])
