@@ -50,11 +50,12 @@ def forward(
     """Runs the operation; float32 inside, the result in x's dtype.
 
     Raises:
-      NotImplementedError: E is less than FORWARD_CHANNELS or no multiple of 8.
+      NotImplementedError: E is less than a block of channels, or no multiple of 8.
     """
     batch, height, width, channels = x.shape
     expanded = channels // 2
-    block = _check_channels(x, FORWARD_CHANNELS)
+    _check_channels(x)
+    block = FORWARD_CHANNELS
     rows = FORWARD_ROWS
 
     def body(x, weights, out):
@@ -94,11 +95,12 @@ def backward(
     The sums over batch, rows and columns are float32 and in one fixed order.
 
     Raises:
-      NotImplementedError: E is less than FORWARD_CHANNELS or no multiple of 8.
+      NotImplementedError: E is less than a block of channels, or no multiple of 8.
     """
     batch, height, _, channels = x.shape
     expanded = channels // 2
-    block = _check_channels(x, BACKWARD_CHANNELS)
+    _check_channels(x)
+    block = BACKWARD_CHANNELS
     rows = BACKWARD_ROWS
     programs = pl.cdiv(height, rows * BACKWARD_BANDS)
 
@@ -236,13 +238,12 @@ def _place(rows, block, expanded):
     )
 
 
-def _check_channels(x, block):
-    """Returns the block. Multiples of 8 keep every load of a thread aligned."""
-    expanded = x.shape[-1] // 2
-    if expanded < block or expanded % 8:
-        reason = f"E = {expanded} is less than {block} or no multiple of 8"
+def _check_channels(x):
+    """Multiples of 8 keep every load of a thread aligned."""
+    expanded, least = x.shape[-1] // 2, max(FORWARD_CHANNELS, BACKWARD_CHANNELS)
+    if expanded < least or expanded % 8:
+        reason = f"E = {expanded} is less than {least} or no multiple of 8"
         raise unsupported("glu_depthwise_conv", "gpu", reason, x)
-    return block
 
 
 def _kernel(body, out_type, grid):

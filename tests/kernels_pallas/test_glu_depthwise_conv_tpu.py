@@ -150,7 +150,7 @@ def test_vmap_over_experts(simple_interpreter):
         check(stack[:3], stack[3], jax.tree.map(lambda a, i=i: a[i], results), 2e-6)
 
 
-@pytest.mark.parametrize("width", [1, 32, 100, 256, 1000])
+@pytest.mark.parametrize("width", [1, 32, 100, 256, 320])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_blocks_fit_into_vmem(monkeypatch, width, dtype):
     monkeypatch.setattr(tpu, "ROWS", 16)
@@ -164,7 +164,7 @@ def test_blocks_fit_into_vmem(monkeypatch, width, dtype):
 @pytest.mark.parametrize(
     ("sizes", "dtype", "reason"),
     [
-        ((1, 2, 5000, 6), jnp.float32, "5000 columns"),
+        ((1, 2, 400, 6), jnp.float32, "400 columns"),
         ((1, 2, 3, 6), jnp.float16, "float16"),
         ((0, 2, 3, 6), jnp.float32, "no elements"),
     ],
