@@ -12,17 +12,23 @@ from kernels_pallas.testing import GPU, lower, on, random_arrays, value_and_grad
 attention = functools.partial(linear_attention, implementation="gpu")
 
 
+def both_ways(q, k, v, grad):
+    return value_and_gradients(attention, (q, k, v), grad)
+
+
 # (heads, tokens) of the presets 600m, 1600m and nano.
 @pytest.mark.parametrize(("heads", "tokens"), [(36, 1024), (70, 4096), (2, 16384)])
 def test_lowers_at_real_shapes(heads, tokens):
     """Layouts and shared memory are checked here, ptxas and registers are not."""
-
-    def both_ways(q, k, v, grad):
-        return value_and_gradients(attention, (q, k, v), grad)
-
     array = jax.ShapeDtypeStruct((2, tokens, heads, 32), jnp.bfloat16)
     text = lower(both_ways, GPU, *[array] * 4)
     # State and output; the gradients of both.
+    assert text.count("@mosaic_gpu_v2") == 4
+
+
+def test_lowers_over_experts():
+    array = jax.ShapeDtypeStruct((4, 1, 128, 4, 32), jnp.bfloat16)
+    text = lower(jax.vmap(both_ways), GPU, *[array] * 4)
     assert text.count("@mosaic_gpu_v2") == 4
 
 
