@@ -95,7 +95,8 @@ def test_kernels_are_refused_on_cpu(implementation):
         glu_depthwise_conv(x, kernel, bias, implementation=implementation)
 
 
-def test_only_measured_devices_are_named(monkeypatch):
-    """Accelerators come into the table with a benchmark's figures beside it."""
+def test_the_table_names_operations_and_forms(monkeypatch):
     monkeypatch.undo()
-    assert {kind for table in dispatch.PREFERRED.values() for kind in table} == {"cpu"}
+    assert dispatch.PREFERRED.keys() == {"linear_attention", "glu_depthwise_conv"}
+    forms = {form for table in dispatch.PREFERRED.values() for form in table.values()}
+    assert forms <= {"reference", *dispatch.LOWERING_PLATFORM}
