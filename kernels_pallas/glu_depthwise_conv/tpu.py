@@ -30,8 +30,8 @@ from kernels_pallas.glu_depthwise_conv.vjp import (
 
 # A multiple of 128, the lanes of a register.
 CHANNELS = 128
-# At most so many rows; even, because the gradient's halo is two rows. Wide images get
-# fewer, see `choose_rows`.
+# At most so many rows, at least two. The gradient rounds down to its halo of two rows,
+# and wide images get fewer, see `choose_rows`.
 ROWS = 16
 # For the blocks (twice, since the next one loads meanwhile) and scratch. Compilers
 # grant 16 MiB on the smallest devices and need some for themselves.
@@ -123,7 +123,7 @@ def choose_rows(height: int, width: int, dtype: jnp.dtype, halo: int) -> int:
     Raises:
       NotImplementedError: not even `halo` rows fit into VMEM.
     """
-    rows = min(ROWS, pl.cdiv(height, halo) * halo)
+    rows = min(ROWS // halo, pl.cdiv(height, halo)) * halo
     while vmem_bytes(rows, width, dtype, halo) > VMEM_BYTES:
         rows = rows // 2 // halo * halo
         if rows < halo:

@@ -15,7 +15,7 @@ from tests.kernels_pallas import glu_oracle
 def test_report(monkeypatch):
     monkeypatch.setattr(bench, "CPU_CASES", [(8, 4)])
     monkeypatch.setattr(bench_lib, "copy_bandwidth", lambda: 1e9)
-    seconds = iter(range(1, 7))
+    seconds = iter(1e-6 * n for n in range(1, 7))
     monkeypatch.setattr(
         bench_lib, "seconds_per_call", lambda function, *arrays: next(seconds)
     )
@@ -27,9 +27,11 @@ def test_report(monkeypatch):
     ]
     for row in report["rows"]:
         assert 0 <= row["max_error"] <= 2e-5
-    # 4 x 4 pixels of 8 float32 channels out, twice as many in, one second.
-    assert report["rows"][0]["gb_per_s"] == round(3 * 4 * 4 * 8 * 4 / 1e9, 2)
-    assert report["rows"][0]["ms"] == 1000
+    # 4 x 4 pixels of 8 float32 channels; x is two of them, so is its gradient.
+    image = 4 * 4 * 8 * 4
+    assert report["rows"][0]["ms"] == 0.001
+    assert report["rows"][0]["gb_per_s"] == round(3 * image / 1e3, 2)
+    assert report["rows"][1]["gb_per_s"] == round(8 * image / 2e3, 2)
 
 
 def test_its_oracle_equals_the_loops():

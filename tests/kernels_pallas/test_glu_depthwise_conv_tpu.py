@@ -153,9 +153,10 @@ def test_vmap_over_experts(simple_interpreter):
 @pytest.mark.parametrize("width", [1, 32, 100, 256, 320])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_blocks_fit_into_vmem(monkeypatch, width, dtype):
-    monkeypatch.setattr(tpu, "ROWS", 16)
-    for halo in (1, 2):
+    for most, halo in itertools.product((5, 16), (1, 2)):
+        monkeypatch.setattr(tpu, "ROWS", most)
         rows = tpu.choose_rows(width, width, dtype, halo)
+        assert rows <= most
         assert rows >= halo
         assert rows % halo == 0
         assert tpu.vmem_bytes(rows, width, dtype, halo) <= tpu.VMEM_BYTES
