@@ -64,6 +64,15 @@ def naive_forward_and_gradients(q, k, v, grad, **settings):
     ],
 )
 def test_equals_the_naive_form(sizes, settings):
+    assert_equals_naive(sizes, **settings)
+
+
+def test_equals_the_naive_form_in_real_tiles(monkeypatch):
+    monkeypatch.undo()
+    assert_equals_naive((1, tpu.BLOCK_N + 18, 1, 32))
+
+
+def assert_equals_naive(sizes, **settings):
     arrays = random_arrays(*[sizes] * 4)
     actual = forward_and_gradients(*arrays, **settings)
     expected = naive_forward_and_gradients(*arrays, **settings)
