@@ -46,7 +46,7 @@ def linear_attention(
       The attention's output, in q's dtype.
 
     Raises:
-      ValueError: shapes that do not go together; an unknown implementation.
+      ValueError: shapes that do not go together; integers; an unknown implementation.
       NotImplementedError: the implementation asked for does not take this input.
     """
     _check_state_inputs(k, v)
@@ -131,6 +131,7 @@ def _forms(
 
 
 def _check_state_inputs(k, v):
+    _check_floating(k, v)
     if k.ndim != 4 or k.shape != v.shape:
         raise ValueError(
             "linear_attention: k and v must both be (B, N, H, K), got "
@@ -139,11 +140,18 @@ def _check_state_inputs(k, v):
 
 
 def _check_output_inputs(q, state_shape):
+    _check_floating(q)
     if q.ndim != 4 or state_shape != _state_shape(q):
         raise ValueError(
             f"linear_attention: q must be (B, N, H, K) with the B, H and K of the "
             f"state (B, H, K, K + 1), got {q.shape} and a state {state_shape}"
         )
+
+
+def _check_floating(*arrays):
+    for x in arrays:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"linear_attention: needs floating point, got {x.dtype}")
 
 
 def _state_shape(x):

@@ -249,6 +249,14 @@ def test_shapes_that_do_not_go_together_are_refused(shapes):
         linear_attention(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
+@pytest.mark.parametrize("argument", range(3))
+def test_integers_are_refused(argument):
+    arrays = list(inputs())
+    arrays[argument] = arrays[argument].astype(np.int32)
+    with pytest.raises(ValueError, match="floating point, got int32"):
+        linear_attention(*arrays)
+
+
 def test_queries_may_be_fewer_than_keys():
     q, k, v = inputs()
     close(linear_attention(q[:, :2], k, v), naive(q, k, v)[:, :2])
