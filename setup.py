@@ -48,6 +48,9 @@ EXTRAS = {
     "eval": ["pyiqa>=0.1.10"],
     # The reference networks that the parity tests compare with.
     "parity": ["diffusers==0.42.1", "torch==2.13.0"],
+    # Compiling for TPUs without one; needs Python 3.12. In an environment of its own:
+    # importing jax with it where there is no TPU complains.
+    "aot": ["libtpu"],
     # jax's own names. Asked for by hand, and the only way to get another jax.
     "cuda": ["jax[cuda]"],
     "tpu": ["jax[tpu]"],

@@ -6,11 +6,12 @@ copy, measured in the same run: a fraction of 1 is as fast as memory allows.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def device_name() -> str:
@@ -102,3 +103,37 @@ def format_report(report: dict[str, Any]) -> str:
     lines = ["  ".join(map(str.ljust, r, widths)).rstrip() for r in cells]
     title = f"{report['device']}, copy {report['copy_gb_per_s']} GB/s"
     return "\n".join([title, *lines])
+
+
+def max_error(
+    label: str,
+    function: Callable,
+    arrays: Sequence[jax.Array],
+    exact: Sequence[np.ndarray],
+    allowed: float,
+) -> float:
+    """Largest error of any result, relative to that result's largest value.
+
+    Args:
+      label: names what is compared, in the error.
+      function: of the arrays; returns any tree of arrays.
+      arrays: its arguments.
+      exact: its results, or the results it has and more, in float64.
+      allowed: bound.
+
+    Returns:
+      The error, to two digits.
+
+    Raises:
+      ArithmeticError: it is beyond the bound, or not a number.
+    """
+    results = jax.tree.leaves(jax.jit(function)(*arrays))
+    error = max(
+        np.abs(np.asarray(result, np.float64) - truth).max() / np.abs(truth).max()
+        for result, truth in zip(results, exact, strict=False)
+    )
+    if not error <= allowed:
+        raise ArithmeticError(
+            f"{label}: off by {error:.1e} of the largest value (allowed: {allowed})"
+        )
+    return float(f"{error:.1e}")

@@ -114,28 +114,36 @@ def lower(function: Callable, device: AbstractDevice, *shapes: Any) -> str:
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
-    """Compiles for one chip of a real TPU, without one; needs libtpu.
+def tpu_devices(topology: str) -> list[Any]:
+    """The chips of a TPU slice, to compile for without having one; needs libtpu.
 
-    What does not fit into VMEM fails here. Use it in a process of its own that has
-    JAX_PLATFORMS=cpu in its environment and has not loaded libtpu yet.
+    Use it in a process of its own that has JAX_PLATFORMS=cpu in its environment and
+    has not loaded libtpu yet.
 
     Args:
       topology: such as "v5e:2x2".
+    """
+    from jax.experimental import topologies
+
+    for name, value in LIBTPU_WITHOUT_TPU.items():
+        os.environ.setdefault(name, value)
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+
+
+def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
+    """Compiles for one chip of a real TPU, without one.
+
+    What does not fit into VMEM fails here.
+
+    Args:
+      topology: see `tpu_devices`, also for what that needs.
       function: of arrays.
       *shapes: jax.ShapeDtypeStruct of the arguments.
 
     Returns:
       jax.stages.Compiled.
     """
-    from jax.experimental import topologies
-
-    for name, value in LIBTPU_WITHOUT_TPU.items():
-        os.environ.setdefault(name, value)
-    devices = topologies.get_topology_desc(
-        platform="tpu", topology_name=topology
-    ).devices
-    mesh = jax.sharding.Mesh(np.array(devices[:1]), ("x",))
+    mesh = jax.sharding.Mesh(np.array(tpu_devices(topology)[:1]), ("x",))
     replicated = NamedSharding(mesh, jax.P())
     with jax.set_mesh(mesh):
         return jax.jit(function, in_shardings=replicated).lower(*shapes).compile()

@@ -26,8 +26,8 @@ LAYERS = (
     # The parts that the programs above are made of.
     {"came", "checkpoint", "config", "default_config", "evaluate"}
     | {"losses", "optim", "pretrained", "profiler", "progress"}
-    | {"sampling", "sharding", "stop_signal", "train_metrics", "train_step"}
-    | {"validation", "writers"},
+    | {"run_record", "sampling", "sharding", "stop_signal", "train_data"}
+    | {"train_metrics", "train_step", "validation", "writers"},
     {"codecs", "convert", "data", "image_io", "models"},
     {"diffusion", "metrics"},
     {"array_types", "image_range", "rng"},

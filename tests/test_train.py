@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import debug
-from linearsr_jax import pretrained, train, writers
+from linearsr_jax import pretrained, run_record, train, writers
 from linearsr_jax.data import pipeline, sources
 from linearsr_jax.data.folder import FolderStore
 
@@ -99,10 +99,10 @@ def test_runs_from_before_degradations_had_names_go_on(photos, tmp_path):
     saved = make_config(photos).to_dict()
     del saved["data"]["degradation"], saved["data"]["degrade_on"]
     config = make_config(photos)
-    train._check_same_config(saved, config, tmp_path)
+    run_record.check_same_config(saved, config, tmp_path)
     config.data.degradation = "standard"
     with pytest.raises(train.TrainError, match=r"degradation=light, not standard"):
-        train._check_same_config(saved, config, tmp_path)
+        run_record.check_same_config(saved, config, tmp_path)
 
 
 def test_next_batch_after_resume_is_the_next_batch(photos):
@@ -230,7 +230,7 @@ def test_file_lost_during_training_is_replaced(photos, tmp_path):
     for name in manifest.files[1:]:
         (tmp_path / name).write_bytes((photos / name).read_bytes())
     config = make_config(tmp_path)
-    run = train._new_run(config)
+    run = run_record.new_record(config)
     assert run["data_seed"] == 0
     source = sources.open_source(
         tmp_path, min_size=32, cache_bytes=0, manifest=manifest

@@ -113,17 +113,8 @@ def _max_error(function, dtype, form, name):
     """Largest error on a small image, relative to the largest value."""
     arrays = [jnp.asarray(a, dtype) for a in _inputs(9, 10, 264)]
     exact = _float64(*(np.asarray(a, np.float64) for a in arrays))
-    results = jax.tree.leaves(jax.jit(function)(*arrays))
-    error = max(
-        np.abs(np.asarray(result, np.float64) - truth).max() / np.abs(truth).max()
-        for result, truth in zip(results, exact, strict=False)
-    )
-    if not error <= MAX_ERROR[dtype]:
-        raise ArithmeticError(
-            f"glu_depthwise_conv, form {form!r}, {name}: off by {error:.1e} of the "
-            f"largest value (allowed: {MAX_ERROR[dtype]})"
-        )
-    return float(f"{error:.1e}")
+    label = f"glu_depthwise_conv, form {form!r}, {name}"
+    return bench_lib.max_error(label, function, arrays, exact, MAX_ERROR[dtype])
 
 
 def _float64(x, kernel, bias, grad):

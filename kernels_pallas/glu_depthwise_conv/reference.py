@@ -34,8 +34,9 @@ def gate_convolved(
     bias: Float[Array, "2E"],
 ) -> Float[Array, "B H W E"]:
     """The operation around any depthwise convolution."""
-    y = convolve(jax.nn.silu(x), kernel) + bias
-    value, gate = jnp.split(y, 2, axis=-1)
+    # In float32, so that the bias's gradient, a sum over all pixels, is too.
+    y = convolve(jax.nn.silu(x), kernel).astype(jnp.float32) + bias.astype(jnp.float32)
+    value, gate = jnp.split(y.astype(x.dtype), 2, axis=-1)
     return value * jax.nn.silu(gate)
 
 

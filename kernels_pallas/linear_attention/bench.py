@@ -111,17 +111,8 @@ def _max_error(function, dtype, form, name):
     """Largest error at 1,024 tokens, relative to the largest value."""
     arrays = [jnp.asarray(x, dtype) for x in _inputs(2, 1024)]
     exact = _float64(*(np.asarray(x, np.float64) for x in arrays))
-    results = jax.tree.leaves(jax.jit(function)(*arrays))
-    error = max(
-        np.abs(np.asarray(result, np.float64) - truth).max() / np.abs(truth).max()
-        for result, truth in zip(results, exact, strict=False)
-    )
-    if not error <= MAX_ERROR[dtype]:
-        raise ArithmeticError(
-            f"linear attention, form {form!r}, {name}: off by {error:.1e} of the "
-            f"largest value (allowed: {MAX_ERROR[dtype]})"
-        )
-    return float(f"{error:.1e}")
+    label = f"linear attention, form {form!r}, {name}"
+    return bench_lib.max_error(label, function, arrays, exact, MAX_ERROR[dtype])
 
 
 def _float64(q, k, v, grad):

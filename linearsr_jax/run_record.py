@@ -1,0 +1,119 @@
+"""What a run remembers beside its state, and which configs may go on with it.
+
+The record is the JSON part of every checkpoint: config, versions of the packages,
+seed of the data, rewinds, manifest of usable photographs, evaluations so far.
+"""
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from linearsr_jax.default_config import default_config
+from linearsr_jax.models.linear_dit import REMAT_POLICIES
+
+# Fields a run may change when it resumes. Most do not touch what is computed; a run
+# may also be made longer, which moves the learning rate's descent to its new end.
+RESUMABLE = (
+    "steps",
+    "optimizer.decay_steps",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "codec_folder",
+    "data.folder",
+    "data.cache_gb",
+    "data.workers",
+    "data.prefetch",
+    "val.folder",
+    "val.every",
+    "val.metrics",
+    "profile.first",
+    "profile.count",
+    "scan_unroll",
+    "remat",
+    "accumulation",
+    "mesh.data",
+    "mesh.fsdp",
+)
+
+
+class TrainError(Exception):
+    """A run that cannot start or go on; one line, says what to do."""
+
+
+def new_record(config: ConfigDict) -> dict[str, Any]:
+    """The record of a run that starts."""
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
+    return {
+        "config": config.to_dict(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "data_seed": config.seed,
+        "rewinds": 0,
+        "manifest": None,
+        "evaluations": [],
+    }
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuses what no run can work with, before anything is made.
+
+    Raises:
+      TrainError: naming the field.
+    """
+    if not config.data.folder:
+        raise TrainError("data.folder is not set; --override data.folder=PHOTOS")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise TrainError(
+            f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "
+            "linear attention)"
+        )
+    if config.remat not in REMAT_POLICIES:
+        raise TrainError(
+            f"remat {config.remat!r} must be one of {', '.join(REMAT_POLICIES)}"
+        )
+    if config.accumulation < 1 or config.batch_size % config.accumulation:
+        raise TrainError(
+            f"batch_size {config.batch_size} must be a multiple of accumulation "
+            f"{config.accumulation}"
+        )
+
+
+def check_same_config(saved: dict, config: ConfigDict, workdir: Path) -> None:
+    """Refuses to go on with another config, but for the fields in RESUMABLE.
+
+    Args:
+      saved: the record's config.
+      config: the one asked for.
+      workdir: named in the error.
+
+    Raises:
+      TrainError: naming the first field that differs.
+    """
+    # The default of a field that came later is what runs did before it was there.
+    before = flatten(default_config().to_dict()) | flatten(saved)
+    now = flatten(json.loads(json.dumps(config.to_dict())))
+    changed = [
+        field
+        for field in sorted(before.keys() | now.keys())
+        if field not in RESUMABLE and before.get(field) != now.get(field)
+    ]
+    if changed:
+        field = changed[0]
+        raise TrainError(
+            f"{workdir}: holds a run with {field}={before.get(field)}, not "
+            f"{now.get(field)}; use another --workdir or the same config"
+        )
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; tuples become lists, as in JSON."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
