@@ -1,0 +1,196 @@
+"""Which rises do the evaluations so far not exclude?
+
+A metric's curve is compared with a fixed family of rises  start + gain * progress(t),
+t being the time since the first evaluation. These end, at progress 1:
+
+    1 - exp(-(t / tau) ** k)     from steep-then-slow (k < 1) to S-shaped (k > 1)
+    1 - (1 + t / tau) ** -p      a power law, with its long tail
+    min(t / end, 1)              a straight line up to a kink
+
+and these never do: log(1 + t / tau), and a line that goes on after its kink at a
+fraction of its pace. Start and gain are fitted to each by weighted least squares. How
+much worse than the best one a rise fits, in units of the noise, says whether it is
+excluded. The never-ending ones keep the answer honest: a plateau is there only when "it
+still rises, slowly" does not explain the evaluations.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+# Time constants: a ladder of this ratio, from a fraction of the first interval to a
+# multiple of the time seen. Coarser ladders misplace the knee of quiet curves; a time
+# constant beyond ten times what was seen is a straight line so far.
+_RATIO = 2 ** (1 / 6)
+_SHORTEST, _LONGEST = 0.5, 10.0
+_EXPONENTS = (0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.5)
+_POWERS = (1.5, 3.0)
+# What is left of the pace after the kink of a rise that goes on.
+_SLOWER = (0.15, 0.4)
+# Noise assumed at least, as a part of the gain: how well the family fits any rise.
+_COARSENESS = 0.004
+# Residuals beyond so many standard deviations are spikes, and weigh nothing.
+_SPIKE = 4.0
+# Neighbours whose residuals give the noise around an evaluation.
+_LOCAL = 9
+# Neighbours may be correlated to so many lags, and make up for this many at most.
+_LAGS, _MOST_CORRELATED = 5, 4.0
+_MAD_TO_SD = 1.4826
+
+
+class Family:
+    """The progress of every rise at the times of a curve's evaluations."""
+
+    def __init__(self, time: Float[np.ndarray, "N"]):
+        """Tabulates it.
+
+        Args:
+          time: of the evaluations, rising, from 0; at least 3.
+        """
+        count = np.log(_LONGEST * time[-1] / (_SHORTEST * time[1])) / np.log(_RATIO)
+        ladder = _SHORTEST * time[1] * _RATIO ** np.arange(np.ceil(count) + 1)
+        ratio = time / ladder[:, None]
+        # A kink is sharp, so there is one at each evaluation.
+        kinks = time[2:]
+        along = time / kinks[:, None]
+        line, beyond = np.minimum(along, 1), np.maximum(along - 1, 0)
+        ends = [
+            *(-np.expm1(-(ratio**k)) for k in _EXPONENTS),
+            *(1 - (1 + ratio) ** -p for p in _POWERS),
+            line,
+        ]
+        goes_on = [np.log1p(ratio), *(line + pace * beyond for pace in _SLOWER)]
+        self.progress = np.concatenate(ends + goes_on)  # [rises, N]
+        self.squared = self.progress**2
+        self.ends = np.arange(len(self.progress)) < sum(map(len, ends))
+        # When a rise becomes one to tell from others: kinks once they are seen.
+        known = ladder / _LONGEST
+        curved = len(_EXPONENTS) + len(_POWERS)
+        slower = len(_SLOWER)
+        self._from = np.concatenate(
+            [*[known] * curved, kinks, known, *[kinks] * slower]
+        )
+        self.time = time
+
+    def known(self, n: int) -> Bool[np.ndarray, "R"]:
+        """The rises that matter after n evaluations."""
+        return self._from <= self.time[n - 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The rises of a family fitted to the first n evaluations of a curve.
+
+    Attributes:
+      misfit: of each rise, the squared residuals beyond those of the best one, in
+        units of the noise's variance (a likelihood ratio: exp(-misfit / 2)).
+      flat_misfit: the same of no rise at all.
+      best: index of the rise that fits best.
+      start: value at progress 0.
+      gain: from progress 0 to 1; never negative.
+      progress: at the n evaluations.
+      left: of the gain after the newest evaluation; infinite for never-ending rises.
+      noise: standard deviation of an evaluation, spikes apart.
+      inflation: how many evaluations tell as much as one independent one would.
+      residuals: of the best rise.
+    """
+
+    misfit: Float[np.ndarray, "R"]
+    flat_misfit: float
+    best: int
+    start: Float[np.ndarray, "R"]
+    gain: Float[np.ndarray, "R"]
+    progress: Float[np.ndarray, "R n"]
+    left: Float[np.ndarray, "R"]
+    noise: float
+    inflation: float
+    residuals: Float[np.ndarray, "n"]
+
+
+def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
+    """Fits the rises known so far.
+
+    Args:
+      family: of the curve's evaluations; those after the first n do not matter.
+      values: higher is better, finite, n at least 5.
+    """
+    n = len(values)
+    known = family.known(n)
+    progress, squared = family.progress[known, :n], family.squared[known, :n]
+
+    def fit(values, weights):
+        squares, start, gain = _least_squares(progress, squared, values, weights)
+        best = int(np.argmin(squares))
+        return squares, start, gain, best, start[best] + gain[best] * progress[best]
+
+    # First to running medians, which no spike survives, to learn the weights.
+    *_, gain, best, curve = fit(running_median(values, 3), np.ones(n))
+    weights = _weigh(values - curve, _COARSENESS * gain[best])
+    squares, start, gain, best, curve = fit(values, weights)
+
+    residuals = values - curve
+    count = np.count_nonzero(weights)
+    inflation = _inflation(residuals * np.sqrt(weights), count)
+    variance = squares[best] / max(count - 4, 1) + (_COARSENESS * gain[best]) ** 2
+    # Of the quietest evaluations, which have weight 1.
+    unit = max(variance * inflation, np.finfo(float).tiny)
+    flat = weights @ (values - np.average(values, weights=weights)) ** 2
+    return Fit(
+        misfit=(squares - squares[best]) / unit,
+        flat_misfit=float((flat - squares[best]) / unit),
+        best=best,
+        start=start,
+        gain=gain,
+        progress=progress,
+        left=np.where(family.ends[known], gain * (1 - progress[:, -1]), np.inf),
+        noise=float(np.sqrt(variance)),
+        inflation=inflation,
+        residuals=residuals,
+    )
+
+
+def running_median(values: Float[np.ndarray, "N"], width: int):
+    """Medians of width (odd) neighbours; the outermost ones are repeated at the ends."""
+    windows = np.lib.stride_tricks.sliding_window_view(values, width)
+    return np.pad(np.median(windows, axis=1), width // 2, mode="edge")
+
+
+def robust_sd(deviations: Float[np.ndarray, "N"]) -> float:
+    """Standard deviation about 0 from the median, which spikes do not move."""
+    return float(_MAD_TO_SD * np.median(np.abs(deviations)))
+
+
+def _weigh(residuals, floor):
+    """1 for quiet evaluations, less where the neighbours are noisier, 0 for spikes."""
+    size = np.abs(residuals)
+    width = min(_LOCAL, len(size) - 1 + len(size) % 2)
+    local = _MAD_TO_SD * running_median(size, width) + floor
+    # Only what is clearly noisier counts less: the local estimate is itself noisy.
+    quiet = np.median(local) if _LOCAL > len(size) // 2 else np.quantile(local, 0.25)
+    return np.where(size <= _SPIKE * local, np.minimum(quiet / local, 1) ** 2, 0.0)
+
+
+def _least_squares(progress, squared, values, weights):
+    total = weights.sum()
+    mean = weights @ values / total
+    centre = progress @ weights / total
+    spread = squared @ weights - total * centre**2
+    slope = progress @ (weights * (values - mean))
+    gain = np.maximum(slope / np.maximum(spread, 1e-9), 0)
+    squares = weights @ (values - mean) ** 2 - gain * slope
+    return np.maximum(squares, 0), mean - gain * centre, gain
+
+
+def _inflation(residuals, count):
+    """The long-run variance over the variance, by Bartlett's weights; 1 or more."""
+    power = residuals @ residuals
+    lags = min(_LAGS, count // 4)
+    if power == 0 or lags == 0:
+        return 1.0
+    total = 1.0
+    for lag in range(1, lags + 1):
+        correlation = residuals[lag:] @ residuals[:-lag] / power
+        # Residuals of a fit with some four parameters are less correlated than noise.
+        total += 2 * (1 - lag / (lags + 1)) * (correlation + 2 / count)
+    return float(np.clip(total, 1, _MOST_CORRELATED))

@@ -1,0 +1,154 @@
+"""Follows one metric evaluation by evaluation: rising, or on a plateau since when."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from linearsr_jax.esgf.rises import Family, Fit, fit_rises, robust_sd
+
+# The plateau is what lies within this part of the whole rise below the level.
+TOLERANCE = 0.05
+# Fewer evaluations than this do not tell a rise from noise.
+MIN_EVALUATIONS = 8
+# A rise is excluded when it fits so much worse than the best one (likelihood ratio;
+# 9 is three standard deviations). Asked again at every evaluation, so not less.
+_EXCLUDED = 9.0
+# No rise at all has to be excluded more clearly: hundreds of rises compete with it.
+_RISEN = 25.0
+# A plateau is seen for at least so many evaluations, the knee among them.
+_PATIENCE = 5
+# It is withdrawn when the newest evaluations, a window of one of these lengths, exceed
+# the earlier ones by this many tolerances and this many standard errors.
+_WINDOWS = (3, 4, 6, 8, 12, 16, 24)
+_WITHDRAW_TOLERANCES, _WITHDRAW_ERRORS = 1.5, 3.0
+# The next rise is fitted with so many evaluations of the old plateau before it.
+_LEAD = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """A plateau that has been declared; its numbers stay as they were then.
+
+    Attributes:
+      knee: index of the first evaluation within tolerance of the level.
+      decided: index of the evaluation after which it was declared.
+      level: that the rise ends at.
+      rise: from the curve's start to the level.
+      noise: standard deviation of an evaluation up to the knee.
+      inflation: see `rises.Fit`.
+    """
+
+    knee: int
+    decided: int
+    level: float
+    rise: float
+    noise: float
+    inflation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What is known of a metric after an evaluation.
+
+    Attributes:
+      has_risen: whether there has been a rise beyond the noise.
+      plateau: None while it rises, and before.
+      gain_left: at most this much gain is left, as a part of the rise: the largest of
+        all rises that are not excluded, infinite if one of them never ends; None
+        before the first fit.
+    """
+
+    has_risen: bool
+    plateau: Plateau | None
+    gain_left: float | None
+
+
+def track(
+    steps: Float[np.ndarray, "N"], values: Float[np.ndarray, "N"]
+) -> Iterator[State]:
+    """Yields the state after each evaluation, from that one and earlier ones only.
+
+    Args:
+      steps: of the evaluations, strictly rising.
+      values: finite, higher is better.
+    """
+    state = State(has_risen=False, plateau=None, gain_left=None)
+    first, family, start = 0, None, None
+    for n in range(1, len(values) + 1):
+        plateau = state.plateau
+        if plateau:
+            window = _rising_window(values[plateau.knee : n], plateau)
+            if window:
+                # Look for the end of this rise; the whole one counts from the start.
+                start = plateau.level - plateau.rise
+                first, family = max(plateau.knee, n - window - _LEAD), None
+                plateau, state = None, State(True, None, None)
+        if not plateau and n - first >= MIN_EVALUATIONS:
+            if family is None:
+                family = Family(steps[first:] - steps[first])
+            state = _judge(fit_rises(family, values[first:n]), first, start, state)
+        yield state
+
+
+def _judge(fit: Fit, first: int, start: float | None, before: State) -> State:
+    """Declares a plateau if every rise that is not excluded has ended.
+
+    Args:
+      fit: to the evaluations from index first on.
+      first: index.
+      start: of the curve, None if that is what the fit begins with.
+      before: the state until now.
+    """
+    # [rises]: what each takes for the whole rise.
+    whole = fit.gain if start is None else fit.start + fit.gain - start
+    whole = np.maximum(whole, np.finfo(float).tiny)
+    gain_left = fit.left / whole
+    ended = gain_left <= TOLERANCE
+    has_risen = fit.flat_misfit >= _RISEN
+    possible = fit.misfit < _EXCLUDED
+    state = State(
+        has_risen=before.has_risen or has_risen,
+        plateau=None,
+        gain_left=float(gain_left[possible].max()),
+    )
+    if not has_risen or not ended[possible].all():
+        return state
+    # The first evaluation within tolerance, averaged over the possible rises.
+    missing = fit.gain[:, None] * (1 - fit.progress)
+    knees = np.argmax(missing <= TOLERANCE * whole[:, None], axis=1)
+    likelihood = np.where(ended, np.exp(-fit.misfit / 2), 0.0)
+    knee = round(float(np.average(knees, weights=likelihood)))
+    count = len(fit.residuals)
+    if count - knee < _PATIENCE:
+        return state
+    best, rise = fit.best, float(whole[fit.best])
+    return dataclasses.replace(
+        state,
+        plateau=Plateau(
+            knee=first + knee,
+            decided=first + count - 1,
+            level=float(fit.start[best] + fit.gain[best]),
+            rise=rise,
+            noise=min(fit.noise, robust_sd(fit.residuals[: max(knee, 6)])),
+            inflation=fit.inflation,
+        ),
+    )
+
+
+def _rising_window(since_knee, plateau: Plateau) -> int | None:
+    """How many of the newest evaluations stand above the plateau; None if none do."""
+    for window in _WINDOWS:
+        old, new = since_knee[:-window], since_knee[-window:]
+        if len(old) < _PATIENCE:
+            return None
+        middle = np.median(old)
+        noise = max(plateau.noise, robust_sd(old - middle))
+        error = noise * np.sqrt(plateau.inflation * (1 / window + 1 / len(old)))
+        height = np.median(new) if window < 6 else new.mean()
+        if height - middle > (
+            _WITHDRAW_TOLERANCES * TOLERANCE * plateau.rise + _WITHDRAW_ERRORS * error
+        ):
+            return window
+    return None
