@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def read_curve(path: Path, *, lower: Collection[str] = (), higher=()) -> Curve:
     if not table:
         raise CurveError(f"{path}: has no evaluations")
     names = list(dict.fromkeys(name for values in table.values() for name in values))
-    unknown = sorted(set(lower) | set(higher) - set(names))
+
     steps = sorted(table)
     return Curve(
         steps=np.array(steps),

@@ -151,7 +151,7 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
 
 
 def running_median(values: Float[np.ndarray, "N"], width: int):
-    """Medians of width (odd) neighbours; the outermost ones are repeated at the ends."""
+    """Medians of width (odd) neighbours; the outermost are repeated at the ends."""
     windows = np.lib.stride_tricks.sliding_window_view(values, width)
     return np.pad(np.median(windows, axis=1), width // 2, mode="edge")
 

@@ -23,6 +23,7 @@ _PATIENCE = 5
 # the earlier ones by this many tolerances and this many standard errors.
 _WINDOWS = (3, 4, 6, 8, 12, 16, 24)
 _WITHDRAW_TOLERANCES, _WITHDRAW_ERRORS = 1.5, 3.0
+_RECENT = 12
 # The next rise is fitted with so many evaluations of the old plateau before it.
 _LEAD = 4
 
@@ -144,7 +145,10 @@ def _rising_window(since_knee, plateau: Plateau) -> int | None:
         if len(old) < _PATIENCE:
             return None
         middle = np.median(old)
-        noise = max(plateau.noise, robust_sd(old - middle))
+        # Swings that have grown lately are no new rise.
+        noise = max(
+            plateau.noise, robust_sd(old - middle), robust_sd(old[-_RECENT:] - middle)
+        )
         error = noise * np.sqrt(plateau.inflation * (1 / window + 1 / len(old)))
         height = np.median(new) if window < 6 else new.mean()
         if height - middle > (

@@ -1,0 +1,103 @@
+"""Does a plateau swing more and more, or is it lost?
+
+Kept apart from finding the knee: swings and collapse come after it and do not move it.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from linearsr_jax.esgf.rises import robust_sd, running_median
+from linearsr_jax.esgf.tracker import MIN_EVALUATIONS, Plateau
+
+# Deviations are taken from the median of so many neighbours, so that slow drift is
+# none, and their size over windows of the other length.
+_TREND, _WINDOW = 9, 8
+# Oscillating: deviations of this many times the noise. White noise reaches 2 in about
+# one window of 300.
+OSCILLATING = 2.0
+# Swings smaller than this part of the rise are nobody's concern.
+_SMALLEST = 0.01
+# Lost: three evaluations in a row below half of the rise (never by noise), or, as
+# every metric of a run, not finite.
+_LOST_RISE, _LOST_IN_A_ROW = 0.5, 3
+# A rise that was never declared a plateau still counts when this many times the noise.
+_CLEAR = 8.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Oscillation:
+    """How large the newest deviations from the plateau are.
+
+    Attributes:
+      ratio: to the noise before the plateau; 0 while there are too few.
+      since: index of the evaluation since which it has been above OSCILLATING; None if
+        it is not.
+    """
+
+    ratio: float
+    since: int | None
+
+
+def measure_oscillation(
+    values: Float[np.ndarray, "n"], plateau: Plateau
+) -> Oscillation:
+    """Compares deviations after the knee with the noise before it.
+
+    Args:
+      values: of the evaluations so far, higher is better.
+      plateau: the one declared.
+    """
+    after = values[plateau.knee :]
+    if len(after) < _WINDOW:
+        return Oscillation(ratio=0.0, since=None)
+    width = min(_TREND, len(after) - 1 + len(after) % 2)
+    deviations = after - running_median(after, width)
+    noise = max(plateau.noise, _SMALLEST * plateau.rise)
+    windows = np.lib.stride_tricks.sliding_window_view(deviations, _WINDOW)
+    ratios = np.array([robust_sd(window) for window in windows]) / noise
+    if ratios[-1] < OSCILLATING:
+        return Oscillation(ratio=float(ratios[-1]), since=None)
+    calm = np.flatnonzero(ratios < OSCILLATING)
+    # The window's end is where it was seen; its first half may have been calm.
+    since = _WINDOW // 2 + (calm[-1] + 1 if len(calm) else 0)
+    return Oscillation(ratio=float(ratios[-1]), since=int(plateau.knee + since))
+
+
+def find_collapse(
+    values: Float[np.ndarray, "n"], plateau: Plateau | None
+) -> int | None:
+    """Index since which the metric has lost what it had gained; None if it has not.
+
+    Args:
+      values: of the evaluations so far, higher is better.
+      plateau: the one declared; None if there is none, then the best stretch counts.
+    """
+    if len(values) < MIN_EVALUATIONS:
+        return None
+    if plateau:
+        level, rise = plateau.level, plateau.rise
+    else:
+        smooth = running_median(values, 5)
+        level = smooth.max()
+        rise = level - np.median(values[:3])
+        noise = robust_sd(np.diff(values)) / np.sqrt(2)
+        if rise < _CLEAR * noise:
+            return None
+    return _run_at_end(values < level - _LOST_RISE * rise)
+
+
+def find_non_finite(is_finite: Bool[np.ndarray, "M n"]) -> int | None:
+    """Index since which no metric of a run has been finite; None if any is.
+
+    Args:
+      is_finite: of each metric and evaluation.
+    """
+    return _run_at_end(~is_finite.any(axis=0))
+
+
+def _run_at_end(lost: Bool[np.ndarray, "n"]) -> int | None:
+    kept = np.flatnonzero(~lost)
+    since = kept[-1] + 1 if len(kept) else 0
+    return int(since) if len(lost) - since >= _LOST_IN_A_ROW else None
