@@ -42,7 +42,9 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
-    "test": ["build", "pytest>=8", "ruff==0.17.6", "scipy"],
+    "test": ["build", "matplotlib>=3.8", "pytest>=8", "ruff==0.17.6", "scipy"],
+    # The pictures of `linearsr knee --plot`.
+    "plot": ["matplotlib>=3.8"],
     # DISTS, MUSIQ, MANIQA, CLIPIQA, FID; brings torch, and its licence is
     # non-commercial. All other metrics are in the core.
     "eval": ["pyiqa>=0.1.10"],
@@ -79,6 +81,7 @@ setup(
         "linearsr_jax.convert",
         "linearsr_jax.data",
         "linearsr_jax.diffusion",
+        "linearsr_jax.esgf",
         "linearsr_jax.metrics",
         "linearsr_jax.models",
     ],

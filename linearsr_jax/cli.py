@@ -181,6 +181,22 @@ def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callabl
     }
 
 
+def _knee(args: argparse.Namespace) -> int:
+    from linearsr_jax.esgf import curve_files, report
+    from linearsr_jax.esgf.knee import find_knee
+
+    curve = curve_files.read_curve(args.curve, lower=args.lower, higher=args.higher)
+    verdict = find_knee(curve.steps, curve.metrics, curve.higher_is_better)
+    if args.plot is not None:
+        report.plot_verdict(curve, verdict, args.plot)
+    print(
+        json.dumps(report.to_json(verdict))
+        if args.json
+        else report.format_verdict(verdict)
+    )
+    return 0
+
+
 def _info(args: argparse.Namespace) -> int:
     from linearsr_jax.info import describe, format_description
 
@@ -329,6 +345,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "what", choices=["attention"], help="linear attention against its device's copy"
     )
+    _add_json(sub)
+
+    sub = command("knee", _knee, "find where a run stopped getting better")
+    sub.add_argument(
+        "curve",
+        type=Path,
+        metavar="WORKDIR|CSV",
+        help="a training folder, or a CSV with the header step,METRIC,...",
+    )
+    for side, other in (("lower", "loss"), ("higher", "accuracy")):
+        sub.add_argument(
+            f"--{side}",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help=f"a metric whose {side} values are better, e.g. {other}",
+        )
+    sub.add_argument("--plot", type=Path, metavar="PNG", help="draw the evidence")
     _add_json(sub)
 
     sub = command("info", _info, "say what is installed and what a model is")

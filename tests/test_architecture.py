@@ -29,7 +29,7 @@ LAYERS = (
     | {"run_record", "sampling", "sharding", "stop_signal", "train_data"}
     | {"train_metrics", "train_step", "validation", "writers"},
     {"codecs", "convert", "data", "image_io", "models"},
-    {"diffusion", "metrics"},
+    {"diffusion", "esgf", "metrics"},
     {"array_types", "image_range", "rng"},
 )
 
@@ -44,6 +44,7 @@ PILLOW_IN_MEMORY = {
 # error says what to install.
 OPTIONAL = {
     "linearsr_jax.convert.torch_pickle": {"torch"},
+    "linearsr_jax.esgf.report": {"matplotlib"},
     "linearsr_jax.metrics.pyiqa_adapter": {"pyiqa", "torch"},
     "linearsr_jax.writers": {"tensorflow"},
 }
@@ -138,7 +139,7 @@ def test_packages_import_nothing_that_is_not_installed():
     assert not [name for name in FILES if imported_roots(name) & not_installed]
 
 
-@pytest.mark.parametrize("part", ["codecs", "diffusion", "metrics", "models"])
+@pytest.mark.parametrize("part", ["codecs", "diffusion", "esgf", "metrics", "models"])
 def test_no_config_object_reaches(part):
     assert not [
         name

@@ -8,13 +8,13 @@ Needs `pip install kneed`, which the package does not.
 import argparse
 import json
 import multiprocessing
-from collections.abc import Iterable
 
 import curves
 import detectors
 import numpy as np
 
 from linearsr_jax.esgf.knee import find_knee
+from linearsr_jax.esgf.tracker import track
 
 OURS = "esgf.knee"
 
@@ -34,7 +34,8 @@ def judge(curve: curves.Curve) -> dict:
         "kind": curve.kind,
         "expected": curve.verdict,
         "verdict": verdict.verdict,
-        "ever": any(e for e in ever_declared(curve)) if curve.knee is None else None,
+        "ever": curve.knee is None
+        and ever_declared(curve.steps[finite], sign * values[finite]),
         "answers": {
             detector: answer and place(curve, answer)
             for detector, answer in answers.items()
@@ -50,12 +51,10 @@ def place(curve: curves.Curve, answer: tuple[int, int]) -> dict:
     return {"error": int(found - knee), "delay": int(decided - knee)}
 
 
-def ever_declared(curve: curves.Curve) -> Iterable[bool]:
-    """Whether a knee stood after each evaluation."""
-    for n in range(1, len(curve.steps) + 1):
-        metrics = {name: values[:n] for name, values in curve.metrics.items()}
-        verdict = find_knee(curve.steps[:n], metrics, curve.higher_is_better)
-        yield verdict.knee_step is not None
+def ever_declared(steps, values) -> bool:
+    """Whether ours named a knee at any time, even if it was withdrawn later."""
+    states = track(steps.astype(float), values)
+    return any(state.plateau is not None for state in states)
 
 
 def summarize(judged: list[dict], detector: str) -> dict:

@@ -2,35 +2,40 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
+import operator
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-# Whether a metric's better values are the higher or the lower ones.
+# Metrics whose higher, or lower, values are better.
 HIGHER = ("psnr", "ssim", "musiq", "maniqa", "clipiqa")
 LOWER = ("lpips", "dists", "niqe", "fid", "loss")
 
-# In a training log: what validations write, less what says the same twice.
-_VALIDATION = "val_"
-_DUPLICATE = "val_gain_"
+# In a training log: what validations write, less what only repeats the PSNR.
 _LOG_NAME = "metrics.jsonl"
+_VALIDATION = "val_"
+_REPEATS = "val_gain_"
+
+# Line number, step, and the values of an evaluation.
+Row = tuple[int, int, dict[str, float]]
 
 
 class CurveError(ValueError):
-    """A file that holds no usable curve; one line, names file and line."""
+    """A file without a usable curve; one line that names the file and its line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Evaluations of a run.
+    """The evaluations of a run.
 
     Attributes:
       steps: rising.
-      metrics: values at these steps; NaN where one is missing or not finite.
+      metrics: values at these steps; NaN where one is missing.
       higher_is_better: for each metric.
     """
 
@@ -39,46 +44,151 @@ class Curve:
     higher_is_better: dict[str, bool]
 
 
-def read_curve(path: Path, *, lower: Collection[str] = (), higher=()) -> Curve:
+def read_curve(
+    path: Path, *, lower: Collection[str] = (), higher: Collection[str] = ()
+) -> Curve:
     """Reads a CSV, or the validations of a training folder.
 
-    A CSV has the header `step,<metric>,...`. An empty cell is an evaluation of that
-    metric that did not take place; a row of them is left out, whereas `nan` and `inf`
-    are values that a run gave. Rows may stand in any order.
+    A CSV has the header `step,<metric>,...`; rows may stand in any order. An empty cell
+    is an evaluation of that metric that did not take place, and a row of them is left
+    out; `nan` and `inf` are what a run did give.
 
-    Whether lower is better follows from the parts of a metric's name: those of
+    Which values are better follows from the parts of a metric's name: those of
     `val_lpips_light` say lpips, which is in LOWER.
 
     Args:
-      path: a .csv file, a folder with metrics.jsonl, or a .jsonl file.
-      lower: names of metrics whose lower values are better, whatever their parts say.
+      path: a CSV, a folder with metrics.jsonl, or such a file itself.
+      lower: metrics whose lower values are better, whatever their names say.
       higher: the opposite.
 
     Raises:
       OSError: path cannot be read.
-      CurveError: no steps, no metrics, text among the numbers, a step twice, or a
-        metric of unknown direction.
+      CurveError: it has no steps, no metrics, text among the numbers, a step twice, or
+        a metric of which nobody says what is better.
     """
     if path.is_dir():
         path = path / _LOG_NAME
-    rows = _log_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
-    table = {}
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CurveError(f"{path}: is not a text file") from error
+    read = _read_log if path.suffix == ".jsonl" else _read_csv
+    names, rows = read(path, text)
+    both = set(lower) & set(higher)
+    absent = (set(lower) | set(higher)) - set(names)
+    if both or absent:
+        fault = "is in both --lower and --higher" if both else "is no metric"
+        raise CurveError(
+            f"{path}: {min(both or absent)!r} {fault}; there are {', '.join(names)}"
+        )
+    table: dict[int, dict[str, float]] = {}
     for line, step, values in rows:
         if step in table:
             raise CurveError(f"{path}: line {line}: step {step} stands there twice")
         table[step] = values
-    if not table:
-        raise CurveError(f"{path}: has no evaluations")
-    names = list(dict.fromkeys(name for values in table.values() for name in values))
-
     steps = sorted(table)
     return Curve(
-        steps=np.array(steps),
+        steps=np.array(steps, dtype=np.int64),
         metrics={
             name: np.array([table[step].get(name, math.nan) for step in steps])
             for name in names
         },
         higher_is_better={
-            name: _is_higher_better(name, path, lower, higher) for name in names
+            name: _is_higher_better(path, name, lower, higher) for name in names
         },
     )
+
+
+def _is_higher_better(path, name, lower, higher) -> bool:
+    if name in lower or name in higher:
+        return name in higher
+    parts = set(re.split(r"[^a-z]+", name.lower()))
+    # "clip-iqa" and "clip_iqa" are clipiqa.
+    parts |= {"clipiqa"} if {"clip", "iqa"} <= parts else set()
+    is_higher, is_lower = bool(parts & set(HIGHER)), bool(parts & set(LOWER))
+    if is_higher == is_lower:
+        raise CurveError(
+            f"{path}: {name!r}: are higher or lower values better? "
+            f"--lower {name} or --higher {name}"
+        )
+    return is_higher
+
+
+def _read_csv(path: Path, text: str) -> tuple[list[str], Iterable[Row]]:
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = [cell.strip() for cell in next(reader, [])]
+    names = [name for name in header if name.lower() != "step"]
+    if len(header) - len(names) != 1:
+        raise CurveError(
+            f"{path}: line 1: needs one column called step; the header is "
+            "step,<metric>,..."
+        )
+    if not names:
+        raise CurveError(f"{path}: line 1: has no metric beside step")
+    for name in names:
+        if not name or names.count(name) > 1:
+            fault = f"column {name!r} stands there twice" if name else "unnamed column"
+            raise CurveError(f"{path}: line 1: {fault}")
+    return names, _csv_rows(path, reader, header)
+
+
+def _csv_rows(path, reader, header) -> Iterator[Row]:
+    at = [name.lower() for name in header].index("step")
+    try:
+        for cells in reader:
+            line = reader.line_num
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise CurveError(
+                    f"{path}: line {line}: has {len(cells)} cells, the header "
+                    f"{len(header)}"
+                )
+            row = {
+                name: _number(path, line, name, cell)
+                for name, cell in zip(header, cells, strict=True)
+                if cell.strip()
+            }
+            step = row.pop(header[at], math.nan)
+            if not step.is_integer():
+                raise CurveError(f"{path}: line {line}: step is not a whole number")
+            if row:
+                yield line, int(step), row
+    except csv.Error as error:
+        raise CurveError(f"{path}: line {reader.line_num}: {error}") from error
+
+
+def _number(path, line, name, cell) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        raise CurveError(
+            f"{path}: line {line}: {name} is {str(cell).strip()[:40]!r}, not a number"
+        ) from None
+
+
+def _read_log(path: Path, text: str) -> tuple[list[str], list[Row]]:
+    rows = []
+    lines = text.splitlines()
+    for line, content in enumerate(lines, 1):
+        try:
+            record = json.loads(content)
+            step = operator.index(record["step"])
+        except (ValueError, KeyError, TypeError):
+            if line == len(lines):
+                continue  # what a killed run was writing
+            raise CurveError(f"{path}: line {line}: is not a line of a log") from None
+        # null is what the log makes of a value that is not finite.
+        values = {
+            name: math.nan if value is None else _number(path, line, name, value)
+            for name, value in record.items()
+            if name.startswith(_VALIDATION) and not name.startswith(_REPEATS)
+        }
+        if values:
+            rows.append((line, step, values))
+    names = list(dict.fromkeys(name for *_, values in rows for name in values))
+    if not names:
+        raise CurveError(
+            f"{path}: has no validations; train with --override val.folder=PHOTOS"
+        )
+    return names, rows

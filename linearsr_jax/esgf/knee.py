@@ -22,12 +22,12 @@ import numpy as np
 from jaxtyping import Float
 
 from linearsr_jax.esgf import stability, tracker
-from linearsr_jax.esgf.tracker import Plateau, State
+from linearsr_jax.esgf.tracker import State
 
 VERDICTS = ("none", "plateau", "oscillating", "diverged")
 # Longer curves are averaged in blocks of two, four, ...: the search takes time that
 # grows with the square of the length, and a knee is not sharper than that.
-MAX_EVALUATIONS = 512
+MAX_EVALUATIONS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,8 +252,9 @@ def _reason(verdict, knee, evidence) -> str:
     if verdict == "diverged":
         return "the newest evaluations are not finite or have lost most of the rise"
     if knee is not None:
-        swings = " and swings beyond the noise" if verdict == "oscillating" else ""
-        return f"{on_plateau} of {on_plateau + rising} rising metrics reached a plateau{swings}"
+        swings = ", which swings beyond the noise" if verdict == "oscillating" else ""
+        voters = on_plateau + rising
+        return f"{on_plateau} of {voters} metrics have reached a plateau{swings}"
     if most < tracker.MIN_EVALUATIONS:
         return f"only {most} evaluations; {tracker.MIN_EVALUATIONS} are the least"
     if not on_plateau + rising:

@@ -5,6 +5,8 @@ t being the time since the first evaluation. These end, at progress 1:
 
     1 - exp(-(t / tau) ** k)     from steep-then-slow (k < 1) to S-shaped (k > 1)
     1 - (1 + t / tau) ** -p      a power law, with its long tail
+    1 / (1 + exp(m - t / tau))   S-shaped with the tail of an exponential (less its
+                                 value at 0, and scaled to end at 1)
     min(t / end, 1)              a straight line up to a kink
 
 and these never do: log(1 + t / tau), and a line that goes on after its kink at a
@@ -24,8 +26,9 @@ from jaxtyping import Bool, Float
 # constant beyond ten times what was seen is a straight line so far.
 _RATIO = 2 ** (1 / 6)
 _SHORTEST, _LONGEST = 0.5, 10.0
-_EXPONENTS = (0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.5)
+_EXPONENTS = (0.6, 0.8, 1.0, 1.3, 1.8, 3.0)
 _POWERS = (1.5, 3.0)
+_MIDDLES = (2.0, 4.0)
 # What is left of the pace after the kink of a rise that goes on.
 _SLOWER = (0.15, 0.4)
 # Noise assumed at least, as a part of the gain: how well the family fits any rise.
@@ -58,6 +61,7 @@ class Family:
         ends = [
             *(-np.expm1(-(ratio**k)) for k in _EXPONENTS),
             *(1 - (1 + ratio) ** -p for p in _POWERS),
+            *(_logistic(ratio, middle) for middle in _MIDDLES),
             line,
         ]
         goes_on = [np.log1p(ratio), *(line + pace * beyond for pace in _SLOWER)]
@@ -66,7 +70,7 @@ class Family:
         self.ends = np.arange(len(self.progress)) < sum(map(len, ends))
         # When a rise becomes one to tell from others: kinks once they are seen.
         known = ladder / _LONGEST
-        curved = len(_EXPONENTS) + len(_POWERS)
+        curved = len(_EXPONENTS) + len(_POWERS) + len(_MIDDLES)
         slower = len(_SLOWER)
         self._from = np.concatenate(
             [*[known] * curved, kinks, known, *[kinks] * slower]
@@ -83,8 +87,8 @@ class Fit:
     """The rises of a family fitted to the first n evaluations of a curve.
 
     Attributes:
-      misfit: of each rise, the squared residuals beyond those of the best one, in
-        units of the noise's variance (a likelihood ratio: exp(-misfit / 2)).
+      misfit: of each rise, against the best one: exp(-misfit / 2) is the ratio of
+        their likelihoods under Gaussian noise of unknown variance.
       flat_misfit: the same of no rise at all.
       best: index of the rise that fits best.
       start: value at progress 0.
@@ -125,26 +129,30 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
         return squares, start, gain, best, start[best] + gain[best] * progress[best]
 
     # First to running medians, which no spike survives, to learn the weights.
-    *_, gain, best, curve = fit(running_median(values, 3), np.ones(n))
+    *_, gain, best, curve = fit(_smooth(values), np.ones(n))
     weights = _weigh(values - curve, _COARSENESS * gain[best])
     squares, start, gain, best, curve = fit(values, weights)
 
     residuals = values - curve
     count = np.count_nonzero(weights)
     inflation = _inflation(residuals * np.sqrt(weights), count)
-    variance = squares[best] / max(count - 4, 1) + (_COARSENESS * gain[best]) ** 2
-    # Of the quietest evaluations, which have weight 1.
-    unit = max(variance * inflation, np.finfo(float).tiny)
+    floor = count * (_COARSENESS * gain[best]) ** 2 + np.finfo(float).tiny
     flat = weights @ (values - np.average(values, weights=weights)) ** 2
+
+    def misfit(squares):
+        ratio = (squares + floor) / (squares_best + floor)
+        return count / inflation * np.log(ratio)
+
+    squares_best = squares[best]
     return Fit(
-        misfit=(squares - squares[best]) / unit,
-        flat_misfit=float((flat - squares[best]) / unit),
+        misfit=misfit(squares),
+        flat_misfit=float(misfit(flat)),
         best=best,
         start=start,
         gain=gain,
         progress=progress,
         left=np.where(family.ends[known], gain * (1 - progress[:, -1]), np.inf),
-        noise=float(np.sqrt(variance)),
+        noise=float(np.sqrt((squares_best + floor) / max(count - 4, 1))),
         inflation=inflation,
         residuals=residuals,
     )
@@ -156,18 +164,34 @@ def running_median(values: Float[np.ndarray, "N"], width: int):
     return np.pad(np.median(windows, axis=1), width // 2, mode="edge")
 
 
+def _smooth(values):
+    """Medians of three; the ends by Tukey's rule, which follows a steep beginning."""
+    smooth = running_median(values, 3)
+    for end, one, two in ((0, 1, 2), (-1, -2, -3)):
+        straight_on = 3 * smooth[one] - 2 * smooth[two]
+        smooth[end] = np.median([values[end], smooth[one], straight_on])
+    return smooth
+
+
 def robust_sd(deviations: Float[np.ndarray, "N"]) -> float:
     """Standard deviation about 0 from the median, which spikes do not move."""
     return float(_MAD_TO_SD * np.median(np.abs(deviations)))
+
+
+def _logistic(ratio, middle):
+    low = 1 / (1 + np.exp(middle))
+    # Beyond 50 it is 1 in floating point, and exp would overflow further on.
+    value = 1 / (1 + np.exp(middle - np.minimum(ratio, 50)))
+    return (value - low) / (1 - low)
 
 
 def _weigh(residuals, floor):
     """1 for quiet evaluations, less where the neighbours are noisier, 0 for spikes."""
     size = np.abs(residuals)
     width = min(_LOCAL, len(size) - 1 + len(size) % 2)
-    local = _MAD_TO_SD * running_median(size, width) + floor
+    local = _MAD_TO_SD * running_median(size, width) + floor + np.finfo(float).tiny
     # Only what is clearly noisier counts less: the local estimate is itself noisy.
-    quiet = np.median(local) if _LOCAL > len(size) // 2 else np.quantile(local, 0.25)
+    quiet = np.quantile(local, 0.25 if len(size) > 2 * _LOCAL else 0.5)
     return np.where(size <= _SPIKE * local, np.minimum(quiet / local, 1) ** 2, 0.0)
 
 

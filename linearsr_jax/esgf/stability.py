@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float
 from linearsr_jax.esgf.rises import robust_sd, running_median
 from linearsr_jax.esgf.tracker import MIN_EVALUATIONS, Plateau
 
-# Deviations are taken from the median of so many neighbours, so that slow drift is
-# none, and their size over windows of the other length.
-_TREND, _WINDOW = 9, 8
-# Oscillating: deviations of this many times the noise. White noise reaches 2 in about
-# one window of 300.
-OSCILLATING = 2.0
+# Deviations are taken from the mean of so many neighbours, the highest and the lowest
+# of them apart, so that neither drift nor a spike counts (a median would follow swings
+# of period two); their size is that over windows of the other length.
+_TREND, _APART, _WINDOW = 9, 2, 8
+# Oscillating: deviations of this many times the noise. Less, and white noise is often
+# taken for swings: robust deviations of eight values vary by a third.
+OSCILLATING = 2.5
 # Swings smaller than this part of the rise are nobody's concern.
 _SMALLEST = 0.01
 # Lost: three evaluations in a row below half of the rise (never by noise), or, as
@@ -52,8 +53,7 @@ def measure_oscillation(
     after = values[plateau.knee :]
     if len(after) < _WINDOW:
         return Oscillation(ratio=0.0, since=None)
-    width = min(_TREND, len(after) - 1 + len(after) % 2)
-    deviations = after - running_median(after, width)
+    deviations = after - _trend(after)
     noise = max(plateau.noise, _SMALLEST * plateau.rise)
     windows = np.lib.stride_tricks.sliding_window_view(deviations, _WINDOW)
     ratios = np.array([robust_sd(window) for window in windows]) / noise
@@ -95,6 +95,13 @@ def find_non_finite(is_finite: Bool[np.ndarray, "M n"]) -> int | None:
       is_finite: of each metric and evaluation.
     """
     return _run_at_end(~is_finite.any(axis=0))
+
+
+def _trend(values):
+    width = min(_TREND, len(values) - 1 + len(values) % 2)
+    windows = np.lib.stride_tricks.sliding_window_view(values, width)
+    middle = np.sort(windows, axis=1)[:, _APART:-_APART]
+    return np.pad(middle.mean(axis=1), width // 2, mode="edge")
 
 
 def _run_at_end(lost: Bool[np.ndarray, "n"]) -> int | None:

@@ -19,9 +19,13 @@ _EXCLUDED = 9.0
 _RISEN = 25.0
 # A plateau is seen for at least so many evaluations, the knee among them.
 _PATIENCE = 5
+# And its beginning is known this well: to so many evaluations (standard deviation over
+# the possible rises) and this part of those seen. Looser, and one knee in ten is more
+# than three evaluations off; tighter, and noisy curves are never decided.
+_SPREAD, _SPREAD_PART = 1.0, 0.05
 # It is withdrawn when the newest evaluations, a window of one of these lengths, exceed
 # the earlier ones by this many tolerances and this many standard errors.
-_WINDOWS = (3, 4, 6, 8, 12, 16, 24)
+_WINDOWS = (4, 6, 8, 12, 16, 24)
 _WITHDRAW_TOLERANCES, _WITHDRAW_ERRORS = 1.5, 3.0
 _RECENT = 12
 # The next rise is fitted with so many evaluations of the old plateau before it.
@@ -89,18 +93,17 @@ def track(
         if not plateau and n - first >= MIN_EVALUATIONS:
             if family is None:
                 family = Family(steps[first:] - steps[first])
-            state = _judge(fit_rises(family, values[first:n]), first, start, state)
+            state = _judge(fit_rises(family, values[first:n]), first, start)
         yield state
 
 
-def _judge(fit: Fit, first: int, start: float | None, before: State) -> State:
+def _judge(fit: Fit, first: int, start: float | None) -> State:
     """Declares a plateau if every rise that is not excluded has ended.
 
     Args:
       fit: to the evaluations from index first on.
       first: index.
       start: of the curve, None if that is what the fit begins with.
-      before: the state until now.
     """
     # [rises]: what each takes for the whole rise.
     whole = fit.gain if start is None else fit.start + fit.gain - start
@@ -110,7 +113,7 @@ def _judge(fit: Fit, first: int, start: float | None, before: State) -> State:
     has_risen = fit.flat_misfit >= _RISEN
     possible = fit.misfit < _EXCLUDED
     state = State(
-        has_risen=before.has_risen or has_risen,
+        has_risen=has_risen or start is not None,
         plateau=None,
         gain_left=float(gain_left[possible].max()),
     )
@@ -122,7 +125,8 @@ def _judge(fit: Fit, first: int, start: float | None, before: State) -> State:
     likelihood = np.where(ended, np.exp(-fit.misfit / 2), 0.0)
     knee = round(float(np.average(knees, weights=likelihood)))
     count = len(fit.residuals)
-    if count - knee < _PATIENCE:
+    spread = np.sqrt(np.average((knees - knee) ** 2, weights=likelihood))
+    if count - knee < _PATIENCE or spread > _SPREAD + _SPREAD_PART * count:
         return state
     best, rise = fit.best, float(whole[fit.best])
     return dataclasses.replace(
@@ -150,9 +154,9 @@ def _rising_window(since_knee, plateau: Plateau) -> int | None:
             plateau.noise, robust_sd(old - middle), robust_sd(old[-_RECENT:] - middle)
         )
         error = noise * np.sqrt(plateau.inflation * (1 / window + 1 / len(old)))
-        height = np.median(new) if window < 6 else new.mean()
-        if height - middle > (
-            _WITHDRAW_TOLERANCES * TOLERANCE * plateau.rise + _WITHDRAW_ERRORS * error
-        ):
+        needed = _WITHDRAW_TOLERANCES * TOLERANCE * plateau.rise
+        needed += _WITHDRAW_ERRORS * error
+        # Of swings about the plateau many are below it, however large they are.
+        if np.median(new) - middle > needed and np.quantile(new, 0.25) > middle:
             return window
     return None

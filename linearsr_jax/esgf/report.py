@@ -1,0 +1,154 @@
+"""Says what `knee.find_knee` found: as text, as JSON, as a picture."""
+
+import dataclasses
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linearsr_jax.esgf.curve_files import Curve
+from linearsr_jax.esgf.knee import Evidence, Verdict
+
+
+class PlotError(Exception):
+    """A plot that cannot be drawn; one line, says what to do."""
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as JSON's types; every number is finite."""
+    return dataclasses.asdict(verdict)
+
+
+def format_verdict(verdict: Verdict) -> str:
+    """The verdict and its evidence as a few lines of text, without a newline."""
+    since = f" since step {verdict.since_step}" if verdict.since_step else ""
+    lines = [f"{verdict.verdict}{since}: {verdict.reason}"]
+    if verdict.knee_step is not None:
+        lines.append(
+            f"knee at step {verdict.knee_step}, decided at step "
+            f"{verdict.decided_at_step}"
+        )
+    width = max(map(len, verdict.metrics), default=0)
+    lines += [
+        f"  {name:{width}}  {_describe(evidence)}"
+        for name, evidence in verdict.metrics.items()
+    ]
+    return "\n".join(lines)
+
+
+def _describe(evidence: Evidence) -> str:
+    parts = [f"{evidence.vote:8}  {evidence.evaluations} evaluations"]
+    if evidence.knee_step is not None:
+        parts += [
+            f"knee {evidence.knee_step}",
+            f"level {evidence.level:.4g} ± {evidence.tolerance:.2g}",
+            f"noise {100 * evidence.noise / evidence.rise:.1f} % of the rise "
+            f"{evidence.rise:.3g}",
+            f"swings {evidence.oscillation_ratio:.1f} times the noise",
+        ]
+    if evidence.gain_left is not None:
+        parts.append(f"at most {100 * evidence.gain_left:.1f} % to gain")
+    elif evidence.vote == "rising":
+        parts.append("may rise on without end")
+    if evidence.diverged_since_step is not None:
+        parts.append(f"lost since {evidence.diverged_since_step}")
+    return ", ".join(parts)
+
+
+def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
+    """Draws each metric with its knee, plateau and oscillation.
+
+    Args:
+      path: of the picture; its ending says the format (.png, .svg, .pdf). Replaced if
+        it exists.
+
+    Raises:
+      PlotError: matplotlib is not installed, or does not know the ending.
+      OSError: path cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter
+    except ImportError as error:
+        raise PlotError(
+            '--plot: needs matplotlib; pip install "linearsr_jax[plot]"'
+        ) from error
+    count = len(curve.metrics)
+    figure = Figure(figsize=(8, 1.2 + 2.2 * count), layout="constrained")
+    axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (name, values) in zip(axes, curve.metrics.items(), strict=True):
+        _draw(axis, curve.steps, values, verdict, verdict.metrics[name])
+        better = "higher" if curve.higher_is_better[name] else "lower"
+        axis.set_ylabel(f"{name}\n({better} is better)")
+    axes[0].set_title(format_verdict(verdict).splitlines()[0], fontsize=10)
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+    handles = {}
+    for axis in axes:
+        found, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+    partial = path.with_name(f".{secrets.token_hex(4)}_{path.name}")
+    try:
+        figure.savefig(partial, dpi=120)
+        os.replace(partial, path)
+    except ValueError as error:
+        raise PlotError(f"--plot {path}: {error}".splitlines()[0]) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _draw(axis, steps, values, verdict: Verdict, evidence: Evidence) -> None:
+    finite = np.isfinite(values)
+    axis.plot(
+        steps[finite],
+        values[finite],
+        ".-",
+        color="0.25",
+        lw=1,
+        ms=4,
+        label="evaluations",
+    )
+    _limit(axis, values[finite])
+    if evidence.knee_step is not None:
+        end = steps[-1]
+        swings = evidence.oscillating_since_step
+        axis.fill_between(
+            [evidence.knee_step, end],
+            evidence.level - evidence.tolerance,
+            evidence.level + evidence.tolerance,
+            color="tab:green",
+            alpha=0.25,
+            lw=0,
+            label="plateau ± tolerance",
+        )
+        if swings is not None:
+            axis.axvspan(
+                swings, end, color="tab:orange", alpha=0.2, lw=0, label="oscillation"
+            )
+    if evidence.diverged_since_step is not None:
+        axis.axvspan(
+            evidence.diverged_since_step,
+            steps[-1],
+            color="tab:red",
+            alpha=0.2,
+            lw=0,
+            label="lost",
+        )
+    if verdict.knee_step is not None:
+        axis.axvline(verdict.knee_step, color="tab:blue", label="knee")
+        axis.axvline(verdict.decided_at_step, color="tab:blue", ls=":", label="decided")
+
+
+def _limit(axis, values) -> None:
+    # A single evaluation that is far off must not flatten the curve.
+    if len(values) < 20:
+        return
+    low, high = np.quantile(values, [0.02, 0.98])
+    margin = 0.25 * (high - low)
+    axis.set_ylim(
+        max(values.min(), low - margin) - 0.2 * margin,
+        min(values.max(), high + margin) + 0.2 * margin,
+    )
