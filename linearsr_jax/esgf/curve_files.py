@@ -21,6 +21,9 @@ _LOG_NAME = "metrics.jsonl"
 _VALIDATION = "val_"
 _REPEATS = "val_gain_"
 
+# Whole numbers beyond are not exact as floats.
+_LARGEST_STEP = 2**53
+
 # Line number, step, and the values of an evaluation.
 Row = tuple[int, int, dict[str, float]]
 
@@ -150,7 +153,7 @@ def _csv_rows(path, reader, header) -> Iterator[Row]:
                 if cell.strip()
             }
             step = row.pop(header[at], math.nan)
-            if not step.is_integer():
+            if not step.is_integer() or abs(step) > _LARGEST_STEP:
                 raise CurveError(f"{path}: line {line}: step is not a whole number")
             if row:
                 yield line, int(step), row

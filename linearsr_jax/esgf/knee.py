@@ -28,6 +28,8 @@ VERDICTS = ("none", "plateau", "oscillating", "diverged")
 # Longer curves are averaged in blocks of two, four, ...: the search takes time that
 # grows with the square of the length, and a knee is not sharper than that.
 MAX_EVALUATIONS = 256
+# As good as infinite: squares must not overflow.
+_HUGE = 1e100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +122,10 @@ def find_knee(
     steps = np.asarray(steps)
     table = {name: np.asarray(values, float) for name, values in metrics.items()}
     _check(steps, table)
+    table = {
+        name: np.where(np.abs(values) < _HUGE, values, np.nan)
+        for name, values in table.items()
+    }
     steps, table = _thin(steps, table)
     followed = {
         name: _follow(steps, values, 1.0 if higher_is_better[name] else -1.0)

@@ -26,8 +26,10 @@ from jaxtyping import Bool, Float
 # constant beyond ten times what was seen is a straight line so far.
 _RATIO = 2 ** (1 / 6)
 _SHORTEST, _LONGEST = 0.5, 10.0
+# k, p and m above. A power below 1 is as good as endless, and often explains a curve
+# that seems to have ended.
 _EXPONENTS = (0.6, 0.8, 1.0, 1.3, 1.8, 3.0)
-_POWERS = (1.5, 3.0)
+_POWERS = (0.5, 1.5, 3.0)
 _MIDDLES = (2.0, 4.0)
 # What is left of the pace after the kink of a rise that goes on.
 _SLOWER = (0.15, 0.4)
@@ -52,34 +54,33 @@ class Family:
           time: of the evaluations, rising, from 0; at least 3.
         """
         count = np.log(_LONGEST * time[-1] / (_SHORTEST * time[1])) / np.log(_RATIO)
-        ladder = _SHORTEST * time[1] * _RATIO ** np.arange(np.ceil(count) + 1)
-        ratio = time / ladder[:, None]
+        taus = _SHORTEST * time[1] * _RATIO ** np.arange(np.ceil(count) + 1)
+        ratio = time / taus[:, None]
         # A kink is sharp, so there is one at each evaluation.
         kinks = time[2:]
         along = time / kinks[:, None]
         line, beyond = np.minimum(along, 1), np.maximum(along - 1, 0)
+        # Each with the times from which on it is to be told from others.
+        curved = taus / _LONGEST
         ends = [
-            *(-np.expm1(-(ratio**k)) for k in _EXPONENTS),
-            *(1 - (1 + ratio) ** -p for p in _POWERS),
-            *(_logistic(ratio, middle) for middle in _MIDDLES),
-            line,
+            *((-np.expm1(-(ratio**k)), curved) for k in _EXPONENTS),
+            *((1 - (1 + ratio) ** -p, curved) for p in _POWERS),
+            *((_logistic(ratio, middle), curved) for middle in _MIDDLES),
+            (line, kinks),
         ]
-        goes_on = [np.log1p(ratio), *(line + pace * beyond for pace in _SLOWER)]
-        self.progress = np.concatenate(ends + goes_on)  # [rises, N]
-        self.squared = self.progress**2
-        self.ends = np.arange(len(self.progress)) < sum(map(len, ends))
-        # When a rise becomes one to tell from others: kinks once they are seen.
-        known = ladder / _LONGEST
-        curved = len(_EXPONENTS) + len(_POWERS) + len(_MIDDLES)
-        slower = len(_SLOWER)
-        self._from = np.concatenate(
-            [*[known] * curved, kinks, known, *[kinks] * slower]
-        )
+        endless = [
+            (np.log1p(ratio), curved),
+            *((line + pace * beyond, kinks) for pace in _SLOWER),
+        ]
         self.time = time
+        self.progress = np.concatenate([table for table, _ in ends + endless])
+        self.squared = self.progress**2
+        self.ends = np.arange(len(self.progress)) < sum(len(t) for t, _ in ends)
+        self._known_from = np.concatenate([times for _, times in ends + endless])
 
     def known(self, n: int) -> Bool[np.ndarray, "R"]:
         """The rises that matter after n evaluations."""
-        return self._from <= self.time[n - 1]
+        return self._known_from <= self.time[n - 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,7 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
     *_, gain, best, curve = fit(_smooth(values), np.ones(n))
     weights = _weigh(values - curve, _COARSENESS * gain[best])
     squares, start, gain, best, curve = fit(values, weights)
+    squares_best = squares[best]
 
     residuals = values - curve
     count = np.count_nonzero(weights)
@@ -143,7 +145,6 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
         ratio = (squares + floor) / (squares_best + floor)
         return count / inflation * np.log(ratio)
 
-    squares_best = squares[best]
     return Fit(
         misfit=misfit(squares),
         flat_misfit=float(misfit(flat)),

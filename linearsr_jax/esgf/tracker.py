@@ -12,9 +12,9 @@ from linearsr_jax.esgf.rises import Family, Fit, fit_rises, robust_sd
 TOLERANCE = 0.05
 # Fewer evaluations than this do not tell a rise from noise.
 MIN_EVALUATIONS = 8
-# A rise is excluded when it fits so much worse than the best one (likelihood ratio;
-# 9 is three standard deviations). Asked again at every evaluation, so not less.
-_EXCLUDED = 9.0
+# A rise is excluded when its misfit is beyond this (for one parameter, 7 happens by
+# chance in 0.8 %). At 9 a tenth more plateaus are never decided.
+_EXCLUDED = 7.0
 # No rise at all has to be excluded more clearly: hundreds of rises compete with it.
 _RISEN = 25.0
 # A plateau is seen for at least so many evaluations, the knee among them.
@@ -24,7 +24,8 @@ _PATIENCE = 5
 # than three evaluations off; tighter, and noisy curves are never decided.
 _SPREAD, _SPREAD_PART = 1.0, 0.05
 # It is withdrawn when the newest evaluations, a window of one of these lengths, exceed
-# the earlier ones by this many tolerances and this many standard errors.
+# the earlier ones by this many tolerances and this many standard errors; the noise is
+# that of the plateau, or of so many evaluations before the window if they swing more.
 _WINDOWS = (4, 6, 8, 12, 16, 24)
 _WITHDRAW_TOLERANCES, _WITHDRAW_ERRORS = 1.5, 3.0
 _RECENT = 12

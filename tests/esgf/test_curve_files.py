@@ -86,6 +86,7 @@ def test_direction_by_hand(tmp_path):
         ("step,psnr\n1.5,2\n", "line 2: step is not a whole number"),
         ("step,psnr\n,2\n", "line 2: step is not a whole number"),
         ("step,psnr\ninf,2\n", "line 2: step is not a whole number"),
+        ("step,psnr\n1e30,2\n", "line 2: step is not a whole number"),
         (b"\x89PNG\x00\xff", "is not a text file"),
     ],
 )

@@ -26,7 +26,9 @@ def test_exponential(knee_index, noise):
     steps, values = exponential(60, knee_index, noise)
     verdict = judge(steps, values)
     assert verdict.verdict == "plateau"
-    assert abs(verdict.knee_step // 1000 - 1 - knee_index) <= 2
+    # The curve gains 0.05 * ln(20) / k of its rise per evaluation there: noise of 2 %
+    # hides several evaluations.
+    assert abs(verdict.knee_step // 1000 - 1 - knee_index) <= 2 + 100 * noise
     assert verdict.knee_step < verdict.decided_at_step <= steps[-1]
     evidence = verdict.metrics["psnr"]
     assert evidence.vote == "plateau"
@@ -188,6 +190,14 @@ def test_vote():
     both = vote(a=rises, b=later, c=still_rising)
     # Of two knees the later one: by then both metrics are on their plateaus.
     assert both.knee_step == vote(b=later).knee_step
+
+
+@pytest.mark.parametrize("huge", [1e99, 1e300])
+def test_huge_values(huge):
+    steps, values = exponential()
+    assert judge(steps, huge * values).verdict in ("plateau", "diverged")
+    values[20] = huge
+    assert judge(steps, values).verdict == "plateau"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
