@@ -245,7 +245,7 @@ def _say(steps, table, knee, evidence) -> tuple[str, int | None]:
         return "diverged", min(fallen)
     if knee is None:
         return "none", None
-    swinging = [e.oscillating_since_step for e in voters if e.oscillating_since_step]
+    swinging = [s for e in voters if (s := e.oscillating_since_step) is not None]
     if 2 * len(swinging) >= len(voters):
         return "oscillating", min(swinging)
     return "plateau", None
