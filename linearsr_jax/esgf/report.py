@@ -23,7 +23,9 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
 
 def format_verdict(verdict: Verdict) -> str:
     """The verdict and its evidence as a few lines of text, without a newline."""
-    since = f" since step {verdict.since_step}" if verdict.since_step is not None else ""
+    since = (
+        f" since step {verdict.since_step}" if verdict.since_step is not None else ""
+    )
     lines = [f"{verdict.verdict}{since}: {verdict.reason}"]
     if verdict.knee_step is not None:
         lines.append(

@@ -193,7 +193,9 @@ def _weigh(residuals, floor):
     local = _MAD_TO_SD * running_median(size, width) + floor + np.finfo(float).tiny
     # Only what is clearly noisier counts less: the local estimate is itself noisy.
     quiet = np.quantile(local, 0.25 if len(size) > 2 * _LOCAL else 0.5)
-    return np.where(size <= _SPIKE * local, np.minimum(quiet / local, 1) ** 2, 0.0)
+    is_spike = size > _SPIKE * local
+    is_spike[0] = False  # the start is far from the rest in every steep rise
+    return np.where(is_spike, 0.0, np.minimum(quiet / local, 1) ** 2)
 
 
 def _least_squares(progress, squared, values, weights):

@@ -82,16 +82,20 @@ def track(
     """
     state = State(has_risen=False, plateau=None, gain_left=None)
     first, family, start = 0, None, None
+    withdrawn: Plateau | None = None
     for n in range(1, len(values) + 1):
-        plateau = state.plateau
-        if plateau:
-            window = _rising_window(values[plateau.knee : n], plateau)
+        if state.plateau:
+            window = _rising_window(values[state.plateau.knee : n], state.plateau)
             if window:
+                withdrawn = state.plateau
                 # Look for the end of this rise; the whole one counts from the start.
-                start = plateau.level - plateau.rise
-                first, family = max(plateau.knee, n - window - _LEAD), None
-                plateau, state = None, State(True, None, None)
-        if not plateau and n - first >= MIN_EVALUATIONS:
+                start = withdrawn.level - withdrawn.rise
+                first, family = max(withdrawn.knee, n - window - _LEAD), None
+                state = State(has_risen=True, plateau=None, gain_left=None)
+        elif withdrawn and np.median(values[n - _WINDOWS[0] : n]) <= withdrawn.level:
+            # That was a swing, not a rise.
+            state = dataclasses.replace(state, plateau=withdrawn)
+        if not state.plateau and n - first >= MIN_EVALUATIONS:
             if family is None:
                 family = Family(steps[first:] - steps[first])
             state = _judge(fit_rises(family, values[first:n]), first, start)

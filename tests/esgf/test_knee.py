@@ -102,6 +102,24 @@ def test_second_plateau_withdraws_the_first():
     np.testing.assert_allclose(verdict.metrics["psnr"].rise, 1.5, atol=0.1)
 
 
+@pytest.mark.parametrize("period", [2, 3.3, 6, 8])
+@pytest.mark.parametrize("phase", [0.7, 2.2, 3.7, 5.2])
+def test_sudden_swings_are_no_second_rise(period, phase):
+    steps, values = exponential(count=60, noise=0.005)
+    expected = judge(steps[:30], values[:30]).knee_step
+    values[30:] += 0.6 * np.sin(2 * np.pi * np.arange(30) / period + phase)
+    verdict = judge(steps, values)
+    assert (verdict.verdict, verdict.knee_step) == ("oscillating", expected)
+
+
+def test_a_steep_beginning_counts():
+    # Most of the rise is in the first interval; it is no spike.
+    rng = np.random.default_rng(0)
+    values = 1 - 0.2 ** np.arange(40) + 0.02 * rng.standard_normal(40)
+    evidence = judge(np.arange(40), values).metrics["psnr"]
+    np.testing.assert_allclose(evidence.rise, 1, atol=0.1)
+
+
 def test_units_do_not_matter():
     steps, values = exponential(noise=0.03)
     expected = judge(steps, values)
