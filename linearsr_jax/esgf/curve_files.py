@@ -70,6 +70,8 @@ def read_curve(
         a metric of which nobody says what is better.
     """
     if path.is_dir():
+        if not (path / _LOG_NAME).exists():
+            raise CurveError(f"{path}: is no training folder, it has no {_LOG_NAME}")
         path = path / _LOG_NAME
     try:
         text = path.read_text("utf-8-sig")

@@ -67,8 +67,8 @@ def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
         it exists.
 
     Raises:
-      PlotError: matplotlib is not installed, or does not know the ending.
-      OSError: path cannot be written.
+      PlotError: matplotlib is not installed or does not know the ending, or path
+        cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -96,6 +96,8 @@ def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
     try:
         figure.savefig(partial, dpi=120)
         os.replace(partial, path)
+    except OSError as error:
+        raise PlotError(f"--plot {path}: {error.strerror}") from error
     except ValueError as error:
         raise PlotError(f"--plot {path}: {error}".splitlines()[0]) from error
     finally:

@@ -136,5 +136,7 @@ def test_broken_logs(tmp_path, text, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl"):
+    with pytest.raises(CurveError, match=r"no training folder.* metrics\.jsonl"):
         read_curve(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
+        read_curve(tmp_path / "absent.csv")
