@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Scores the detectors on the seed kept for the last run. From the repository's root:
+# Scores the detectors on the seed of the last run. From the repository's root:
 #   pip install -e . kneed && bash experiments/202611_knee/run.sh
 set -euo pipefail
-PYTHONPATH=. python experiments/202611_knee/compare.py 77 \
+PYTHONPATH=. python experiments/202611_knee/compare.py 101 \
   --out experiments/202611_knee/results.json

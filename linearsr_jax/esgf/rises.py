@@ -33,7 +33,7 @@ _POWERS = (0.5, 1.5, 3.0)
 _MIDDLES = (2.0, 4.0)
 # What is left of the pace after the kink of a rise that goes on.
 _SLOWER = (0.15, 0.4)
-# Noise assumed at least, as a part of the gain: how well the family fits any rise.
+# Noise assumed at least, as a part of the gain so far: how well the family fits at all.
 _COARSENESS = 0.004
 # Residuals beyond so many standard deviations are spikes, and weigh nothing.
 _SPIKE = 4.0
@@ -96,7 +96,7 @@ class Fit:
       gain: from progress 0 to 1; never negative.
       progress: at the n evaluations.
       left: of the gain after the newest evaluation; infinite for never-ending rises.
-      noise: standard deviation of an evaluation, spikes apart.
+      noise: standard deviation of the quieter evaluations.
       inflation: how many evaluations tell as much as one independent one would.
       residuals: of the best rise.
     """
@@ -130,15 +130,15 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
         return squares, start, gain, best, start[best] + gain[best] * progress[best]
 
     # First to running medians, which no spike survives, to learn the weights.
-    *_, gain, best, curve = fit(_smooth(values), np.ones(n))
-    weights = _weigh(values - curve, _COARSENESS * gain[best])
+    *_, curve = fit(_smooth(values), np.ones(n))
+    weights = _weigh(values - curve, _COARSENESS * (curve[-1] - curve[0]))
     squares, start, gain, best, curve = fit(values, weights)
     squares_best = squares[best]
 
     residuals = values - curve
     count = np.count_nonzero(weights)
     inflation = _inflation(residuals * np.sqrt(weights), count)
-    floor = count * (_COARSENESS * gain[best]) ** 2 + np.finfo(float).tiny
+    floor = count * (_COARSENESS * (curve[-1] - curve[0])) ** 2 + np.finfo(float).tiny
     flat = weights @ (values - np.average(values, weights=weights)) ** 2
 
     def misfit(squares):
