@@ -13,7 +13,7 @@ TOLERANCE = 0.05
 # Fewer evaluations than this do not tell a rise from noise.
 MIN_EVALUATIONS = 8
 # A rise is excluded when its misfit is beyond this (for one parameter, 7 happens by
-# chance in 0.8 %). At 9 a tenth more plateaus are never decided.
+# chance in 0.8 %). Higher, and more plateaus are never decided.
 _EXCLUDED = 7.0
 # No rise at all has to be excluded more clearly: hundreds of rises compete with it.
 _RISEN = 25.0
