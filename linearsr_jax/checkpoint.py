@@ -1,8 +1,8 @@
 """Training checkpoints: one Orbax composite per step.
 
 `state` is the TrainState (parameters, optimiser, EMA, step), `run` is JSON: config,
-versions, data seed, rewinds, the manifest of usable files, the evaluation curve.
-The position in the data is not stored: it is a function of (step, seed, rewinds).
+codec, versions, data seed, the manifest of usable files, the evaluation curve.
+The position in the data is not stored: it is a function of (step, seed).
 """
 
 from pathlib import Path

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def _eval(args: argparse.Namespace) -> int:
     hr, lr = evaluate.find_folders(args.data) if args.data else (args.hr, args.lr)
     model = args.model or (None if args.sr else "nano")
     methods = dict(evaluate.BASELINES) if args.data or model else {}
-    methods |= _folders_by_name(args.sr)
+    methods |= _folders_by_name(args.sr, methods)
     try:
         evaluate.check_references(methods, metrics, hr, lr)
     except evaluate.MissingReferenceError as error:
@@ -141,20 +141,20 @@ def _eval(args: argparse.Namespace) -> int:
         methods, args.metrics, hr=hr, lr=lr, progress=_progress("images")
     )
     summary = tables.summarize(scores.per_image, scores.per_folder)
-    for path in args.per_image:
-        tables.write_per_image(path, scores.per_image, overwrite=args.overwrite)
     if args.json:
         print(json.dumps(summary))
     else:
         directions = {metric.name: metric.higher_is_better for metric in metrics}
         print(tables.format_table(summary["rows"], directions))
+    for path in args.per_image:
+        tables.write_per_image(path, scores.per_image, overwrite=args.overwrite)
     return 0
 
 
-def _folders_by_name(folders: Sequence[Path]) -> dict[str, Path]:
+def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str, Path]:
     """Short names for the rows, long ones where the short are not unique."""
     names = [folder.resolve().name for folder in folders]
-    if len(set(names)) < len(names):
+    if len({*names, *taken}) < len(names) + len(set(taken)):
         names = [str(folder) for folder in folders]
     return dict(zip(names, folders, strict=True))
 

@@ -79,14 +79,20 @@ def _apply(config: ConfigDict, override: str) -> None:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
+    if isinstance(known[field], str) and not isinstance(value, str):
+        value = text  # a folder may be called 2024
     *groups, last = field.split(".")
     for group in groups:
         config = config[group]
     try:
+        if value is None:
+            raise TypeError
         config[last] = value
     except TypeError:
-        kind = type(known[field]).__name__
-        raise ConfigError(f"--override {override}: {field} is a {kind}") from None
+        kind, example = type(known[field]).__name__, known[field]
+        raise ConfigError(
+            f"--override {override}: {field} is a {kind}, as in '{field}={example}'"
+        ) from None
 
 
 def _similarity(field: str, name: str) -> float:

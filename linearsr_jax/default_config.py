@@ -19,7 +19,7 @@ def default_config() -> ConfigDict:
     config.steps = 100_000
     config.batch_size = 8  # over all devices, in one optimiser step
     config.accumulation = 1  # microbatches a step; the batch is split into so many
-    config.mass_at_one = 0.2  # share of draws at sigma = 1; DESIGN: 0.1 to 0.2
+    config.mass_at_one = 0.2  # share of draws at sigma = 1; ours
     config.dtype = "float32"  # or bfloat16 on accelerators; never float16
     # What the backward pass computes again: nothing, all but the dense layers'
     # products (dots), or whole blocks.
@@ -38,7 +38,7 @@ def default_config() -> ConfigDict:
     config.data.prefetch = 4  # batches
 
     config.val = ConfigDict()
-    config.val.folder = ""  # empty: no validation
+    config.val.folder = ""  # photographs to validate on; or see holdout
     config.val.holdout = 0.0  # share of data.folder kept for validation instead
     config.val.crop_size = 192  # HR pixels, from the centre of each photograph
     config.val.metrics = ("psnr", "lpips")
@@ -69,7 +69,7 @@ def default_config() -> ConfigDict:
     config.mesh.fsdp = 1
 
     config.profile = ConfigDict()
-    config.profile.first = 10  # step; the first ones only show compilation
+    config.profile.first = 10  # step from here; the first show compilation only
     config.profile.count = 0  # of steps; the trace goes to workdir/profile
 
     config.log_every = 100

@@ -50,7 +50,7 @@ def finetune_config(
       overrides: as `config.load_config`.
 
     Raises:
-      FinetuneError: the model is of no preset's sizes.
+      FinetuneError: the model is of no preset's sizes, or nothing is held out.
       PretrainedError: see `pretrained.load_pretrained`.
       ConfigError: see `config.load_config`.
     """
@@ -79,6 +79,11 @@ def finetune_config(
     config.checkpoint_every = 500
     config.lock()
     apply_overrides(config, overrides)
+    if not config.val.holdout or config.val.folder:
+        raise FinetuneError(
+            "val.holdout must be above 0 and val.folder empty: the comparison is on "
+            "photographs held out"
+        )
     return config
 
 
@@ -125,7 +130,9 @@ def finetune(
     upscalers = {"before": before, "after": after}
     result: dict[str, Any] = {"model": str(workdir / "model")}
     names = after.model.training["held_out"]
-    _write_held_out(photos, names, workdir / "held_out", config.data.degradation)
+    _write_held_out(
+        config.data.folder, names, workdir / "held_out", config.data.degradation
+    )
     for name in ("bicubic", config.data.degradation):
         folder = workdir / "held_out" / name
         scores = evaluate(
@@ -141,7 +148,7 @@ def finetune(
 
 
 def _write_held_out(
-    photos: Path, names: Sequence[str], folder: Path, degradation: str
+    photos: str, names: Sequence[str], folder: Path, degradation: str
 ) -> None:
     """Writes one data set of bicubic LR images and one of degraded ones."""
     source = open_source(photos, min_size=1, cache_bytes=0)

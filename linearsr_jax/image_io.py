@@ -234,10 +234,9 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
     ]
     if not found:
         where = "in or below" if recursive else "in"
-        cure = "name another folder" if recursive else "try --recursive"
         raise ImageError(
-            f"{path}: no images {where} this folder "
-            f"({' '.join(IMAGE_SUFFIXES)}); {cure}"
+            f"{path}: no images {where} this folder ({' '.join(IMAGE_SUFFIXES)}); "
+            "name another, or the one inside that holds them"
         )
     return [path / inside for inside in sorted(found, key=lambda p: p.parts)]
 

@@ -91,7 +91,8 @@ def make_optimizer(
       name: a key of OPTIMIZERS.
       learning_rate: reached linearly after warmup_steps, then held.
       descent: a key of DESCENTS, what follows in the last decay_steps.
-      final_learning_rate: reached at the last step, unless descent is constant.
+      final_learning_rate: what the descent ends at, one step after the last;
+        without meaning if descent is constant.
       warmup_steps: optimiser steps.
       decay_steps: length of the descent at the end. Until it starts, a run may be
         made longer; a cosine over the whole run would not allow that.

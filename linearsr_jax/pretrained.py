@@ -55,7 +55,7 @@ def model_card(training: dict[str, Any]) -> str:
     """A model card from what a run knows of itself; Markdown."""
     config = training["config"]
     bicubic = config["data"]["bicubic_probability"]
-    # Models trained before the field was there have no name for it.
+    # nano's config has no such field.
     degradation = config["data"].get("degradation", "light").upper()
     lines = [
         f"# LinearSR {config['preset']}",
@@ -68,6 +68,14 @@ def model_card(training: dict[str, Any]) -> str:
         "It makes detail up where the input has none. Do not use it where that "
         "matters: evidence, medicine, reading small print.",
         "",
+        *(
+            [
+                f"Started from {config['init_from']}, whose card names its own.",
+                "",
+            ]
+            if config.get("init_from")
+            else []
+        ),
         f"Trained on {len(training['files'])} photographs:",
         "",
         *(f"- {name}" for name in training["files"]),
@@ -163,6 +171,10 @@ def weights_sha256(name_or_path: str | Path) -> str:
 def _find(name: str) -> Path:
     path = Path(name)
     if (path / CONFIG_FILE).is_file():
+        if (path / "model" / CONFIG_FILE).is_file():
+            raise PretrainedError(
+                f"{name}: is the workdir of a run; its model is {path / 'model'}"
+            )
         return path
     if name in bundled_models():
         return Path(str(resources.files("linearsr_jax") / "weights" / name))

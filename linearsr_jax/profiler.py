@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 class ProfilerWindow:
-    """Traces the steps from first to first + count - 1; no steps if count is 0.
+    """Traces some steps; none if count is 0.
 
     Attributes:
       folder: where the trace goes.
-      first: number of the first step in the trace; a window right at the start
-        holds compilation and little else.
+      first: number of the first step in the trace, counted from where this process
+        started or went on: its first steps hold compilation and little else.
       count: of steps.
     """
 

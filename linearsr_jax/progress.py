@@ -21,6 +21,13 @@ class Progress:
         yield
         self._waited += time.monotonic() - start
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside the with block out of the rates."""
+        start = time.monotonic()
+        yield
+        self._last_time += time.monotonic() - start
+
     def report(self, step: int) -> dict[str, float]:
         """The rates since the last report, under the names the log has them."""
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """What a run remembers beside its state, and which configs may go on with it.
 
-The record is the JSON part of every checkpoint: config, versions of the packages,
-seed of the data, rewinds, manifest of usable photographs, evaluations so far.
+The record is the JSON part of every checkpoint: config, codec, versions of the
+packages, seed of the data, manifest of usable photographs, evaluations so far.
 """
 
 import importlib.metadata
@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from linearsr_jax.default_config import default_config
+from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.linear_dit import REMAT_POLICIES
 
 # Fields a run may change when it resumes. Most do not touch what is computed; a run
@@ -23,6 +24,7 @@ RESUMABLE = (
     "checkpoint_every",
     "keep_checkpoints",
     "codec_folder",
+    "init_from",
     "data.folder",
     "data.cache_gb",
     "data.workers",
@@ -51,7 +53,7 @@ def new_record(config: ConfigDict) -> dict[str, Any]:
         "config": config.to_dict(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "data_seed": config.seed,
-        "rewinds": 0,
+        "codec": None,
         "manifest": None,
         "evaluations": [],
     }
@@ -74,10 +76,32 @@ def check_config(config: ConfigDict) -> None:
         raise TrainError(
             f"remat {config.remat!r} must be one of {', '.join(REMAT_POLICIES)}"
         )
-    if config.accumulation < 1 or config.batch_size % config.accumulation:
+    for field in ("log_every", "checkpoint_every", "val.every", "accumulation"):
+        if flatten(config.to_dict())[field] < 1:
+            raise TrainError(f"{field} must be at least 1")
+    if config.optimizer.learning_rate <= 0 and config.optimizer.descent == "cosine":
+        raise TrainError("optimizer.learning_rate must be above 0 to descend from")
+    if config.val.folder and config.val.holdout:
+        raise TrainError(
+            "val.folder and val.holdout: set one; both say what to validate on"
+        )
+    for metric in get_metrics(config.val.metrics):
+        if metric.over != "image":
+            raise TrainError(
+                f"val.metrics: {metric.name} is of whole folders; take linearsr eval"
+            )
+
+
+def check_batch(config: ConfigDict, devices: int) -> None:
+    """Refuses batches that do not split into equal microbatches on each device.
+
+    Raises:
+      TrainError: naming the three numbers.
+    """
+    if config.batch_size % (config.accumulation * devices):
         raise TrainError(
             f"batch_size {config.batch_size} must be a multiple of accumulation "
-            f"{config.accumulation}"
+            f"{config.accumulation} times the number of devices, {devices}"
         )
 
 
@@ -92,7 +116,8 @@ def check_same_config(saved: dict, config: ConfigDict, workdir: Path) -> None:
     Raises:
       TrainError: naming the first field that differs.
     """
-    # The default of a field that came later is what runs did before it was there.
+    # A field that came later (not one that was renamed): its default is what runs did
+    # before it was there.
     before = flatten(default_config().to_dict()) | flatten(saved)
     now = flatten(json.loads(json.dumps(config.to_dict())))
     changed = [

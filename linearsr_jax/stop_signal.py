@@ -7,6 +7,8 @@ import threading
 class StopSignal:
     """Notes SIGTERM and SIGINT instead of dying, inside a with block.
 
+    A second signal acts as it would have outside: the first may not be heard in time.
+
     Outside the main thread, where Python cannot handle signals, it never fires.
 
     Attributes:
@@ -22,8 +24,9 @@ class StopSignal:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, *_):
+    def _note(self, number, _):
         self.requested = True
+        signal.signal(number, self._previous[number])
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():

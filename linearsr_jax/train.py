@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from linearsr_jax import (
@@ -30,7 +31,7 @@ from linearsr_jax import (
     train_metrics,
     writers,
 )
-from linearsr_jax.codecs import Codec, load_codec
+from linearsr_jax.codecs import Codec, describe_codec, load_codec, make_codec
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.losses import Loss
 from linearsr_jax.models.presets import Preset, get_preset
@@ -45,6 +46,7 @@ from linearsr_jax.progress import Progress
 from linearsr_jax.rng import stream_key
 from linearsr_jax.run_record import (
     TrainError,
+    check_batch,
     check_config,
     check_same_config,
     flatten,
@@ -95,11 +97,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     loss = Loss(model, preset, mass_at_one=config.mass_at_one, **config.loss.to_dict())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     # Bad fields are refused before the workdir is made.
+    check_batch(config, mesh.size)
     train_data.make_pipeline_config(config)
-    origin = _load_origin(config.init_from, preset)
-    codec = jax.device_put(
-        _load_codec(config, preset, origin), sharding.replicated(mesh)
-    )
 
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -118,11 +117,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         run = new_record(config) if start is None else checkpointer.restore_run(start)
         check_same_config(run["config"], config, workdir)
         run["config"] = config.to_dict()
+        # A run that goes on has its weights; what it started from may be gone.
+        origin = _load_origin(config.init_from, preset) if start is None else None
+        codec = _load_codec(config, preset, origin, run["codec"])
+        run["codec"] = describe_codec(codec)
+        codec = jax.device_put(codec, sharding.replicated(mesh))
         manifest, source, held_out = train_data.open_photographs(
             config, run["manifest"] and Manifest.from_json(run["manifest"])
         )
         run["manifest"] = manifest.to_json()
-        (workdir / "config.json").write_text(json.dumps(run["config"], indent=2) + "\n")
         validator = held_out and Validator(
             held_out,
             config.val.crop_size,
@@ -142,8 +145,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             state = checkpointer.restore_state(start, abstract, shardings)
             logger.info("resumed from step %d of %s", start, workdir)
         elif origin:
-            restart = functools.partial(make_state, optimizer=optimizer)
-            state = jax.jit(restart, out_shardings=shardings)(origin.params)
+            restart = jax.jit(
+                functools.partial(make_state, optimizer=optimizer),
+                in_shardings=(shardings.params,),
+                out_shardings=shardings,
+            )
+            state = restart(origin.params)
         else:
             state = init(key)
         start = start or 0
@@ -162,11 +169,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 config, source, mesh, seed=run["data_seed"], start_batch=start
             )
         )
+        (workdir / "config.json").write_text(json.dumps(run["config"], indent=2) + "\n")
         log = closing(writers.make_writer(workdir, resume_step=start))
         log.write_hparams(flatten(run["config"]))
         overview = parameter_overview.get_parameter_overview(state.params)
         log.write_texts(start, {"parameters": overview})
-        profiler = closing(ProfilerWindow(workdir / "profile", **config.profile))
+        profiler = closing(
+            ProfilerWindow(
+                workdir / "profile",
+                start + config.profile.first,
+                config.profile.count,
+            )
+        )
 
         # Of the steps since the last log: one step's numbers are mostly noise.
         summary = train_metrics.TrainMetrics.empty()
@@ -178,31 +192,40 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 state, metrics = train_step(state, batch, codec)
             profiler.end_step(step, metrics)
             summary = train_metrics.merge(summary, metrics)
-            is_last = step == config.steps or stop.requested
+            # Read once: a signal that comes later in this step ends the next one.
+            is_stopping = stop.requested
+            is_last = step == config.steps or is_stopping
             is_saved = step % config.checkpoint_every == 0 or is_last
             is_logged = step % config.log_every == 0 or is_last
             if is_logged or is_saved:
                 # The only fetches: they wait for the step to end.
                 scalars = train_metrics.scalars(summary)
-                if not np.isfinite(scalars["loss"]):
+                # A gradient that is not finite shows in the parameters alone.
+                unsound = [
+                    name
+                    for name in ("loss", "param_norm")
+                    if not np.isfinite(scalars[name])
+                ]
+                if unsound:
                     raise TrainError(
-                        f"{workdir}: a loss is not finite by step {step}; the last "
-                        f"checkpoint is {checkpointer.latest_step}. Lower "
+                        f"{workdir}: {unsound[0]} is not finite by step {step}; the "
+                        f"last checkpoint is {checkpointer.latest_step}. Lower "
                         "optimizer.learning_rate or optimizer.clip_norm"
                     )
             if is_logged:
-                scalars["learning_rate"] = float(schedule(step))
+                scalars["learning_rate"] = float(schedule(step - 1))
                 log.write_scalars(step, scalars | progress.report(step))
                 summary = train_metrics.TrainMetrics.empty()
-            if validator and (step % config.val.every == 0 or step == config.steps):
-                scores, images = validator(optim.ema_params(state.opt_state))
-                run["evaluations"].append({"step": step, **scores})
-                log.write_scalars(step, scores)
-                log.write_images(step, images)
-                log.flush()
-            if is_saved:
-                checkpointer.save(step, state, run)
-            if stop.requested:
+            with progress.paused():
+                if validator and (step % config.val.every == 0 or step == config.steps):
+                    scores, images = validator(optim.ema_params(state.opt_state))
+                    run["evaluations"].append({"step": step, **scores})
+                    log.write_scalars(step, scores)
+                    log.write_images(step, images)
+                    log.flush()
+                if is_saved:
+                    checkpointer.save(step, state, run)
+            if is_stopping and step < config.steps:
                 logger.info("stopped at step %d; run the same command to go on", step)
                 return state
         files = {"files": source.manifest.files}
@@ -219,7 +242,7 @@ def export_model(
     codec: Codec,
     files: dict[str, Sequence[str]],
 ) -> None:
-    """Writes the averaged weights of a run as a model folder.
+    """Writes the averaged weights of a run as a model folder; on every process.
 
     Args:
       folder: see `pretrained.save_pretrained`.
@@ -228,6 +251,10 @@ def export_model(
       codec: the one it was trained with.
       files: names of the photographs trained on (files) and held out (held_out).
     """
+    params = optim.ema_params(state.opt_state)
+    if jax.process_count() > 1:
+        # No process has the whole of what is split over all of them.
+        params = multihost_utils.process_allgather(params, tiled=True)
     if jax.process_index() != 0:
         return
     config = copy.deepcopy(run["config"])
@@ -244,7 +271,7 @@ def export_model(
     }
     save_pretrained(
         folder,
-        jax.device_get(optim.ema_params(state.opt_state)),
+        jax.device_get(params),
         get_preset(run["config"]["preset"]),
         codec,
         training=training,
@@ -253,10 +280,17 @@ def export_model(
 
 
 def _load_codec(
-    config: ConfigDict, preset: Preset, origin: PretrainedModel | None
+    config: ConfigDict,
+    preset: Preset,
+    origin: PretrainedModel | None,
+    description: dict[str, Any] | None,
 ) -> Codec:
+    """The codec of the model it starts from, or of the run that goes on."""
     if origin and not config.codec_folder:
         return origin.codec
+    if description:
+        folder = config.codec_folder or config.init_from
+        return make_codec(description, Path(folder) if folder else None)
     return load_codec(preset.codec, config.codec_folder)
 
 

@@ -59,6 +59,7 @@ def open_photographs(
     held_out = None
     if config.val.folder:
         held_out = open_source(config.val.folder, min_size=size, cache_bytes=0)
+        _report(held_out.manifest)
     elif config.val.holdout:
         share = config.val.holdout
         kept, rest = split_manifest(source.manifest, share, size)

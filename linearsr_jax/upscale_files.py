@@ -72,7 +72,7 @@ def upscale_files(
       overwrite: whether existing outputs are replaced.
 
     Returns:
-      What was written, as DESIGN's JSON shape, and the number of failures.
+      What was written, as --json prints it, and the number of failures.
     """
     outputs, failures = [], 0
     with (

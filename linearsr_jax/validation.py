@@ -68,10 +68,11 @@ class Validator:
           model, codec, preset: what is trained.
 
         Raises:
-          ValueError: an unknown metric.
+          ValueError: an unknown metric, or one of whole folders.
         """
         names = dict.fromkeys(("psnr", *metrics))
-        self._metrics = {metric.name: metric.load() for metric in get_metrics(names)}
+        self._metrics = get_metrics(names)
+        self._functions = {metric: metric.load() for metric in self._metrics}
         self._hr = np.stack([_centre(image, crop_size) for image in photographs])
         degraded = [
             degrade_fixed(image, i, degradation) for i, image in enumerate(self._hr)
@@ -85,7 +86,11 @@ class Validator:
             for name, images in self._lr.items()
         }
         self._codec = codec
-        self._upscale = jax.jit(make_upscale(model, preset, steps=1))
+        mesh = jax.sharding.get_abstract_mesh()
+        whole = None if mesh.empty else jax.P()
+        self._upscale = jax.jit(
+            make_upscale(model, preset, steps=1), out_shardings=whole
+        )
         side = crop_size // SCALE
         self._noise = draw_noise(preset, codec, side, side, steps=1, seed=0)
 
@@ -99,7 +104,7 @@ class Validator:
           first photographs as bicubic, upscaled and true, side by side.
         """
         scores, images = {}, {}
-        psnr = self._metrics["psnr"]
+        psnr = self._functions[self._metrics[0]]
         for name, images_lr in self._lr.items():
             outputs = np.stack(
                 [
@@ -107,8 +112,12 @@ class Validator:
                     for x in images_lr
                 ]
             )
-            for metric, score in self._metrics.items():
-                scores[f"val_{metric}_{name}"] = _mean(score, outputs, self._hr)
+            references = {"hr": self._hr, "lr": images_lr}
+            for metric, score in self._functions.items():
+                compared = [outputs]
+                if metric.compares_with:
+                    compared.append(references[metric.compares_with])
+                scores[f"val_{metric.name}_{name}"] = _mean(score, *compared)
             before = _mean(psnr, self._baseline[name], self._hr)
             scores[f"val_gain_{name}"] = scores[f"val_psnr_{name}"] - before
             columns = (self._baseline[name], outputs, self._hr)
@@ -116,9 +125,8 @@ class Validator:
         return scores, images
 
 
-def _mean(score, outputs, truths) -> float:
-    pairs = zip(outputs, truths, strict=True)
-    return float(np.mean([score(output, truth) for output, truth in pairs]))
+def _mean(score, *stacks) -> float:
+    return float(np.mean([score(*images) for images in zip(*stacks, strict=True)]))
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:

@@ -105,9 +105,11 @@ class JsonLinesWriter(IgnoringWriter):
                         kept.append(line + "\n")
                 except (json.JSONDecodeError, KeyError):
                     continue  # the line a killed run was writing
-        self._file = path.open("w")
-        self._file.writelines(kept)
-        self._file.flush()
+        # Whole or not at all: a run may be killed here too.
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+        self._file = path.open("a")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """See `MetricWriter`."""

@@ -1,6 +1,7 @@
 """The command: exit codes, messages, files."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -147,6 +148,13 @@ def test_eval_table_and_json(capsys, photo, tmp_path):
     assert rows[0]["psnr"].keys() == {"mean", "stderr"}
     assert files[0].read_text().count("\n") == 4
     assert len(json.loads(files[1].read_text())["rows"]) == 3
+    # A folder named like a row of ours keeps both rows.
+    (tmp_path / "bicubic").mkdir()
+    shutil.copy(tmp_path / "HR" / "0.png", tmp_path / "bicubic")
+    sr = tmp_path / "bicubic"
+    _, out, _ = run(capsys, *args[:5], "--sr", sr, "--json")
+    rows = json.loads(out)["rows"]
+    assert [row["name"] for row in rows] == ["bicubic", "bicubic+unsharp", str(sr)]
     # Said before the work, and not overwritten.
     code, _, err = run(capsys, *args, "--per-image", files[0])
     assert code == 1

@@ -14,6 +14,12 @@ def test_overrides_and_lock():
     assert config.optimizer.learning_rate == 1.0
     with pytest.raises(AttributeError):
         config.stepz = 3
+    for text in ("2024", "None", "a=b"):  # a folder's name, not Python
+        assert (
+            load_config("configs/nano.py", [f"data.folder={text}"]).data.folder == text
+        )
+    with pytest.raises(AttributeError):
+        config.stepz = 3
 
 
 @pytest.mark.parametrize(
@@ -22,6 +28,7 @@ def test_overrides_and_lock():
         ("optimizer.learning_rat=1", "nearest is optimizer.learning_rate"),
         ("crop_size=64", "nearest is data.crop_size"),
         ("steps=many", "steps is a int"),
+        ("steps=None", "steps is a int, as in 'steps="),
         ("data=3", "no such field"),
         ("steps", "field=value"),
     ],

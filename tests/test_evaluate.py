@@ -230,8 +230,7 @@ def test_command_says_what_is_missing(data, capsys, args, message):
 
 
 def test_published_baselines(shared):
-    # The means of benchmarks/README.md over RealSR, here on its first ten images
-    # through our own metrics would not be published; so all hundred.
+    # Published are the means over all hundred images.
     hr, lr = evaluate.find_folders(shared / "benchmarks" / "RealSR")
     scores = evaluate.evaluate(evaluate.BASELINES, ["psnr"], hr=hr, lr=lr)
     means = [

@@ -152,6 +152,11 @@ def test_a_workdir_among_the_photographs_is_refused(photos, base):
         finetune(photos, photos / "run", model=str(base))
 
 
+def test_a_comparison_needs_photographs_held_out(photos, base):
+    with pytest.raises(FinetuneError, match=r"val\.holdout must be above 0"):
+        finetune_config(photos, str(base), ["val.holdout=0.0"])
+
+
 def test_one_photograph_is_too_few(photos, base, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "0.png").write_bytes((photos / "0.png").read_bytes())

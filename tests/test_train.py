@@ -10,8 +10,7 @@ from PIL import Image
 
 from configs import debug
 from linearsr_jax import pretrained, run_record, train, writers
-from linearsr_jax.data import pipeline, sources
-from linearsr_jax.data.folder import FolderStore
+from linearsr_jax.data import pipeline
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +57,7 @@ def whole_run(photos, tmp_path_factory):
     config = make_config(photos)
     config.val.folder = str(photos)
     config.val.every = 2
+    config.val.metrics = ("lpips", "lr_psnr")
     return workdir, train.train_and_evaluate(config, workdir)
 
 
@@ -133,6 +133,8 @@ def test_validation_is_logged_and_kept(whole_run):
     assert [row["step"] for row in scores] == [2, 4]
     # The head starts at zero and has hardly moved: this is bicubic still.
     assert abs(scores[-1]["val_gain_bicubic"]) < 0.2
+    # Bicubic, made small again, is nearly what the model was given.
+    assert scores[-1]["val_lr_psnr_bicubic"] > scores[-1]["val_psnr_bicubic"]
     config = json.loads((workdir / "model" / "config.json").read_text())
     assert config["training"]["evaluation"] == scores[-1]
 
@@ -182,9 +184,66 @@ def test_stop_signal_saves_and_a_second_run_goes_on(
     )
 
 
+def test_a_gradient_that_is_not_finite_ends_the_run(photos, tmp_path, monkeypatch):
+    """The step's loss is finite still; only its checkpoint would not be."""
+    real = train.make_train_step
+
+    def poisoned(*args, **kwargs):
+        step = real(*args, **kwargs)
+
+        def run(state, batch, codec):
+            state, metrics = step(state, batch, codec)
+            nan = metrics.param_norm.replace(total=metrics.param_norm.total * np.nan)
+            return state, metrics.replace(param_norm=nan)
+
+        return run
+
+    monkeypatch.setattr(train, "make_train_step", poisoned)
+    with pytest.raises(train.TrainError, match="param_norm is not finite by step 1"):
+        train.train_and_evaluate(make_config(photos), tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_a_signal_during_validation_is_not_lost(photos, tmp_path, monkeypatch):
+    """It comes after the loop has asked, at a step that saves nothing."""
+    config = make_config(photos)
+    with config.unlocked():
+        config.val.folder, config.val.every = str(photos), 1
+        config.val.metrics = ("psnr",)
+        config.checkpoint_every = 100
+    stops = []
+    real = train.StopSignal.__enter__
+    monkeypatch.setattr(
+        train.StopSignal, "__enter__", lambda self: (stops.append(self), real(self))[1]
+    )
+
+    def validate(self, params):
+        stops[0].requested = True
+        return {}, {}
+
+    monkeypatch.setattr(train.Validator, "__call__", validate)
+    state = train.train_and_evaluate(config, tmp_path)
+    assert int(state.step) == 2
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+
+
+def test_a_signal_at_the_last_step_loses_nothing(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.StopSignal, "requested", True)
+    config = make_config(photos)
+    with config.unlocked():
+        config.steps = 1
+        config.optimizer.decay_steps = config.optimizer.warmup_steps = 0
+    train.train_and_evaluate(config, tmp_path)
+    assert pretrained.load_pretrained(tmp_path / "model").training["step"] == 1
+    with pytest.raises(pretrained.PretrainedError, match=r"its model is .*model"):
+        pretrained.load_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("log_every", 0, "log_every must be at least 1"),
+        ("accumulation", 2, "batch_size 8 must be a multiple of accumulation 2 times"),
         ("dtype", "float16", "float16 overflows"),
         ("preset", "giant", "unknown preset 'giant'"),
         ("steps", 2, "steps 2 must be at least"),
@@ -225,15 +284,11 @@ def test_empty_folder_is_an_error(tmp_path):
         train.train_and_evaluate(make_config(tmp_path / "photos"), tmp_path / "run")
 
 
-def test_file_lost_during_training_is_replaced(photos, tmp_path):
-    manifest = FolderStore(photos).scan(min_size=32)
-    for name in manifest.files[1:]:
-        (tmp_path / name).write_bytes((photos / name).read_bytes())
-    config = make_config(tmp_path)
-    run = run_record.new_record(config)
-    assert run["data_seed"] == 0
-    source = sources.open_source(
-        tmp_path, min_size=32, cache_bytes=0, manifest=manifest
-    )
-    np.testing.assert_array_equal(source[0], source[1])
-    assert list(source.replaced) == ["0.png"]
+def test_photographs_held_out_cannot_be_trained_on_later(photos, tmp_path):
+    config = make_config(photos)
+    with config.unlocked():
+        config.val.holdout, config.val.folder = 0.5, str(photos)
+    with pytest.raises(
+        train.TrainError, match=r"val\.folder and val\.holdout: set one"
+    ):
+        train.train_and_evaluate(config, tmp_path / "run")

@@ -180,11 +180,11 @@ class TestAccumulation:
     def test_values_keep_the_order_of_the_samples(self):
         """As the noise levels they are sorted by in the log."""
 
-        def loss(scale, x, sigma):
+        def loss(scale, codec, x, sigma):
             return scale * jnp.sum(x), ({"flow": x + sigma}, {"dead_rows": x[:1]})
 
         samples = (jnp.arange(6.0), jnp.arange(6.0) / 8)
-        total, values, telemetry, grad = _loss_and_grads(loss, 2.0, samples, 3)
+        total, values, telemetry, grad = _loss_and_grads(loss, 2.0, None, samples, 3)
         assert (total, grad) == (30.0, 15.0)
         np.testing.assert_array_equal(values["flow"], samples[0] + samples[1])
         np.testing.assert_array_equal(telemetry["dead_rows"], [[0.0], [1.0], [2.0]])

@@ -85,7 +85,7 @@ class PreconditionedX0:
     so F's target, (sigma x0 - (1 - sigma) noise) / s, has unit variance at every
     sigma. At sigma = 1 the estimate is 0 and F is x0: the one-step answer does not
     depend on the noise, and a zero-initialised head gives x0_hat = 0 exactly. The
-    velocity ((2 sigma - 1) x_sigma / s - F) / s has no pole, so DESIGN's clamp
+    velocity ((2 sigma - 1) x_sigma / s - F) / s has no pole, so the usual clamp
     max(sigma, 0.05) is not needed. The idea is EDM's (arXiv 2206.00364, section 5).
     """
 

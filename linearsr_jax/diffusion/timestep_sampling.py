@@ -30,7 +30,7 @@ def sample_sigma(
       batch_size: B.
       shift: flow shift; see `schedule.shift_sigma`.
       mass_at_one: share of draws replaced by sigma = 1, in [0, 1]; only where the
-        interval reaches 1. The paper does not say; DESIGN asks for 10-20 %.
+        interval reaches 1. The paper does not say; 10-20 % is ours.
       interval: (a, b) in shifted sigma, 0 <= a < b <= 1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The named model sizes (DESIGN, Presets), and what belongs to each.
+"""The named model sizes (docs/design.md), and what belongs to each.
 
 A preset is everything needed to build the network and to interpret its output;
 a released model's config.json names one and may override its fields.

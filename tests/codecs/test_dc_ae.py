@@ -224,7 +224,7 @@ def test_attention_is_the_quadratic_form(height, width):
 
 
 def test_halo_of_the_real_decoder():
-    """50 pixels (DESIGN) are 6.25 rows of /8: seven."""
+    """50 pixels are 6.25 rows of /8: seven."""
     assert decoder_halo(DcAeConfig().decoder_depths[:3]) == 7
 
 

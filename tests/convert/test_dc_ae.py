@@ -23,7 +23,7 @@ TINY = DcAeConfig(
 
 
 def diffusers_shapes(config):
-    """specs/DCAE.md, section 5, written down on its own."""
+    """The tensors of diffusers' AutoencoderDC, written down on its own."""
     shapes = {}
 
     def conv(name, out, channels):
