@@ -1,7 +1,7 @@
 """Scores a model on fixed crops during training.
 
-Images, degradations and noise are fixed, so two evaluations differ only by the
-parameters.
+Images, degradations, noise and noise levels are fixed, so two evaluations differ only
+by the parameters: a knee found in them is not one of sampling noise.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,20 @@ from linearsr_jax.array_types import Array, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
 from linearsr_jax.data import degradations
 from linearsr_jax.data.degradation_params import get_degradation
+from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.evaluate import bicubic
+from linearsr_jax.losses import Batch, Draws, Loss
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
+from linearsr_jax.rng import stream_key
 from linearsr_jax.sampling import draw_noise, make_upscale
 
 # Photographs in the picture of a validation.
 SHOWN = 4
+# The flow loss is measured at the middles of the paper's four intervals, and at
+# sigma = 1, where one-step quality is decided.
+LEVELS = (0.11, 0.55, 0.907, 0.97, 1.0)
 
 
 def degrade_fixed(
@@ -42,10 +48,11 @@ def degrade_fixed(
 
 
 class Validator:
-    """One-step quality on the centre crop of every photograph.
+    """Quality on the centre crop of every photograph.
 
     Scores are named val_METRIC_DEGRADATION, the degradations being bicubic and the
     one trained with; val_gain_DEGRADATION is PSNR over bicubic upscaling, in dB.
+    val_loss_at_T is the flow loss at timestep T, a thousand times one of LEVELS.
     """
 
     def __init__(
@@ -57,6 +64,10 @@ class Validator:
         model: LinearDiT,
         codec: Codec,
         preset: Preset,
+        *,
+        loss: Loss,
+        steps: int = 1,
+        boundaries: Sequence[float] = (),
     ):
         """Crops and degrades the photographs.
 
@@ -66,6 +77,9 @@ class Validator:
           degradation: see `degrade_fixed`.
           metrics: names in `metrics.METRICS`; psnr is always among the scores.
           model, codec, preset: what is trained.
+          loss: it is trained by.
+          steps: network evaluations an image.
+          boundaries: between the experts.
 
         Raises:
           ValueError: an unknown metric, or one of whole folders.
@@ -85,19 +99,28 @@ class Validator:
             name: np.stack([bicubic(image) for image in images])
             for name, images in self._lr.items()
         }
-        self._codec = codec
+        self._codec, self._boundaries = codec, boundaries
+        self._degradation = degradation
         mesh = jax.sharding.get_abstract_mesh()
         whole = None if mesh.empty else jax.P()
         self._upscale = jax.jit(
-            make_upscale(model, preset, steps=1), out_shardings=whole
+            make_upscale(model, preset, steps=steps, boundaries=boundaries),
+            out_shardings=whole,
         )
         side = crop_size // SCALE
-        self._noise = draw_noise(preset, codec, side, side, steps=1, seed=0)
+        self._noise = draw_noise(preset, codec, side, side, steps=steps, seed=0)
+        self._loss = loss
+
+        def flow_loss(params, codec, batch, sigma, noise):
+            draws = loss.weigh(sigma, noise)
+            return loss(params, codec, batch, draws)[1][0]["flow"][0]
+
+        self._flow_loss = jax.jit(flow_loss, out_shardings=whole)
 
     def __call__(
-        self, params: PyTree
+        self, experts: Sequence[PyTree]
     ) -> tuple[dict[str, float], dict[str, UInt8[Array, "N H W 3"]]]:
-        """Scores the parameters.
+        """Scores the parameters of each expert.
 
         Returns:
           (scores, images): means over the photographs; and for each degradation the
@@ -108,7 +131,9 @@ class Validator:
         for name, images_lr in self._lr.items():
             outputs = np.stack(
                 [
-                    np.asarray(self._upscale(params, self._codec, x, self._noise)[0])
+                    np.asarray(
+                        self._upscale(tuple(experts), self._codec, x, self._noise)[0]
+                    )
                     for x in images_lr
                 ]
             )
@@ -122,7 +147,30 @@ class Validator:
             scores[f"val_gain_{name}"] = scores[f"val_psnr_{name}"] - before
             columns = (self._baseline[name], outputs, self._hr)
             images[f"val_{name}"] = np.concatenate([x[:SHOWN] for x in columns], axis=2)
+        for sigma in LEVELS:
+            params = experts[find_expert(sigma, self._boundaries)]
+            values = [
+                self._flow_loss(
+                    params, self._codec, batch, np.float32([sigma]), draws.noise
+                )
+                for batch, draws in map(self.sample, range(len(self)))
+            ]
+            scores[f"val_loss_at_{round(1000 * sigma)}"] = float(np.mean(values))
         return scores, images
+
+    def __len__(self) -> int:
+        """Photographs."""
+        return len(self._hr)
+
+    def sample(self, number: int, expert: int = 0) -> tuple[Batch, Draws]:
+        """A batch of one photograph as training has it, and draws of an expert."""
+        photograph = slice(number, number + 1)
+        batch = {
+            "image_hr": self._hr[photograph],
+            "image_lr": self._lr[self._degradation][photograph],
+        }
+        key = stream_key(0, "validation", number)
+        return batch, self._loss.draw(key, batch, self._codec, expert)
 
 
 def _mean(score, *stacks) -> float:

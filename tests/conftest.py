@@ -1,6 +1,9 @@
 """What all tests share: eight simulated CPU devices, and the folder of benchmarks."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,11 @@ for _flag, _value in (
         os.environ["XLA_FLAGS"] = (
             f"{os.environ.get('XLA_FLAGS', '')} {_flag}={_value}".strip()
         )
+# And many train the same small model: compile each program once a session.
+_cache = tempfile.mkdtemp(prefix="linearsr-tests-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 @pytest.fixture(scope="session")
