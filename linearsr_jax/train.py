@@ -150,7 +150,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 in_shardings=(shardings.params,),
                 out_shardings=shardings,
             )
-            state = restart(origin.params)
+            state = restart(origin.experts[0])
         else:
             state = init(key)
         start = start or 0
@@ -271,7 +271,7 @@ def export_model(
     }
     save_pretrained(
         folder,
-        jax.device_get(params),
+        (jax.device_get(params),),
         get_preset(run["config"]["preset"]),
         codec,
         training=training,
@@ -303,5 +303,10 @@ def _load_origin(name_or_path: str, preset: Preset) -> PretrainedModel | None:
         raise TrainError(
             f"init_from {name_or_path}: holds a model of other sizes than preset's; "
             "set preset to the one it was trained with"
+        )
+    if model.boundaries:
+        raise TrainError(
+            f"init_from {name_or_path}: holds {len(model.experts)} experts; training "
+            "starts from a model of one"
         )
     return model

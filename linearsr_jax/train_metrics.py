@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from clu import metrics
 
 from linearsr_jax.array_types import Array, Float
-from linearsr_jax.diffusion.schedule import EXPERT_BOUNDARIES
+from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
 from linearsr_jax.losses import IMAGE_TERMS
 
 # Their ends are timesteps, 1000 sigma; the lower end belongs to the bucket.

@@ -108,7 +108,7 @@ class Validator:
         for name, images_lr in self._lr.items():
             outputs = np.stack(
                 [
-                    np.asarray(self._upscale(params, self._codec, x, self._noise)[0])
+                    np.asarray(self._upscale((params,), self._codec, x, self._noise)[0])
                     for x in images_lr
                 ]
             )

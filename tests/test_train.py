@@ -123,7 +123,7 @@ def test_finished_run_leaves_a_loadable_model(whole_run):
     workdir, state = whole_run
     model = pretrained.load_pretrained(workdir / "model")
     assert model.preset.width == 32
-    assert_same_bits(model.params, train.optim.ema_params(state.opt_state))
+    assert_same_bits(model.experts[0], train.optim.ema_params(state.opt_state))
 
 
 def test_validation_is_logged_and_kept(whole_run):

@@ -24,9 +24,10 @@ def main(workdir: str, photos: str) -> None:
         card = card.replace(f"- {name}\n", f"- {name}: {licences[name]}\n")
     pretrained.save_pretrained(
         TARGET,
-        model.params,
+        model.experts,
         model.preset,
         model.codec,
+        boundaries=model.boundaries,
         training=model.training,
         card=card,
     )
