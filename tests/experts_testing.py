@@ -1,5 +1,7 @@
 """Small models of several experts that differ, for the tests of sampling."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -13,9 +15,14 @@ FOUR = (0.223, 0.875, 0.939)
 HEAD_SHAPE = (32, 48)
 
 
+@functools.cache
+def _init_params():
+    return jax.device_get(jax.jit(PRESET.make_model().init_params)(jax.random.key(0)))
+
+
 def make_experts(n):
     """Host parameters whose outputs differ from expert to expert."""
-    params = jax.device_get(PRESET.make_model().init_params(jax.random.key(0)))
+    params = _init_params()
     experts = []
     for expert in range(n):
         kernel = np.sin(np.arange(32 * 48) * (expert + 1.0)).reshape(HEAD_SHAPE)
