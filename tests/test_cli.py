@@ -189,7 +189,7 @@ def test_bench(capsys, monkeypatch):
 def test_bench_experts(capsys, monkeypatch):
     from linearsr_jax import bench_experts as module
 
-    monkeypatch.setattr(module, "SIDE", 8)
+    monkeypatch.setattr(module, "CPU_SIDE", 8)
     monkeypatch.setattr(module, "STEPS", 4)
     monkeypatch.setattr(module, "ROUNDS", 2)
     monkeypatch.setattr(module.bench_lib, "copy_bandwidth", lambda: 1e9)
