@@ -33,7 +33,7 @@ def save_model(folder, preset):
     # The head starts at zero, and then the model is bicubic whatever else it holds.
     params["head"]["kernel"] = 0.05 * np.sin(np.arange(32 * 48)).reshape(32, 48)
     config = {"training": {}, "card": "A model of no skill.\n"}
-    pretrained.save_pretrained(folder, params, preset, CODECS["pixel"](), **config)
+    pretrained.save_pretrained(folder, (params,), preset, CODECS["pixel"](), **config)
     return folder
 
 
@@ -104,7 +104,7 @@ def test_it_starts_from_the_given_weights(photos, base, tmp_path):
     before = pretrained.load_pretrained(base)
     # The average of equal weights is rounded.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
-    jax.tree.map(close, after.params, before.params)
+    jax.tree.map(close, after.experts, before.experts)
     for degradation in ("bicubic", "light"):
         before, after = result[degradation]["rows"][2:]
         assert before["psnr"]["mean"] == pytest.approx(after["psnr"]["mean"], abs=1e-3)

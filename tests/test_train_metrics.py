@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearsr_jax.diffusion.schedule import EXPERT_BOUNDARIES
+from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
 from linearsr_jax.train_metrics import TrainMetrics, merge, scalars
 
 

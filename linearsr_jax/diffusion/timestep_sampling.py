@@ -4,7 +4,6 @@ A logit-normal, shifted (SANA), with a share of the draws exactly at sigma = 1:
 one-step quality is decided there and a logit-normal has no mass there.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.array_types import Array, Float, Int, Key
+from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.diffusion.schedule import shift_sigma, unshift_sigma
 
 
@@ -44,9 +44,7 @@ def sample_sigma(
     Raises:
       ValueError: if mass_at_one or the boundaries are out of range.
     """
-    ends = (0.0, *boundaries, 1.0)
-    if not all(a < b for a, b in itertools.pairwise(ends)):
-        raise ValueError(f"boundaries must rise between 0 and 1, got {boundaries}")
+    ends = (0.0, *check_boundaries(boundaries), 1.0)
     if not 0.0 <= mass_at_one <= 1.0:
         raise ValueError(f"mass_at_one must be in [0, 1], got {mass_at_one}")
     key_level, key_one = jax.random.split(key)

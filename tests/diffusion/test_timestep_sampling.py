@@ -135,7 +135,7 @@ def test_the_expert_may_be_traced(expert):
     "boundaries", [(-0.1,), (0.0,), (1.1,), (0.5, 0.5), (0.6, 0.5), (float("nan"),)]
 )
 def test_refuses_bad_boundaries(boundaries):
-    with pytest.raises(ValueError, match="boundaries must rise"):
+    with pytest.raises(ValueError, match="expert boundaries must rise"):
         sample_sigma(
             jax.random.key(0), 4, shift=3.0, mass_at_one=0.0, boundaries=boundaries
         )
