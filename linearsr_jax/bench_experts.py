@@ -21,7 +21,6 @@ from linearsr_jax.models.presets import get_preset
 from linearsr_jax.offloading import OffloadedUpscale
 from linearsr_jax.sampling import draw_noise, make_upscale
 
-STEPS = 8
 # LR pixels a side.
 CPU_SIDE, ACCELERATOR_SIDE = 64, 128
 # Three rounds at least; then no further one after this many seconds.
@@ -29,11 +28,12 @@ ROUNDS = 15
 MAX_SECONDS = 60.0
 
 
-def bench_experts(preset_name: str = "nano") -> dict[str, Any]:
+def bench_experts(preset_name: str = "nano", steps: int = 8) -> dict[str, Any]:
     """Measures sampling and the transfer of one expert.
 
     Args:
       preset_name: of a codec without weights.
+      steps: network evaluations.
 
     Returns:
       {"preset", "lr_side", "rounds", "device", "jax", "copy_gb_per_s", "rows":
@@ -53,13 +53,13 @@ def bench_experts(preset_name: str = "nano") -> dict[str, Any]:
     experts = tuple(jax.device_get(init(key)) for key in keys)
     side = CPU_SIDE if jax.default_backend() == "cpu" else ACCELERATOR_SIDE
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    noise = draw_noise(preset, codec, side, side, steps=STEPS, seed=0)
+    noise = draw_noise(preset, codec, side, side, steps=steps, seed=0)
     arrays = jax.device_put((codec, pixels, noise))
 
     resident = jax.device_put(experts)
-    one = jax.jit(make_upscale(model, preset, steps=STEPS))
+    one = jax.jit(make_upscale(model, preset, steps=steps))
     four = jax.jit(
-        make_upscale(model, preset, steps=STEPS, boundaries=EXPERT_BOUNDARIES)
+        make_upscale(model, preset, steps=steps, boundaries=EXPERT_BOUNDARIES)
     )
     offloaded = OffloadedUpscale(model, preset, EXPERT_BOUNDARIES)
     seconds = _interleaved(
@@ -67,7 +67,7 @@ def bench_experts(preset_name: str = "nano") -> dict[str, Any]:
             "one expert": functools.partial(one, resident[:1], *arrays),
             "four resident": functools.partial(four, resident, *arrays),
             "four offloaded": functools.partial(
-                offloaded, experts, *arrays, steps=STEPS
+                offloaded, experts, *arrays, steps=steps
             ),
             "transfer of one": functools.partial(_transfer, experts[0]),
         }
@@ -77,7 +77,7 @@ def bench_experts(preset_name: str = "nano") -> dict[str, Any]:
     rows = [
         {
             "what": what,
-            "steps": STEPS,
+            "steps": steps,
             "ms": round(1e3 * statistics.median(times), 3),
             "ratio": round(
                 statistics.median(np.divide(times, seconds["one expert"]).tolist()), 3

@@ -197,10 +197,11 @@ def test_bench_experts(capsys, monkeypatch):
     from linearsr_jax import bench_experts as module
 
     monkeypatch.setattr(module, "CPU_SIDE", 8)
-    monkeypatch.setattr(module, "STEPS", 4)
     monkeypatch.setattr(module, "ROUNDS", 2)
     monkeypatch.setattr(module.bench_lib, "copy_bandwidth", lambda: 1e9)
-    code, out, _ = run(capsys, "bench", "experts", "--preset", "debug", "--json")
+    code, out, _ = run(
+        capsys, "bench", "experts", "--preset", "debug", "--steps", "4", "--json"
+    )
     assert code == 0
     rows = {row["what"]: row for row in json.loads(out)["rows"]}
     assert rows["one expert"]["ratio"] == 1.0
