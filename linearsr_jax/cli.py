@@ -226,7 +226,7 @@ def _bench(args: argparse.Namespace) -> int:
     else:
         from linearsr_jax.bench_experts import bench_experts
 
-        result = bench_experts(args.preset)
+        result = bench_experts(args.preset, args.steps)
     print(json.dumps(result) if args.json else bench_lib.format_report(result))
     return 0
 
@@ -374,6 +374,9 @@ def _parser() -> argparse.ArgumentParser:
         "against one",
     )
     sub.add_argument("--preset", default="nano", help="of experts; default: nano")
+    sub.add_argument(
+        "--steps", type=_positive, default=8, help="of experts; default: 8"
+    )
     _add_json(sub)
 
     sub = command("knee", _knee, "find where a run stopped getting better")

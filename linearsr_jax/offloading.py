@@ -48,7 +48,7 @@ class OffloadedUpscale:
         """Upscales one image; see `sampling.make_upscale`.
 
         Args:
-          experts: numpy arrays on the host; of a device's they would be deleted.
+          experts: numpy arrays, so that they are on the host.
           codec: on the device.
           image_lr, noise: on either.
           steps: network evaluations, at least 1.
@@ -64,6 +64,5 @@ class OffloadedUpscale:
                 upcoming = jax.device_put(experts[segments[index + 1].expert])
             # A third expert must not come before the first is gone.
             jax.block_until_ready(state)
-            for leaf in jax.tree.leaves(params):
-                leaf.delete()
+            del params
         return self._decode(codec, state, image_lr)

@@ -44,8 +44,7 @@ class Upscaler:
         network = model.preset.make_model()
         self._codec = jax.device_put(model.codec)
         if offload_experts:
-            # The host's copy is kept: what is on the device is deleted after use.
-            self._experts = jax.device_get(model.experts)
+            self._experts = model.experts
             offloaded = OffloadedUpscale(network, model.preset, model.boundaries)
 
             def compiled(steps):
