@@ -1,6 +1,6 @@
 """Trains every run of this experiment, one after another; skips what is finished.
 
-    python train.py PHOTOS WORKDIR
+python train.py PHOTOS WORKDIR
 """
 
 import dataclasses

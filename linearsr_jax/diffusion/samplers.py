@@ -14,7 +14,7 @@ DPM-Solver++(2M): with alpha = 1 - sigma, lambda = log(alpha / sigma),
   D = x0_hat + (x0_hat - x0_hat_before) / (2 r)
 (arXiv 2211.01095 as diffusers' flow variant uses it), first order in the first and
 last step. A grid that starts at exactly sigma = 1, where lambda is infinite, makes the
-second step first order too.
+second step first order too. 1 / (2 r) is at most 1 here.
 """
 
 from collections.abc import Callable
@@ -57,6 +57,10 @@ def dpm_solver_pp(sigmas: np.ndarray) -> SolverTable:
     half_inverse_r = np.zeros(steps)
     for i in range(1, steps - 1):
         half_inverse_r[i] = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1])
+    # No plain grid has a step of more than twice the one before, in lambda; between
+    # experts there are some, and extrapolating that far over so short a step amplifies
+    # its error.
+    half_inverse_r = np.minimum(half_inverse_r, 1.0)
     return SolverTable(
         sigma, decay, gain * (1.0 + half_inverse_r), -gain * half_inverse_r
     )

@@ -206,3 +206,12 @@ def test_order_of_convergence(x64, solver, low, high, sigma_max, boundaries):
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert low < slope < high, (slope, errors)
     assert errors[-1] < 0.01
+
+
+def test_after_a_short_step_it_extrapolates_no_further_than_the_last_change():
+    sigmas, _ = expert_grid(4, EXPERT_BOUNDARIES, shift=3.0, sigma_max=1.0)
+    table = dpm_solver_pp(sigmas)
+    # From 0.875 to 0.223, after 0.939 to 0.875: four times as far, in lambda.
+    gain = table.current[2] + table.previous[2]
+    assert table.current[2] == pytest.approx(2 * gain)
+    assert table.previous[2] == pytest.approx(-gain)
