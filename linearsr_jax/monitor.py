@@ -22,7 +22,7 @@ from linearsr_jax.checkpoint import Candidates
 from linearsr_jax.codecs import Codec
 from linearsr_jax.esgf import curve_files, report
 from linearsr_jax.esgf.knee import Verdict, find_knee
-from linearsr_jax.losses import Loss
+from linearsr_jax.run_parts import RunParts
 from linearsr_jax.train_step import TrainState
 from linearsr_jax.validation import Validator
 
@@ -62,7 +62,9 @@ def choose_knee(
     if not esgf.stop_at_knee or verdict.knee_step is None:
         return None
     stood = sum(row["step"] > verdict.decided_at_step for row in evaluations)
-    return verdict.knee_step if is_over or stood >= esgf.patience else None
+    # What follows a knee is lost already: nobody waits for more of it.
+    is_over |= verdict.verdict == "diverged" or stood >= esgf.patience
+    return verdict.knee_step if is_over else None
 
 
 class Monitor:
@@ -70,26 +72,28 @@ class Monitor:
 
     def __init__(
         self,
+        parts: RunParts,
         config: ConfigDict,
         workdir: Path,
         validator: Validator,
         candidates: Candidates,
-        loss: Loss,
         codec: Codec,
     ):
         """Does nothing yet.
 
         Args:
+          parts: what is trained.
           config: see `default_config`.
           workdir: gets knee.json after every evaluation.
           validator: on fixed photographs.
           candidates: gets the averaged weights.
-          loss: for `sharpness.make_batch_sharpness`.
           codec: of the run.
         """
         self._config, self._path = config, workdir / "knee.json"
         self._validator, self._candidates, self._codec = validator, candidates, codec
-        self._batch_sharpness = sharpness.make_batch_sharpness(loss)
+        self._batch_sharpness = sharpness.make_batch_sharpness(
+            parts.twice_differentiable_loss
+        )
 
     def evaluate(
         self, step: int, state: TrainState, evaluations: list[dict[str, Any]]

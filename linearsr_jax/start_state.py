@@ -6,18 +6,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from linearsr_jax import expert_axis, sharding
 from linearsr_jax.array_types import PyTree
 from linearsr_jax.checkpoint import Checkpointer
 from linearsr_jax.codecs import Codec, load_codec, make_codec
-from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.pretrained import PretrainedModel, load_pretrained
 from linearsr_jax.rng import stream_key
+from linearsr_jax.run_parts import RunParts
 from linearsr_jax.run_record import TrainError
 from linearsr_jax.train_step import TrainState, make_init, make_state, unboxed
 
@@ -73,23 +71,15 @@ class StartState:
       shardings: of the state.
     """
 
-    def __init__(
-        self,
-        model: LinearDiT,
-        optimizer: optax.GradientTransformation,
-        mesh: Mesh,
-        *,
-        experts: int,
-        seed: int,
-    ):
+    def __init__(self, parts: RunParts, *, seed: int):
         """Only works out shapes and shardings."""
-        init = make_init(model, optimizer)
+        init = make_init(parts.model, parts.optimizer)
         self._key = stream_key(seed, "init")
-        one = sharding.state_sharding(jax.eval_shape(init, self._key), mesh)
+        one = sharding.state_sharding(jax.eval_shape(init, self._key), parts.mesh)
         self.shardings = sharding.stacked(one)
-        self._optimizer, self._experts = optimizer, experts
+        self._parts = parts
         self._init = jax.jit(
-            lambda key: expert_axis.broadcast(unboxed(init)(key), experts),
+            lambda key: expert_axis.broadcast(unboxed(init)(key), parts.experts),
             out_shardings=self.shardings,
         )
 
@@ -99,10 +89,10 @@ class StartState:
 
     def from_model(self, origin: PretrainedModel) -> TrainState:
         """A model's weights, each expert's own or the one's it has."""
-        repeats = self._experts // len(origin.experts)
+        repeats = self._parts.experts // len(origin.experts)
         params = jax.tree.map(lambda *own: np.stack(own * repeats), *origin.experts)
         restart = jax.jit(
-            jax.vmap(functools.partial(make_state, optimizer=self._optimizer)),
+            jax.vmap(functools.partial(make_state, optimizer=self._parts.optimizer)),
             in_shardings=(self.shardings.params,),
             out_shardings=self.shardings,
         )

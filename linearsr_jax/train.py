@@ -30,22 +30,17 @@ from linearsr_jax import (
     train_metrics,
     writers,
 )
+from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import describe_codec
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.esgf.guard import TROUBLES
+from linearsr_jax.esgf.knee import Verdict
 from linearsr_jax.export import describe_origin, export_model
-from linearsr_jax.losses import Loss
-from linearsr_jax.models.presets import get_preset
 from linearsr_jax.monitor import Monitor, choose_knee, judge
 from linearsr_jax.profiler import ProfilerWindow
 from linearsr_jax.progress import Progress
-from linearsr_jax.run_record import (
-    check_batch,
-    check_config,
-    check_same_config,
-    flatten,
-    new_record,
-)
+from linearsr_jax.run_parts import make_parts
+from linearsr_jax.run_record import check_same_config, flatten, new_record
 from linearsr_jax.start_state import StartState, load_origin, load_run_codec
 from linearsr_jax.stop_signal import StopSignal
 from linearsr_jax.train_step import TrainState, make_train_step
@@ -88,36 +83,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
       OSError, ValueError: unusable photographs; see `data.sources.open_source`.
     """
     workdir = Path(workdir)
-    check_config(config)
-    preset = get_preset(config.preset)
-    boundaries = tuple(config.expert_boundaries)
-    experts = len(boundaries) + 1
-    how = {
-        "dtype": jnp.dtype(config.dtype),
-        "remat": config.remat,
-        "scan_unroll": config.scan_unroll,
-    }
-    model = preset.make_model(**how)
-    optimizer, schedule = optim.make_optimizer(
-        steps=config.steps, **config.optimizer.to_dict()
-    )
-
-    def make_loss(model):
-        return Loss(
-            model,
-            preset,
-            mass_at_one=config.mass_at_one,
-            boundaries=boundaries,
-            **config.loss.to_dict(),
-        )
-
-    loss = make_loss(model)
-    mesh = sharding.make_mesh(
-        config.mesh.data, config.mesh.fsdp, experts=config.mesh.experts
-    )
     # Bad fields are refused before the workdir is made.
-    check_batch(config, mesh)
-    train_data.make_pipeline_config(config)
+    parts = make_parts(config)
 
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -125,7 +92,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         def closing(thing):
             return stack.enter_context(contextlib.closing(thing))
 
-        stack.enter_context(jax.set_mesh(mesh))
+        stack.enter_context(jax.set_mesh(parts.mesh))
         stop = stack.enter_context(StopSignal())
         checkpointer = closing(
             checkpoint.Checkpointer(
@@ -139,20 +106,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
             check_same_config(run, config, workdir)
         run["config"] = config.to_dict()
         # A run that goes on has its weights; what it started from may be gone.
-        origin = load_origin(config, preset) if start is None else None
+        origin = load_origin(config, parts.preset) if start is None else None
         if origin:
             run["origin"] = describe_origin(origin.training)
-        codec = load_run_codec(config, preset, origin, run["codec"])
+        codec = load_run_codec(config, parts.preset, origin, run["codec"])
         run["codec"] = describe_codec(codec)
-        codec = jax.device_put(codec, sharding.replicated(mesh))
+        codec = jax.device_put(codec, sharding.replicated(parts.mesh))
         manifest, source, held_out = train_data.open_photographs(
             config, run["manifest"] and Manifest.from_json(run["manifest"])
         )
         run["manifest"] = manifest.to_json()
 
-        start_state = StartState(
-            model, optimizer, mesh, experts=experts, seed=config.seed
-        )
+        start_state = StartState(parts, seed=config.seed)
         if start is not None:
             state = start_state.restored(checkpointer, start)
             logger.info("resumed from step %d of %s", start, workdir)
@@ -164,8 +129,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         train_step = jax.jit(
             expert_axis.over_experts(
                 make_train_step(
-                    loss,
-                    optimizer,
+                    parts.loss,
+                    parts.optimizer,
                     seed=config.seed,
                     accumulation=config.accumulation,
                 )
@@ -175,25 +140,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         )
         monitor = None
         if held_out:
-            validator = Validator(
-                held_out,
-                config.val.crop_size,
-                config.data.degradation,
-                config.val.metrics,
-                model,
-                codec,
-                preset,
-                loss=loss,
-                steps=config.val.steps,
-                boundaries=boundaries,
-            )
+            validator = Validator(parts, held_out, config, codec)
             candidates = closing(
                 checkpoint.Candidates(
                     workdir / "candidates", keep=config.esgf.candidates, start=step
                 )
             )
-            reference = make_loss(preset.make_model(implementation="reference", **how))
-            monitor = Monitor(config, workdir, validator, candidates, reference, codec)
+            monitor = Monitor(parts, config, workdir, validator, candidates, codec)
 
         (workdir / "config.json").write_text(json.dumps(run["config"], indent=2) + "\n")
         profiler = closing(
@@ -210,7 +163,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
             streams.enter_context(contextlib.closing(log))
             seed = rewind.data_seed(config.seed, len(run["rewinds"]))
             batches = train_data.global_batches(
-                config, source, mesh, seed=seed, start_batch=step
+                config, source, parts.mesh, seed=seed, start_batch=step
             )
             return log, streams.enter_context(batches)
 
@@ -221,7 +174,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
 
         # Of the steps since the last log: one step's numbers are mostly noise.
         summary = train_metrics.TrainMetrics.empty()
-        progress = Progress(step, config.steps, experts * config.batch_size)
+        samples = parts.experts * config.batch_size
+        progress = Progress(step, config.steps, samples)
         verdict = judge(run["evaluations"])
         knee = choose_knee(config, run["evaluations"], verdict, is_over=False)
         while step < config.steps and knee is None:
@@ -248,7 +202,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                 trouble = TROUBLES[code] if code else None
             if is_logged and not trouble:
                 scalars = train_metrics.scalars(summary)
-                scalars["learning_rate"] = float(schedule(step - 1))
+                scalars["learning_rate"] = float(parts.schedule(step - 1))
                 log.write_scalars(step, scalars | progress.report(step))
                 summary = train_metrics.TrainMetrics.empty()
             if is_evaluated and not trouble:
@@ -259,9 +213,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                     log.write_scalars(step, scores)
                     log.write_images(step, images)
                     log.flush()
-                if verdict.verdict == "diverged":
-                    trouble, since = verdict.reason, verdict.since_step
                 knee = choose_knee(config, run["evaluations"], verdict, is_over=False)
+                is_lost = verdict.verdict == "diverged" and config.esgf.stop_at_knee
+                if is_lost and knee is None:
+                    trouble, since = verdict.reason, verdict.since_step
             if trouble:
                 rewinds = rewind.plan_rewind(
                     workdir,
@@ -277,6 +232,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                 checkpointer.delete_after(step)
                 if monitor:
                     monitor.rewind(step)
+                state = None  # room for the other
                 state = start_state.restored(checkpointer, step)
                 run = checkpointer.restore_run(step) | {
                     "config": run["config"],
@@ -285,7 +241,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                 summary = train_metrics.TrainMetrics.empty()
                 verdict = judge(run["evaluations"])
                 log, batches = open_streams()
-                progress = Progress(step, config.steps, experts * config.batch_size)
+                progress = Progress(step, config.steps, samples)
                 continue
             if is_saved or knee is not None:
                 with progress.paused():
@@ -294,18 +250,31 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                 logger.info("stopped at step %d; run the same command to go on", step)
                 return TrainResult(state, is_finished=False)
 
-        params = optim.ema_params(state.opt_state)
-        esgf = {"step": step, "trained_to": step, "by": "last step"}
-        knee = choose_knee(config, run["evaluations"], verdict, is_over=True)
-        if knee is not None:
-            esgf["step"], params = monitor.restore(knee, state)
-            by_hand = config.esgf.knee_step == knee
-            esgf |= {"knee_step": knee, "by": "hand" if by_hand else "knee"}
-        if run["evaluations"]:
-            names = ("verdict", "knee_step", "decided_at_step", "reason")
-            esgf["found"] = {name: getattr(verdict, name) for name in names}
+        esgf, params = _choose_result(config, run, verdict, step, state, monitor)
         files = {"files": source.manifest.files}
         if held_out and not config.val.folder:
             files["held_out"] = held_out.manifest.files
         export_model(workdir / "model", params, run, codec, files, esgf)
     return TrainResult(state, is_finished=True, esgf=esgf)
+
+
+def _choose_result(
+    config: ConfigDict,
+    run: dict[str, Any],
+    verdict: Verdict,
+    step: int,
+    state: TrainState,
+    monitor: Monitor | None,
+) -> tuple[dict[str, Any], PyTree]:
+    """The averaged weights that a run at its end hands on, and why these."""
+    esgf = {"step": step, "trained_to": step, "by": "last step"}
+    params = optim.ema_params(state.opt_state)
+    knee = choose_knee(config, run["evaluations"], verdict, is_over=True)
+    if monitor and knee is not None:
+        esgf["step"], params = monitor.restore(knee, state)
+        by_hand = config.esgf.knee_step == knee
+        esgf |= {"knee_step": knee, "by": "hand" if by_hand else "knee"}
+    if run["evaluations"]:
+        names = ("verdict", "knee_step", "decided_at_step", "reason")
+        esgf["found"] = {name: getattr(verdict, name) for name in names}
+    return esgf, params

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from linearsr_jax.array_types import Array, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
@@ -15,11 +16,10 @@ from linearsr_jax.data import degradations
 from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.evaluate import bicubic
-from linearsr_jax.losses import Batch, Draws, Loss
+from linearsr_jax.losses import Batch, Draws
 from linearsr_jax.metrics import get_metrics
-from linearsr_jax.models.linear_dit import LinearDiT
-from linearsr_jax.models.presets import Preset
 from linearsr_jax.rng import stream_key
+from linearsr_jax.run_parts import RunParts
 from linearsr_jax.sampling import draw_noise, make_upscale
 
 # Photographs in the picture of a validation.
@@ -57,34 +57,25 @@ class Validator:
 
     def __init__(
         self,
+        parts: RunParts,
         photographs: Iterable[UInt8[Array, "H W 3"]],
-        crop_size: int,
-        degradation: str,
-        metrics: Sequence[str],
-        model: LinearDiT,
+        config: ConfigDict,
         codec: Codec,
-        preset: Preset,
-        *,
-        loss: Loss,
-        steps: int = 1,
-        boundaries: Sequence[float] = (),
     ):
         """Crops and degrades the photographs.
 
         Args:
-          photographs: each at least crop_size high and wide.
-          crop_size: HR pixels.
-          degradation: see `degrade_fixed`.
-          metrics: names in `metrics.METRICS`; psnr is always among the scores.
-          model, codec, preset: what is trained.
-          loss: it is trained by.
-          steps: network evaluations an image.
-          boundaries: between the experts.
+          parts: what is trained.
+          photographs: each at least val.crop_size high and wide.
+          config: see `default_config`; its val, and data.degradation.
+          codec: of the run.
 
         Raises:
           ValueError: an unknown metric, or one of whole folders.
         """
-        names = dict.fromkeys(("psnr", *metrics))
+        crop_size, steps = config.val.crop_size, config.val.steps
+        degradation = config.data.degradation
+        names = dict.fromkeys(("psnr", *config.val.metrics))
         self._metrics = get_metrics(names)
         self._functions = {metric: metric.load() for metric in self._metrics}
         self._hr = np.stack([_centre(image, crop_size) for image in photographs])
@@ -99,17 +90,19 @@ class Validator:
             name: np.stack([bicubic(image) for image in images])
             for name, images in self._lr.items()
         }
-        self._codec, self._boundaries = codec, boundaries
+        self._codec, self._boundaries = codec, parts.boundaries
         self._degradation = degradation
         mesh = jax.sharding.get_abstract_mesh()
         whole = None if mesh.empty else jax.P()
         self._upscale = jax.jit(
-            make_upscale(model, preset, steps=steps, boundaries=boundaries),
+            make_upscale(
+                parts.model, parts.preset, steps=steps, boundaries=parts.boundaries
+            ),
             out_shardings=whole,
         )
         side = crop_size // SCALE
-        self._noise = draw_noise(preset, codec, side, side, steps=steps, seed=0)
-        self._loss = loss
+        self._noise = draw_noise(parts.preset, codec, side, side, steps=steps, seed=0)
+        self._loss = loss = parts.loss
 
         def flow_loss(params, codec, batch, sigma, noise):
             draws = loss.weigh(sigma, noise)

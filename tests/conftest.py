@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 # Both must stand before anything imports JAX, which reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -35,4 +37,17 @@ def shared() -> Path:
     folder = Path(__file__).resolve().parents[1].parent / "shared"
     if not folder.is_dir():
         pytest.skip("no folder `shared` beside the repository: golden data absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of three small images with structure, and one that is unusable."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((70, 60), Image.Resampling.BICUBIC)
+        image.save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("not an image")
     return folder

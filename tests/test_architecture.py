@@ -27,8 +27,8 @@ LAYERS = (
     {"came", "checkpoint", "config", "default_config", "evaluate", "expert_axis"}
     | {"export", "model_card", "monitor", "rewind", "sharpness", "start_state"}
     | {"losses", "offloading", "optim", "pretrained", "profiler", "progress"}
-    | {"run_record", "sampling", "sharding", "stop_signal", "train_data"}
-    | {"train_metrics", "train_step", "validation", "writers"},
+    | {"run_parts", "run_record", "sampling", "sharding", "stop_signal"}
+    | {"train_data", "train_metrics", "train_step", "validation", "writers"},
     {"codecs", "convert", "data", "image_io", "models"},
     {"diffusion", "esgf", "metrics"},
     {"array_types", "image_range", "rng"},

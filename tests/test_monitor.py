@@ -46,6 +46,17 @@ def test_at_the_end_nobody_waits(evaluations):
     assert choose(short, patience=4, is_over=True) == judge(short).knee_step
 
 
+def test_nobody_waits_for_more_of_a_collapse(evaluations):
+    knee = judge(evaluations).knee_step
+    last = evaluations[-1]["step"]
+    lost = [
+        {"step": last + 100 * n, "val_psnr_light": 19.0, "val_gain_light": 0.0}
+        for n in range(1, 4)
+    ]
+    assert judge(evaluations + lost).verdict == "diverged"
+    assert choose(evaluations + lost, patience=1000) == knee
+
+
 def test_without_the_switch_there_is_none(evaluations):
     assert choose(evaluations, stop_at_knee=False, is_over=True) is None
 

@@ -6,25 +6,11 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from PIL import Image
 
 from configs import debug
 from linearsr_jax import pretrained, run_record, train, writers
 from linearsr_jax.data import pipeline
 from linearsr_jax.run_record import TrainError
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A folder of small images with structure, one of them unusable."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((70, 60), Image.Resampling.BICUBIC)
-        image.save(folder / f"{i}.png")
-    (folder / "broken.png").write_text("not an image")
-    return folder
 
 
 def make_config(photos, **overrides) -> ConfigDict:

@@ -7,24 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from configs import debug
 from linearsr_jax import expert_axis, optim, pretrained, train, train_data, writers
 from linearsr_jax.checkpoint import Checkpointer
 from linearsr_jax.losses import Loss
 from linearsr_jax.run_record import TrainError
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((70, 60), Image.Resampling.BICUBIC)
-        image.save(folder / f"{i}.png")
-    return folder
 
 
 def make_config(photos, **overrides):

@@ -5,5 +5,6 @@
 set -euo pipefail
 here=experiments/202611_recipe
 workdir=${2-runs/recipe}
-python $here/train.py "$1" "$workdir"
-python $here/score.py "$1" "$workdir" $here/results.json
+python $here/train.py knee "$1" "$workdir"
+python $here/train.py experts "$1" "$workdir"
+python $here/score.py "$workdir" $here/results.json

@@ -1,6 +1,6 @@
-"""Trains every run of this experiment, one after another; skips what is finished.
+"""Trains the runs of one part, one after another; skips what is finished.
 
-python train.py PHOTOS WORKDIR
+python train.py knee|experts PHOTOS WORKDIR
 """
 
 import dataclasses
@@ -18,30 +18,29 @@ PRESETS["tiny"] = dataclasses.replace(
     PRESETS["debug"], width=48, depth=3, heads=3, cross_heads=3, stem_widths=(48,) * 3
 )
 SEEDS = (0, 1, 2)
-PRETRAIN_STEPS, TUNE_STEPS, EXPERT_STEPS = 12_000, 2_000, 3_200
 BOUNDARIES = {
     "1": (),
     "2": EXPERT_BOUNDARIES[1:2],
     "4": EXPERT_BOUNDARIES,
     "4_uniform": uniform_boundaries(4),
 }
+# Steps of all experts together.
+EXPERT_STEPS = 3_200
 
 
-def make_config(photos: Path, steps: int, every: int, seed: int, **fields):
+def make_config(photos: Path, preset: str, steps: int, every: int, seed: int, **fields):
     """What all runs have in common."""
     config = default_config()
-    config.preset = "tiny"
+    config.preset = preset
     config.seed = seed
     config.steps = steps
     config.scan_unroll = 3
-    config.batch_size = 8
     config.data.folder = str(photos / "train")
     config.data.crop_size = 48
     config.val.folder = str(photos / "val")
     config.val.crop_size = 96
     config.val.every = config.checkpoint_every = every
-    config.esgf.sharpness_every = 1
-    config.esgf.candidates = 48
+    config.esgf.candidates = 100
     config.optimizer.warmup_steps = 100
     config.optimizer.descent = "constant"
     config.optimizer.decay_steps = 0
@@ -49,53 +48,65 @@ def make_config(photos: Path, steps: int, every: int, seed: int, **fields):
     return config.lock()
 
 
-def pretrain(photos: Path, folder: Path) -> None:
-    """Far past the knee; leaves the models knee/ and last/ of the same run."""
-    if (folder / "knee").exists():
-        return
-    config = make_config(photos, PRETRAIN_STEPS, every=300, seed=0)
-    esgf = train_and_evaluate(config, folder / "run").esgf
-    shutil.copytree(folder / "run" / "model", folder / "last", dirs_exist_ok=True)
-    with config.unlocked():
-        config.esgf.knee_step = esgf["found"]["knee_step"]
-    train_and_evaluate(config, folder / "run")
-    shutil.copytree(folder / "run" / "model", folder / "knee")
+def train_knee(photos: Path, workdir: Path) -> None:
+    """Part (a): far past the knee, then the next stage from the knee and from the end.
 
-
-def tune(photos: Path, start: Path, folder: Path, seed: int) -> None:
-    """The next stage: worse degradations, a new optimiser, the same learning rate."""
-    if (folder / "model").exists():
-        return
-    fields = {"data.degradation": "standard", "init_from": str(start)}
-    train_and_evaluate(make_config(photos, TUNE_STEPS, 200, seed, **fields), folder)
-
-
-def train_experts(photos: Path, start: Path, folder: Path, name: str, seed: int):
-    """Continued pretraining, the same number of samples whatever the experts."""
-    if (folder / "model").exists():
-        return
-    boundaries = BOUNDARIES[name]
-    steps = EXPERT_STEPS // (len(boundaries) + 1)
-    fields = {
-        "expert_boundaries": boundaries,
-        "init_from": str(start),
-        "val.steps": 4,
-        "esgf.sharpness_every": 0,
-        "optimizer.learning_rate": 5e-4,
-        "optimizer.warmup_steps": 50,
-        "optimizer.descent": "linear",
-        "optimizer.decay_steps": steps // 4,
+    The next stage has worse degradations, a new optimiser and the same learning rate.
+    """
+    small = {
+        "data.crop_size": 32,
+        "optimizer.learning_rate": 2e-3,
+        "esgf.sharpness_every": 1,
     }
-    config = make_config(photos, steps, steps // 2, seed, **fields)
-    train_and_evaluate(config, folder)
+    config = make_config(photos, "debug", 30_000, 500, 0, **small)
+    starts = {name: workdir / "starts" / name for name in ("knee", "last")}
+    if not starts["knee"].exists():
+        esgf = train_and_evaluate(config, workdir / "pretrain").esgf
+        model = workdir / "pretrain" / "model"
+        shutil.copytree(model, starts["last"], dirs_exist_ok=True)
+        with config.unlocked():
+            config.esgf.knee_step = esgf["found"]["knee_step"] or KNEE_BY_HAND
+        train_and_evaluate(config, workdir / "pretrain")
+        shutil.copytree(model, starts["knee"])
+    fields = {"data.degradation": "standard", "esgf.sharpness_every": 5} | small
+    for seed in SEEDS:
+        for name, start in starts.items():
+            folder = workdir / f"tune_{name}_{seed}"
+            config = make_config(
+                photos, "debug", 2_000, 200, seed, init_from=str(start), **fields
+            )
+            if not (folder / "model").exists():
+                train_and_evaluate(config, folder)
+
+
+# If esgf finds none: set after looking at the curves.
+KNEE_BY_HAND = 0
+
+
+def train_experts(photos: Path, workdir: Path) -> None:
+    """Part (b): continued pretraining, as many samples whatever the experts."""
+    pretrain = workdir / "pretrain"
+    if not (pretrain / "model").exists():
+        config = make_config(photos, "tiny", 12_000, 300, 0)
+        train_and_evaluate(config, pretrain)
+    for seed in SEEDS:
+        for name, boundaries in BOUNDARIES.items():
+            folder = workdir / f"experts_{name}_{seed}"
+            steps = EXPERT_STEPS // (len(boundaries) + 1)
+            fields = {
+                "expert_boundaries": boundaries,
+                "init_from": str(pretrain / "model"),
+                "val.steps": 4,
+                "optimizer.learning_rate": 5e-4,
+                "optimizer.warmup_steps": 50,
+                "optimizer.descent": "linear",
+                "optimizer.decay_steps": steps // 4,
+            }
+            config = make_config(photos, "tiny", steps, steps // 2, seed, **fields)
+            if not (folder / "model").exists():
+                train_and_evaluate(config, folder)
 
 
 if __name__ == "__main__":
-    photos, workdir = map(Path, sys.argv[1:])
-    pretrain(photos, workdir / "pretrain")
-    knee, last = workdir / "pretrain" / "knee", workdir / "pretrain" / "last"
-    for seed in SEEDS:
-        for start in (knee, last):
-            tune(photos, start, workdir / f"tune_{start.name}_{seed}", seed)
-        for name in BOUNDARIES:
-            train_experts(photos, knee, workdir / f"experts_{name}_{seed}", name, seed)
+    part, photos, workdir = sys.argv[1], *map(Path, sys.argv[2:])
+    {"knee": train_knee, "experts": train_experts}[part](photos, workdir / part)
