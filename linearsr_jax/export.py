@@ -67,14 +67,16 @@ def export_model(
 
 
 def describe_origin(training: dict[str, Any]) -> dict[str, Any]:
-    """What a run's record keeps of the model it starts from, and of that one's."""
-    config = training["config"]
+    """What a run's record keeps of the model it starts from, and of that one's.
+
+    Models that were not made by a run say nothing of themselves; theirs is empty.
+    """
+    config = training.get("config", {})
     return {
-        "preset": config["preset"],
-        "degradation": config["data"].get("degradation"),
+        "degradation": config.get("data", {}).get("degradation"),
         "expert_boundaries": list(config.get("expert_boundaries", ())),
-        "step": training["step"],
-        "photographs": len(training["files"]),
+        "step": training.get("step"),
+        "photographs": len(training.get("files", ())),
         "esgf": training.get("esgf"),
         "rewinds": training.get("rewinds", []),
         "origin": training.get("origin"),

@@ -54,7 +54,8 @@ def _describe(stage, boundaries) -> str:
         at = f"{', '.join(most)} and {last}" if most else last
         experts = f"{len(boundaries) + 1} experts, split at {at}"
     esgf, rewinds = stage.get("esgf") or {}, stage.get("rewinds") or []
-    parts = [experts, f"step {stage['step']}"]
+    at = "unknown steps" if stage["step"] is None else f"step {stage['step']}"
+    parts = [experts, at]
     if "knee_step" in esgf:
         chosen = "by hand" if esgf["by"] == "hand" else "by esgf"
         parts.append(f"the knee, chosen {chosen}, of {esgf['trained_to']}")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax import cli, pretrained, train
+from linearsr_jax import cli, pretrained
 from linearsr_jax.codecs import CODECS
 from linearsr_jax.finetune import FinetuneError, finetune, finetune_config
 from linearsr_jax.image_io import read_image
 from linearsr_jax.models.presets import get_preset
+from linearsr_jax.run_record import TrainError
 
 OVERRIDES = (
     "steps=2",
@@ -143,7 +144,7 @@ def test_a_model_of_no_preset_is_refused(tmp_path):
 
 def test_weights_of_another_size_are_refused(photos, base, tmp_path):
     overrides = (*OVERRIDES, "preset=nano")
-    with pytest.raises(train.TrainError, match=r"init_from .*mine: .* other sizes"):
+    with pytest.raises(TrainError, match=r"init_from .*mine: .* other sizes"):
         finetune(photos, tmp_path / "run", model=str(base), overrides=overrides)
 
 
