@@ -2,7 +2,7 @@
 
 python experiments/202611_attention/collect.py RUNS BENCHMARKS
 
-Prints the tables of the README. All ± are standard errors over seeds.
+Prints them as a table: mean ± standard error over seeds ± over images.
 """
 
 import json
@@ -16,38 +16,36 @@ import variants
 from linearsr_jax import evaluate
 
 RESULTS = Path("experiments/202611_attention/results.json")
+PAIRS = (("linear", "none"), ("softmax", "none"), ("linear", "softmax"))
 
 
 def spread(values: list[float]) -> dict[str, float]:
     """Mean, and standard error where there are two values or more."""
-    result = {"mean": statistics.mean(values), "seeds": len(values)}
+    result = {"mean": statistics.mean(values), "n": len(values)}
     if len(values) > 1:
         result["stderr"] = statistics.stdev(values) / len(values) ** 0.5
     return result
 
 
-def flatten(scores: dict) -> dict[str, float]:
-    """One run's scores as numbers: means over its photographs."""
-    flat = {}
+def by_image(scores: dict) -> dict[str, list[float]]:
+    """One run's scores under one name each, a value per photograph or image."""
     plain = scores["windows"]["bicubic"]
-    for side, values in scores["windows"].items():
-        if side != "bicubic":
-            flat[f"window {side}, gain"] = statistics.mean(values) - statistics.mean(
-                plain
-            )
+    named = {
+        f"window {side}, gain": [a - b for a, b in zip(values, plain, strict=True)]
+        for side, values in scores["windows"].items()
+        if side != "bicubic"
+    }
     for margin, rows in scores["foreign"].items():
         for key in ("change", "residual", "psnr_lost"):
-            flat[f"foreign beyond {margin}, {key}"] = statistics.mean(
-                row[key] for row in rows
-            )
+            named[f"foreign beyond {margin}, {key}"] = [row[key] for row in rows]
     for name in measure.BENCHMARKS:
         for metric in measure.METRICS:
-            flat[f"{name}, {metric}"] = scores[name][metric]
-    return flat
+            named[f"{name}, {metric}"] = scores[name][metric]
+    return named
 
 
-def read_runs(runs: Path) -> dict[str, dict[int, dict[str, float]]]:
-    """{variant: {seed: its numbers}} of the seeds that every variant has finished."""
+def read_runs(runs: Path) -> dict[str, dict[int, dict[str, list[float]]]]:
+    """{variant: {seed: `by_image`}} of the seeds that every variant has finished."""
     found = {
         variant: {
             int(path.parent.name.removeprefix(f"{variant}_")): path
@@ -60,53 +58,67 @@ def read_runs(runs: Path) -> dict[str, dict[int, dict[str, float]]]:
         sys.exit(f"{runs}: no seed has scores of all of {', '.join(variants.DEPTHS)}")
     return {
         variant: {
-            seed: flatten(json.loads(paths[seed].read_text()))
-            | last_validation(paths[seed].parent)
+            seed: by_image(json.loads(paths[seed].read_text()))
+            | last_losses(paths[seed].parent)
             for seed in seeds
         }
         for variant, paths in found.items()
     }
 
 
-def last_validation(folder: Path) -> dict[str, float]:
-    """The loss of the last logged steps and the last validation."""
+def last_losses(folder: Path) -> dict[str, list[float]]:
+    """The loss since the learning rate began to fall, a value per logged 50 steps."""
     lines = [
         json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    (scores,) = [line for line in lines if "val_gain_light" in line]
-    gains = {k: v for k, v in scores.items() if k.startswith("val_gain")}
-    return {"training loss": statistics.mean(losses[-4:])} | gains
+    return {"training loss": [line["loss"] for line in lines if "loss" in line][-5:]}
 
 
 def summarize(runs: dict) -> dict:
-    """{number: {variant: spread, "linear - none": spread of the paired difference}}."""
+    """Per name: each variant, and the paired differences of two.
+
+    over_seeds takes each seed's mean over the images as one value, over_images each
+    image's mean over the seeds.
+    """
+
+    def both(values: list[list[float]]) -> dict:
+        images = zip(*values, strict=True)
+        return {
+            "over_seeds": spread([statistics.mean(one) for one in values]),
+            "over_images": spread([statistics.mean(one) for one in images]),
+        }
+
+    def difference(a: str, b: str, name: str) -> list[list[float]]:
+        return [
+            [x - y for x, y in zip(runs[a][s][name], runs[b][s][name], strict=True)]
+            for s in runs[a]
+        ]
+
     names = next(iter(runs["none"].values()))
-    pairs = (("linear", "none"), ("softmax", "none"), ("linear", "softmax"))
     return {
         name: {
-            variant: spread([numbers[name] for numbers in by_seed.values()])
+            variant: both([numbers[name] for numbers in by_seed.values()])
             for variant, by_seed in runs.items()
         }
-        | {
-            f"{a} - {b}": spread(
-                [runs[a][seed][name] - runs[b][seed][name] for seed in runs[a]]
-            )
-            for a, b in pairs
-        }
+        | {f"{a} - {b}": both(difference(a, b, name)) for a, b in PAIRS}
         for name in names
     }
 
 
 def print_table(summary: dict) -> None:
-    """As Markdown."""
+    """As Markdown: mean, and standard errors over seeds (if there are) and images."""
     columns = list(next(iter(summary.values())))
     print(f"| | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
     for name, row in summary.items():
-        cells = [
-            f"{cell['mean']:.4f} ± {cell.get('stderr', float('nan')):.4f}"
-            for cell in row.values()
-        ]
+        cells = []
+        for cell in row.values():
+            errors = [
+                f"{spread['stderr']:.4f}"
+                for spread in cell.values()
+                if "stderr" in spread
+            ]
+            mean = cell["over_seeds"]["mean"]
+            cells.append(f"{mean:.4f} ± {' ± '.join(errors)}")
         print(f"| {name} | {' | '.join(cells)} |")
 
 
@@ -117,16 +129,21 @@ def main(runs: Path, benchmarks: Path) -> None:
     config["data"]["folder"] = ""
     model = json.loads((runs / "linear_0" / "model" / "config.json").read_text())
     costs = runs / "costs.json"
+    baselines = {
+        f"{name}, {metric}": {method: spread(of[metric]) for method, of in rows.items()}
+        for name, every in measure.BENCHMARKS.items()
+        for rows in [
+            measure.score_benchmark(evaluate.BASELINES, benchmarks / name, every)
+        ]
+        for metric in measure.METRICS
+    }
     results = {
         "hardware": "one of 2 CPU cores, shared with other work",
         "config": config,
         "versions": model["training"]["versions"],
         "held_out": model["training"]["held_out"],
         "costs": json.loads(costs.read_text()),
-        "baselines": {
-            name: measure.score_benchmark(evaluate.BASELINES, benchmarks / name, every)
-            for name, every in measure.BENCHMARKS.items()
-        },
+        "baselines": baselines,
         "summary": summarize(numbers),
         "runs": numbers,
     }

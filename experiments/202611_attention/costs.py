@@ -1,6 +1,8 @@
-"""Parameters, FLOPs and seconds of the three networks; prints JSON.
+"""Parameters, FLOPs and CPU seconds of the three networks, into a JSON file.
 
 python experiments/202611_attention/costs.py OUT.json
+
+Seconds are of CPU time, which other work on the machine changes less than the clock's.
 """
 
 import itertools
@@ -18,7 +20,7 @@ from linearsr_jax.models.presets import Preset, get_preset
 
 # Tokens a side: of training crops, and of larger images.
 SIDES = (24, 48, 128)
-REPEATS = {24: 15, 48: 9, 128: 3}
+REPEATS = {24: 15, 48: 9, 128: 2}
 
 
 def count_flops(variant: str, preset: Preset, tokens: int) -> int:
@@ -61,39 +63,39 @@ def count_parameters(params: dict) -> int:
 def measure(variant: str) -> dict:
     """One row: the network's numbers, and those of each side."""
     preset = get_preset(variants.preset_name(variant))
-    # A loop over depth that is not unrolled is counted once by XLA.
-    model = preset.make_model(scan_unroll=preset.depth)
+    model = preset.make_model()
+    # XLA counts the body of a loop once: over depth it is unrolled here, and softmax
+    # has none over queries at the side of training.
+    unrolled = preset.make_model(scan_unroll=preset.depth)
     with variants.attending(variant):
         params = jax.jit(model.init_params)(jax.random.key(0))
         row = {
             "depth": preset.depth,
             "parameters": count_parameters(params),
-            "reach_of_convolutions": 3 + preset.depth,
             "sides": {},
         }
         for side in SIDES:
             inputs = (
+                {"params": params},
                 jax.random.normal(jax.random.key(1), (1, side, side, 48)),
                 jnp.ones(1),
                 jax.random.uniform(jax.random.key(2), (1, side, side, 3)),
             )
-            lowered = jax.jit(model.apply).lower({"params": params}, *inputs)
-            compiled = lowered.compile()
+            if side == SIDES[0]:
+                counted = jax.jit(unrolled.apply).lower(*inputs).cost_analysis()
+                row["gflops_by_xla"] = counted["flops"] / 1e9
+            apply = jax.jit(model.apply)
+            # The first run compiles, the second still pays for memory.
             seconds = []
-            for _ in range(REPEATS[side] + 1):
-                start = time.perf_counter()
-                jax.block_until_ready(compiled({"params": params}, *inputs))
-                seconds.append(time.perf_counter() - start)
-            # The first run still pays for memory.
+            for _ in range(REPEATS[side] + 2):
+                start = time.process_time()
+                jax.block_until_ready(apply(*inputs))
+                seconds.append(time.process_time() - start)
             row["sides"][side] = {
                 "gflops": count_flops(variant, preset, side**2) / 1e9,
-                "gflops_xla": lowered.cost_analysis()["flops"] / 1e9,
-                "seconds": statistics.median(seconds[1:]),
-                "seconds_least": min(seconds[1:]),
+                "seconds": statistics.median(seconds[2:]),
             }
-            if side**2 > variants.QUERIES and variant == "softmax":
-                # Its loop over queries, too, is counted once.
-                del row["sides"][side]["gflops_xla"]
+            print(variant, side, row["sides"][side], flush=True)
     return row
 
 
@@ -102,7 +104,6 @@ def main(out: str) -> None:
     rows = {variant: measure(variant) for variant in variants.DEPTHS}
     with open(out, "w", encoding="utf-8") as file:
         json.dump(rows, file, indent=1)
-    print(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":
