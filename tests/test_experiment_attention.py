@@ -61,7 +61,8 @@ def test_softmax_is_that_of_numpy(variants, monkeypatch):
     with variants.attending("softmax"):
         params = layer.init(jax.random.key(0), tokens)
         outputs = []
-        for queries in (variants.QUERIES, 4):
+        for at_once, queries in ((variants.AT_ONCE, 4), (9, 4)):
+            monkeypatch.setattr(variants, "AT_ONCE", at_once)
             monkeypatch.setattr(variants, "QUERIES", queries)
             outputs.append(layer.apply(params, tokens.astype(np.float32)))
     weights = jax.tree.map(np.float64, nn.meta.unbox(params["params"]))

@@ -31,7 +31,7 @@ def by_image(scores: dict) -> dict[str, list[float]]:
     """One run's scores under one name each, a value per photograph or image."""
     plain = scores["windows"]["bicubic"]
     named = {
-        f"window {side}, gain": [a - b for a, b in zip(values, plain, strict=True)]
+        f"window {side}, gain": [a - b for a, b in zip(values, plain, strict=False)]
         for side, values in scores["windows"].items()
         if side != "bicubic"
     }
