@@ -10,6 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import context
 import measure
 import variants
 
@@ -27,14 +28,18 @@ def spread(values: list[float]) -> dict[str, float]:
     return result
 
 
+def _less(values: list[float], others: list[float]) -> list[float]:
+    """Differences, of as many images as have both."""
+    return [a - b for a, b in zip(values, others, strict=False)]
+
+
 def by_image(scores: dict) -> dict[str, list[float]]:
     """One run's scores under one name each, a value per photograph or image."""
-    plain = scores["windows"]["bicubic"]
-    named = {
-        f"window {side}, gain": [a - b for a, b in zip(values, plain, strict=False)]
-        for side, values in scores["windows"].items()
-        if side != "bicubic"
-    }
+    windows = scores["windows"]
+    least, *larger = map(str, (*context.WINDOWS, context.WHOLE))
+    named = {f"window {least}, gain": _less(windows[least], windows["bicubic"])}
+    for side in larger:
+        named[f"window {side} over {least}"] = _less(windows[side], windows[least])
     for margin, rows in scores["foreign"].items():
         for key in ("change", "residual", "psnr_lost"):
             named[f"foreign beyond {margin}, {key}"] = [row[key] for row in rows]
@@ -122,6 +127,24 @@ def print_table(summary: dict) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
+def score_baselines(runs: Path, benchmarks: Path) -> dict:
+    """Bicubic's scores, from RUNS/baselines.json if it is there."""
+    file = runs / "baselines.json"
+    if not file.is_file():
+        rows = {
+            name: measure.score_benchmark(evaluate.BASELINES, benchmarks / name, every)
+            for name, every in measure.BENCHMARKS.items()
+        }
+        file.write_text(json.dumps(rows, indent=1) + "\n")
+    return {
+        f"{name}, {metric}": {
+            method: spread(values[metric]) for method, values in methods.items()
+        }
+        for name, methods in json.loads(file.read_text()).items()
+        for metric in measure.METRICS
+    }
+
+
 def main(runs: Path, benchmarks: Path) -> None:
     """Writes RESULTS."""
     numbers = read_runs(runs)
@@ -129,21 +152,13 @@ def main(runs: Path, benchmarks: Path) -> None:
     config["data"]["folder"] = ""
     model = json.loads((runs / "linear_0" / "model" / "config.json").read_text())
     costs = runs / "costs.json"
-    baselines = {
-        f"{name}, {metric}": {method: spread(of[metric]) for method, of in rows.items()}
-        for name, every in measure.BENCHMARKS.items()
-        for rows in [
-            measure.score_benchmark(evaluate.BASELINES, benchmarks / name, every)
-        ]
-        for metric in measure.METRICS
-    }
     results = {
         "hardware": "one of 2 CPU cores, shared with other work",
         "config": config,
         "versions": model["training"]["versions"],
         "held_out": model["training"]["held_out"],
         "costs": json.loads(costs.read_text()),
-        "baselines": baselines,
+        "baselines": score_baselines(runs, benchmarks),
         "summary": summarize(numbers),
         "runs": numbers,
     }

@@ -36,12 +36,12 @@ def main() -> None:
     results = json.loads((HERE / "results.json").read_text())
     summary = results["summary"]
     figure, (windows, foreign, seconds) = plt.subplots(1, 3, figsize=(11, 3.2))
-    sides = (*context.WINDOWS, context.WHOLE)
-    draw(windows, summary, {side: f"window {side}, gain" for side in sides})
+    least, *larger = (*context.WINDOWS, context.WHOLE)
+    draw(windows, summary, {side: f"window {side} over {least}" for side in larger})
     windows.set(
-        xlabel="side of the LR image (trained at 24)",
-        ylabel="patch: PSNR over bicubic, dB",
-        xticks=sides,
+        xlabel=f"side of the LR image (trained at {least})",
+        ylabel=f"patch: PSNR over side {least}, dB",
+        xticks=(least, *larger),
     )
     draw(
         foreign,
