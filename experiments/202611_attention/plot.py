@@ -36,7 +36,8 @@ def main() -> None:
     results = json.loads((HERE / "results.json").read_text())
     summary = results["summary"]
     figure, (windows, foreign, seconds) = plt.subplots(1, 3, figsize=(11, 3.2))
-    least, *larger = (*context.WINDOWS, context.WHOLE)
+    sides = (*context.WINDOWS, context.WHOLE)
+    least, *larger = sides
     draw(windows, summary, {side: f"window {side} over {least}" for side in larger})
     windows.set(
         xlabel=f"side of the LR image (trained at {least})",
@@ -62,6 +63,8 @@ def main() -> None:
             marker="o",
         )
     seconds.set(xlabel="side of the LR image", ylabel="forward pass, CPU s")
+    seconds.set_xticks(sides, map(str, sides))
+    seconds.minorticks_off()
     windows.legend()
     for axes in (windows, foreign):
         axes.axhline(0, color="0.8", zorder=0)
