@@ -1,8 +1,11 @@
-"""Training checkpoints: one Orbax composite per step.
+"""What a run keeps on disk: checkpoints to go on from, candidates for the knee.
 
-`state` is the TrainState (parameters, optimiser, EMA, step), `run` is JSON: config,
-codec, versions, data seed, the manifest of usable files, the evaluation curve.
-The position in the data is not stored: it is a function of (step, seed).
+A checkpoint is one Orbax composite per step. `state` is the TrainState of all experts
+(parameters, optimiser, EMA, guard, step), `run` is the JSON of `run_record`. The
+position in the data is not stored: it is a function of (step, seed).
+
+A candidate is the averaged weights alone, a quarter of a checkpoint with AdamW: the
+knee is known some evaluations after it has passed.
 """
 
 from pathlib import Path
@@ -32,6 +35,18 @@ class Checkpointer:
         """Step of the newest complete checkpoint, None if there is none."""
         return self._manager.latest_step()
 
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, rising."""
+        return sorted(self._manager.all_steps())
+
+    def delete_after(self, step: int) -> None:
+        """Forgets later checkpoints: the run goes another way from there."""
+        self._manager.wait_until_finished()
+        for later in self.steps:
+            if later > step:
+                self._manager.delete(later)
+
     def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
         """Starts saving; a step that is already there is left alone."""
         if step in self._manager.all_steps():
@@ -58,11 +73,7 @@ class Checkpointer:
           abstract_state: its shapes and types.
           shardings: a tree like it.
         """
-        target = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            abstract_state,
-            shardings,
-        )
+        target = _placed(abstract_state, shardings)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         return self._manager.restore(step, args=args)["state"]
 
@@ -70,3 +81,61 @@ class Checkpointer:
         """Waits for saves under way."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+class Candidates:
+    """The averaged weights of the newest evaluations."""
+
+    def __init__(self, directory: Path, *, keep: int, start: int):
+        """Opens or creates the directory.
+
+        Args:
+          directory: its path.
+          keep: how many stay.
+          start: step of the run; later candidates are of a way it did not go.
+        """
+        self._keep = keep
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=True),
+        )
+        self.delete_after(start)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete candidates, rising."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, params: PyTree, *, knee_step: int | None) -> None:
+        """Starts saving, and forgets the oldest but for the knee."""
+        self._manager.save(step, args=ocp.args.StandardSave(params))
+        for old in self.steps[: -self._keep]:
+            if old != knee_step:
+                self._manager.delete(old)
+
+    def delete_after(self, step: int) -> None:
+        """Forgets later ones."""
+        self._manager.wait_until_finished()
+        for later in self.steps:
+            if later > step:
+                self._manager.delete(later)
+
+    def restore(self, step: int, like: PyTree) -> PyTree:
+        """The weights of a step, placed as those that `like` holds."""
+        self._manager.wait_until_finished()
+        shardings = jax.tree.map(lambda x: x.sharding, like)
+        args = ocp.args.StandardRestore(_placed(like, shardings))
+        return self._manager.restore(step, args=args)
+
+    def close(self) -> None:
+        """Waits for saves under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _placed(arrays: PyTree, shardings: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        arrays,
+        shardings,
+    )

@@ -63,7 +63,9 @@ def _upscale(args: argparse.Namespace) -> int:
     from linearsr_jax.upscaler import Upscaler
 
     jobs = plan_outputs(args.inputs, args.output, recursive=args.recursive)
-    upscaler = Upscaler.from_pretrained(args.model)
+    upscaler = Upscaler.from_pretrained(
+        args.model, offload_experts=args.offload_experts
+    )
     outputs, failures = upscale_files(
         upscaler, jobs, steps=args.steps, seed=args.seed, overwrite=args.overwrite
     )
@@ -75,15 +77,23 @@ def _upscale(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from linearsr_jax.config import ConfigError, load_config
+    from linearsr_jax.config import ConfigError, load_config, load_stages
 
     try:
-        config = load_config(args.config, args.override)
+        if len(args.config) > 1:
+            stages = load_stages(args.config, args.override)
+        else:
+            config = load_config(args.config[0], args.override)
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    from linearsr_jax.train import train_and_evaluate
+    if len(args.config) > 1:
+        from linearsr_jax.stages import run_stages
 
-    train_and_evaluate(config, args.workdir)
+        run_stages(stages, args.workdir)
+    else:
+        from linearsr_jax.train import train_and_evaluate
+
+        train_and_evaluate(config, args.workdir)
     return 0
 
 
@@ -207,10 +217,16 @@ def _info(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     from kernels_pallas import bench_lib
-    from kernels_pallas.linear_attention.bench import bench as bench_attention
 
     logging.getLogger("kernels_pallas").setLevel(logging.INFO)
-    result = {"attention": bench_attention}[args.what]()
+    if args.what == "attention":
+        from kernels_pallas.linear_attention.bench import bench
+
+        result = bench()
+    else:
+        from linearsr_jax.bench_experts import bench_experts
+
+        result = bench_experts(args.preset, args.steps)
     print(json.dumps(result) if args.json else bench_lib.format_report(result))
     return 0
 
@@ -268,6 +284,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=_seed, default=0, help="chooses the detail")
     sub.add_argument(
+        "--offload-experts",
+        action="store_true",
+        help="at most two of a model's experts on the device: less memory, slower",
+    )
+    sub.add_argument(
         "--overwrite", action="store_true", help="replace existing outputs"
     )
     sub.add_argument(
@@ -277,7 +298,11 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("train", _train, "train a model; resumes what the workdir holds")
     sub.add_argument(
-        "--config", required=True, metavar="FILE[:ARG]", help="see configs/"
+        "--config",
+        nargs="+",
+        required=True,
+        metavar="FILE[:ARG]",
+        help="see configs/; several are stages, each from the knee of the one before",
     )
     _add_workdir(sub, "data.folder=photos")
 
@@ -343,7 +368,14 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("bench", _bench, "time a part of this on the present device")
     sub.add_argument(
-        "what", choices=["attention"], help="linear attention against its device's copy"
+        "what",
+        choices=["attention", "experts"],
+        help="linear attention against the device's copy; sampling with four experts "
+        "against one",
+    )
+    sub.add_argument("--preset", default="nano", help="of experts; default: nano")
+    sub.add_argument(
+        "--steps", type=_positive, default=8, help="of experts; default: 8"
     )
     _add_json(sub)
 

@@ -46,6 +46,34 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config
 
 
+def load_stages(
+    specs: Sequence[str], overrides: Sequence[str] = ()
+) -> dict[str, ConfigDict]:
+    """Several configs, each by the name of its file.
+
+    Args:
+      specs: see `load_config`.
+      overrides: see `load_config`; "name.field=value" changes that config alone.
+
+    Raises:
+      ConfigError: two files of one name; see also `load_config`.
+    """
+    names = [Path(spec.partition(":")[0]).stem for spec in specs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--config: two files of one name among {', '.join(names)}")
+    stages = {}
+    for name, spec in zip(names, specs, strict=True):
+        own = []
+        for override in overrides:
+            stage, _, rest = override.partition(".")
+            if stage not in names:
+                own.append(override)
+            elif stage == name:
+                own.append(rest)
+        stages[name] = load_config(spec, own)
+    return stages
+
+
 def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> None:
     """Changes fields of a locked config; see `load_config`."""
     for override in overrides:

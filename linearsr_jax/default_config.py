@@ -15,9 +15,11 @@ def default_config() -> ConfigDict:
     config.preset = "nano"
     config.codec_folder = ""  # of a codec with weights; see `linearsr convert`
     config.init_from = ""  # weights to start from: a bundled model, a model folder
+    # Noise levels where one expert takes over from another; none is one expert.
+    config.expert_boundaries = ()
     config.seed = 0
     config.steps = 100_000
-    config.batch_size = 8  # over all devices, in one optimiser step
+    config.batch_size = 8  # of each expert over all its devices, in an optimiser step
     config.accumulation = 1  # microbatches a step; the batch is split into so many
     config.mass_at_one = 0.2  # share of draws at sigma = 1; ours
     config.dtype = "float32"  # or bfloat16 on accelerators; never float16
@@ -42,7 +44,17 @@ def default_config() -> ConfigDict:
     config.val.holdout = 0.0  # share of data.folder kept for validation instead
     config.val.crop_size = 192  # HR pixels, from the centre of each photograph
     config.val.metrics = ("psnr", "lpips")
+    config.val.steps = 1  # network evaluations an image
     config.val.every = 2_000
+
+    # Early-stopping guided fine-tuning; see docs/training.md.
+    config.esgf = ConfigDict()
+    config.esgf.stop_at_knee = False  # end there, and hand on the weights of the knee
+    config.esgf.patience = 3  # evaluations that a knee has to stand for that
+    config.esgf.knee_step = 0  # the knee chosen by hand
+    config.esgf.candidates = 24  # evaluations whose weights are kept
+    config.esgf.sharpness_every = 0  # evaluations; 0 is never
+    config.esgf.max_rewinds = 3  # of a run that diverges
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"  # or came, SANA's
@@ -65,6 +77,7 @@ def default_config() -> ConfigDict:
     config.loss.below_sigma = 0.223  # for cleaner samples only; the paper's boundary
 
     config.mesh = ConfigDict()
+    config.mesh.experts = 1
     config.mesh.data = -1  # what is left
     config.mesh.fsdp = 1
 

@@ -122,8 +122,7 @@ def finetune(
             "pictures; choose a --workdir outside"
         )
     config = finetune_config(photos, model, overrides)
-    state = train_and_evaluate(config, workdir)
-    if state.step < config.steps:
+    if not train_and_evaluate(config, workdir).is_finished:
         return {"model": None}
     after = Upscaler.from_pretrained(workdir / "model")
     before = Upscaler.from_pretrained(model)

@@ -23,6 +23,8 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 def describe(name_or_path: str) -> dict[str, Any]:
     """Collects versions, devices and a model's facts, JSON-able.
 
+    parameters are those of one expert; sha256 has one entry for each.
+
     Raises:
       pretrained.PretrainedError: no such model.
     """
@@ -36,6 +38,8 @@ def describe(name_or_path: str) -> dict[str, Any]:
         "bundled_models": bundled_models(),
         "model": {
             "name": model.name,
+            "experts": len(model.experts),
+            "boundaries": model.boundaries,
             "parameters": sum(math.prod(shape) for shape in shapes.values()),
             "sha256": weights_sha256(name_or_path),
             "preset": dataclasses.asdict(model.preset),
@@ -52,7 +56,7 @@ def format_description(description: dict[str, Any], indent: str = "") -> str:
             lines += [f"{indent}{name}", format_description(value, indent + "  ")]
         else:
             text = (
-                ", ".join(map(str, value))
+                ", ".join(map(str, value)) or "none"
                 if isinstance(value, (list, tuple))
                 else value
             )

@@ -12,13 +12,14 @@ To add a term, add a function (image_hat, image_hr) -> one number per sample to
 IMAGE_TERMS, and its weight to config.loss.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import flax
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float, Key, PyTree, UInt8
+from linearsr_jax.array_types import Array, Float, Int, Key, PyTree, UInt8
 from linearsr_jax.codecs import Codec
 from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
 from linearsr_jax.diffusion.timestep_sampling import sample_sigma
@@ -80,6 +81,7 @@ class Loss:
         preset: Preset,
         *,
         mass_at_one: float,
+        boundaries: Sequence[float] = (),
         below_sigma: float = 0.0,
         **weights: float,
     ):
@@ -87,7 +89,7 @@ class Loss:
 
         Args:
           model, preset: what is trained.
-          mass_at_one: see `timestep_sampling.sample_sigma`.
+          mass_at_one, boundaries: see `timestep_sampling.sample_sigma`.
           below_sigma: image terms are for samples with sigma < below_sigma.
           **weights: of image terms, by their names.
 
@@ -102,25 +104,39 @@ class Loss:
                 )
         self._model = model
         self._prediction = PREDICTIONS[preset.prediction]
-        self._shift, self._mass_at_one = preset.shift, mass_at_one
+        self._sample_sigma = functools.partial(
+            sample_sigma,
+            shift=preset.shift,
+            mass_at_one=mass_at_one,
+            boundaries=boundaries,
+        )
         self._below_sigma = below_sigma
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
 
-    def draw(self, key: Key[Array, ""], batch: Batch, codec: Codec) -> Draws:
-        """Draws for a whole batch of what the codec makes latents of."""
+    def draw(
+        self,
+        key: Key[Array, ""],
+        batch: Batch,
+        codec: Codec,
+        expert: int | Int[Array, ""] = 0,
+    ) -> Draws:
+        """Draws for a whole batch of an expert what goes beside the images."""
         key_sigma, key_noise = jax.random.split(key)
         size, height, width, _ = batch["image_hr"].shape
-        sigma = sample_sigma(
-            key_sigma, size, shift=self._shift, mass_at_one=self._mass_at_one
-        )
+        sigma = self._sample_sigma(key_sigma, size, expert=expert)
         factor = codec.factor
         shape = (size, height // factor, width // factor, codec.channels)
+        return self.weigh(sigma, jax.random.normal(key_noise, shape))
+
+    def weigh(self, sigma: Float[Array, "B"], noise: Float[Array, "B h w C"]) -> Draws:
+        """Draws of given levels and noise."""
+        size = len(sigma)
         nearly_clean = sigma < self._below_sigma
         share = nearly_clean / jnp.maximum(jnp.sum(nearly_clean), 1)
         weights = {name: weight * share for name, weight in self._weights.items()}
         weights["flow"] = jnp.full(size, 1.0 / size)
-        return Draws(sigma, jax.random.normal(key_noise, shape), weights)
+        return Draws(sigma, noise, weights)
 
     def __call__(
         self, params: PyTree, codec: Codec, batch: Batch, draws: Draws

@@ -2,11 +2,17 @@
 
 Nothing is unpickled. The config holds every field of the preset the weights were
 trained with, so that a preset may change without old folders losing their meaning.
+
+The weights of one expert are model.safetensors; of several, model_0.safetensors and so
+on, from clean to noisy, each with the names and shapes of one. So every expert can be
+used as a model of its own, and writing several needs memory for one.
 """
 
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,13 +25,15 @@ from safetensors.numpy import load_file, save
 
 from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
+from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.models.presets import Preset
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
 CARD_FILE = "README.md"
 _FORMAT = 1
+# Of either form, those of an earlier model in the folder too.
+_WEIGHTS_FILE = re.compile(r"model(_\d+)?\.safetensors")
 
 
 class PretrainedError(Exception):
@@ -40,48 +48,17 @@ class PretrainedModel:
       name: the folder's name, or the bundled model's.
       preset: sizes and the meaning of the output.
       codec: between images and latents.
-      params: float32, on the host.
+      experts: a tree of parameters each, clean to noisy; float32, on the host.
+      boundaries: noise levels between the experts; see `diffusion.experts`.
       training: what the config says of how it was trained.
     """
 
     name: str
     preset: Preset
     codec: Codec
-    params: PyTree
+    experts: tuple[PyTree, ...]
+    boundaries: tuple[float, ...]
     training: dict[str, Any]
-
-
-def model_card(training: dict[str, Any]) -> str:
-    """A model card from what a run knows of itself; Markdown."""
-    config = training["config"]
-    bicubic = config["data"]["bicubic_probability"]
-    # nano's config has no such field.
-    degradation = config["data"].get("degradation", "light").upper()
-    lines = [
-        f"# LinearSR {config['preset']}",
-        "",
-        "x4 super-resolution of photographs, trained with linearsr_jax: "
-        f"{training['step']} steps of {config['batch_size']} crops of "
-        f"{config['data']['crop_size']} HR pixels; {bicubic:.0%} bicubic, the rest "
-        f"degraded by {degradation} (second-order blur, noise, JPEG).",
-        "",
-        "It makes detail up where the input has none. Do not use it where that "
-        "matters: evidence, medicine, reading small print.",
-        "",
-        *(
-            [
-                f"Started from {config['init_from']}, whose card names its own.",
-                "",
-            ]
-            if config.get("init_from")
-            else []
-        ),
-        f"Trained on {len(training['files'])} photographs:",
-        "",
-        *(f"- {name}" for name in training["files"]),
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def bundled_models() -> list[str]:
@@ -94,10 +71,11 @@ def bundled_models() -> list[str]:
 
 def save_pretrained(
     folder: str | Path,
-    params: PyTree,
+    experts: Sequence[PyTree],
     preset: Preset,
     codec: Codec,
     *,
+    boundaries: Sequence[float] = (),
     training: dict[str, Any],
     card: str,
 ) -> None:
@@ -105,27 +83,42 @@ def save_pretrained(
 
     Args:
       folder: made if missing; its files are replaced.
-      params: of the network `preset` builds.
+      experts: parameters of the network `preset` builds, clean to noisy.
       preset, codec: stored in the config with all their fields.
+      boundaries: noise levels between the experts; see `diffusion.experts`.
       training: JSON-able; how the weights came about.
       card: the model card, Markdown.
+
+    Raises:
+      ValueError: bad boundaries, or another number of experts than they separate.
     """
+    boundaries = check_boundaries(boundaries)
+    if len(experts) != len(boundaries) + 1:
+        raise ValueError(
+            f"{len(boundaries)} boundaries separate {len(boundaries) + 1} experts, "
+            f"got {len(experts)}"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    flat = traverse_util.flatten_dict(params, sep=".")
-    arrays = {name: np.asarray(value, np.float32) for name, value in flat.items()}
-    # Not save_file: it makes files that only their owner may read.
-    (folder / WEIGHTS_FILE).write_bytes(save(arrays))
+    weights_files = _weights_files(boundaries)
+    for name in _found_weights(folder) - set(weights_files):
+        (folder / name).unlink()
+    for name, params in zip(weights_files, experts, strict=True):
+        flat = traverse_util.flatten_dict(params, sep=".")
+        arrays = {key: np.asarray(value, np.float32) for key, value in flat.items()}
+        # Not save_file: it makes files that only their owner may read.
+        (folder / name).write_bytes(save(arrays))
     codec_files = codec.save_weights(folder)
     config = {
         "format": _FORMAT,
         "preset": dataclasses.asdict(preset),
+        "boundaries": boundaries,
         "codec": describe_codec(codec),
         "training": training,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / CARD_FILE).write_text(card)
-    summed = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, *codec_files)
+    summed = (*weights_files, CONFIG_FILE, CARD_FILE, *codec_files)
     sums = [f"{_sha256(folder / name)}  {name}\n" for name in summed]
     (folder / SUMS_FILE).write_text("".join(sums))
 
@@ -134,8 +127,9 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
     """Reads a model folder, or the bundled model of that name.
 
     Raises:
-      PretrainedError: no such model, damaged or incomplete files, tensors missing,
-        unknown or of another shape.
+      PretrainedError: no such model, damaged or incomplete files, bad boundaries,
+        another number of experts than they separate, or tensors missing, unknown or
+        of another shape.
     """
     folder = _find(str(name_or_path))
     _check_sums(folder)
@@ -149,23 +143,43 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
             config["preset"], stem_widths=tuple(config["preset"]["stem_widths"])
         )
         preset = Preset(**fields)
+        # Older folders have no such field: they hold one expert.
+        boundaries = check_boundaries(config.get("boundaries", ()))
         codec = make_codec(config["codec"], folder)
     except CodecError as error:
         raise PretrainedError(str(error)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PretrainedError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
-    try:
-        arrays = load_file(folder / WEIGHTS_FILE)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise PretrainedError(f"{folder / WEIGHTS_FILE}: {error}") from error
-    _check_tensors(folder, arrays, preset)
-    params = traverse_util.unflatten_dict(arrays, sep=".")
-    return PretrainedModel(folder.name, preset, codec, params, config["training"])
+    weights_files = _weights_files(boundaries)
+    if found := _found_weights(folder) ^ set(weights_files):
+        raise PretrainedError(
+            f"{folder}: {CONFIG_FILE} has {len(boundaries)} boundaries and so asks for "
+            f"{', '.join(weights_files)}; missing or too many: "
+            + ", ".join(sorted(found))
+        )
+    shapes = parameter_shapes(preset)
+    experts = tuple(_load_expert(folder / name, shapes) for name in weights_files)
+    return PretrainedModel(
+        folder.name, preset, codec, experts, boundaries, config["training"]
+    )
 
 
-def weights_sha256(name_or_path: str | Path) -> str:
-    """SHA-256 of a model's weights file."""
-    return _sha256(_find(str(name_or_path)) / WEIGHTS_FILE)
+def weights_sha256(name_or_path: str | Path) -> list[str]:
+    """SHA-256 of a model's weights files, one for each expert, clean to noisy."""
+    folder = _find(str(name_or_path))
+    names = sorted(_found_weights(folder), key=lambda name: (len(name), name))
+    return [_sha256(folder / name) for name in names]
+
+
+def _weights_files(boundaries: Sequence[float]) -> list[str]:
+    """Names of the experts' files, clean to noisy."""
+    if not boundaries:
+        return ["model.safetensors"]
+    return [f"model_{expert}.safetensors" for expert in range(len(boundaries) + 1)]
+
+
+def _found_weights(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir() if _WEIGHTS_FILE.fullmatch(p.name)}
 
 
 def _find(name: str) -> Path:
@@ -204,8 +218,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_tensors(folder: Path, arrays: dict[str, np.ndarray], preset: Preset) -> None:
-    expected = parameter_shapes(preset)
+def _load_expert(path: Path, expected: dict[str, tuple[int, ...]]) -> PyTree:
+    """Parameters from a file that holds exactly the expected tensors."""
+    try:
+        arrays = load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise PretrainedError(f"{path}: {error}") from error
     problems = {
         "missing": sorted(expected.keys() - arrays.keys()),
         "unknown": sorted(arrays.keys() - expected.keys()),
@@ -218,9 +236,9 @@ def _check_tensors(folder: Path, arrays: dict[str, np.ndarray], preset: Preset) 
     for problem, names in problems.items():
         if names:
             raise PretrainedError(
-                f"{folder / WEIGHTS_FILE}: {len(names)} tensors {problem}: "
-                + ", ".join(names)
+                f"{path}: {len(names)} tensors {problem}: " + ", ".join(names)
             )
+    return traverse_util.unflatten_dict(arrays, sep=".")
 
 
 def parameter_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:

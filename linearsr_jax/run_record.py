@@ -1,7 +1,8 @@
 """What a run remembers beside its state, and which configs may go on with it.
 
-The record is the JSON part of every checkpoint: config, codec, versions of the
-packages, seed of the data, manifest of usable photographs, evaluations so far.
+The record is the JSON part of every checkpoint: config, codec, what the model it
+started from says of itself, versions of the packages, seed of the data, manifest of
+usable photographs, evaluations and rewinds so far.
 """
 
 import importlib.metadata
@@ -9,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from linearsr_jax.default_config import default_config
@@ -32,14 +34,32 @@ RESUMABLE = (
     "val.folder",
     "val.every",
     "val.metrics",
+    "val.steps",
+    "esgf.stop_at_knee",
+    "esgf.patience",
+    "esgf.knee_step",
+    "esgf.candidates",
+    "esgf.sharpness_every",
+    "esgf.max_rewinds",
     "profile.first",
     "profile.count",
     "scan_unroll",
     "remat",
     "accumulation",
+    "mesh.experts",
     "mesh.data",
     "mesh.fsdp",
 )
+_AT_LEAST_ONE = (
+    "log_every",
+    "checkpoint_every",
+    "val.every",
+    "val.steps",
+    "esgf.candidates",
+    "accumulation",
+)
+# Of what is in a checkpoint; another one cannot go on.
+_FORMAT = 2
 
 
 class TrainError(Exception):
@@ -50,12 +70,15 @@ def new_record(config: ConfigDict) -> dict[str, Any]:
     """The record of a run that starts."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     return {
+        "format": _FORMAT,
         "config": config.to_dict(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "data_seed": config.seed,
         "codec": None,
+        "origin": None,
         "manifest": None,
         "evaluations": [],
+        "rewinds": [],
     }
 
 
@@ -76,14 +99,20 @@ def check_config(config: ConfigDict) -> None:
         raise TrainError(
             f"remat {config.remat!r} must be one of {', '.join(REMAT_POLICIES)}"
         )
-    for field in ("log_every", "checkpoint_every", "val.every", "accumulation"):
-        if flatten(config.to_dict())[field] < 1:
+    values = flatten(config.to_dict())
+    for field in _AT_LEAST_ONE:
+        if values[field] < 1:
             raise TrainError(f"{field} must be at least 1")
     if config.optimizer.learning_rate <= 0 and config.optimizer.descent == "cosine":
         raise TrainError("optimizer.learning_rate must be above 0 to descend from")
     if config.val.folder and config.val.holdout:
         raise TrainError(
             "val.folder and val.holdout: set one; both say what to validate on"
+        )
+    by_knee = config.esgf.stop_at_knee or config.esgf.knee_step
+    if by_knee and not (config.val.folder or config.val.holdout):
+        raise TrainError(
+            "esgf: a knee is one of validations; set val.folder or val.holdout"
         )
     for metric in get_metrics(config.val.metrics):
         if metric.over != "image":
@@ -92,12 +121,18 @@ def check_config(config: ConfigDict) -> None:
             )
 
 
-def check_batch(config: ConfigDict, devices: int) -> None:
-    """Refuses batches that do not split into equal microbatches on each device.
+def check_batch(config: ConfigDict, mesh: Mesh) -> None:
+    """Refuses what does not split into equal parts over the devices.
 
     Raises:
-      TrainError: naming the three numbers.
+      TrainError: naming the numbers.
     """
+    experts = len(config.expert_boundaries) + 1
+    if experts % mesh.shape["experts"]:
+        raise TrainError(
+            f"{experts} experts do not split over mesh.experts {mesh.shape['experts']}"
+        )
+    devices = mesh.size // mesh.shape["experts"]
     if config.batch_size % (config.accumulation * devices):
         raise TrainError(
             f"batch_size {config.batch_size} must be a multiple of accumulation "
@@ -105,20 +140,25 @@ def check_batch(config: ConfigDict, devices: int) -> None:
         )
 
 
-def check_same_config(saved: dict, config: ConfigDict, workdir: Path) -> None:
+def check_same_config(record: dict, config: ConfigDict, workdir: Path) -> None:
     """Refuses to go on with another config, but for the fields in RESUMABLE.
 
     Args:
-      saved: the record's config.
+      record: of the run.
       config: the one asked for.
       workdir: named in the error.
 
     Raises:
       TrainError: naming the first field that differs.
     """
+    if record.get("format") != _FORMAT:
+        raise TrainError(
+            f"{workdir}: holds a run of another version of linearsr_jax; finish it "
+            "with that one, or start anew in another --workdir with init_from"
+        )
     # A field that came later (not one that was renamed): its default is what runs did
     # before it was there.
-    before = flatten(default_config().to_dict()) | flatten(saved)
+    before = flatten(default_config().to_dict()) | flatten(record["config"])
     now = flatten(json.loads(json.dumps(config.to_dict())))
     changed = [
         field

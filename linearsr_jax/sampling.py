@@ -1,19 +1,31 @@
-"""From an LR image to an HR image: the pure function that is compiled."""
+"""From an LR image to an HR image: the pure functions that are compiled.
 
-from collections.abc import Callable
+A picture is made in three stages: `begin` (diffusion.samplers), one `walk` for each
+expert that has steps, `decode`. Which expert that is depends on the noise level alone
+and is known before compiling. `make_upscale` makes one program of them, all experts on
+the device; `offloading.OffloadedUpscale` one of each, for experts that come and go.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Bool, Float, PyTree
+from linearsr_jax.array_types import Array, Bool, Float, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
+from linearsr_jax.diffusion import samplers
+from linearsr_jax.diffusion.experts import expert_grid
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.diffusion.samplers import SOLVERS, sample
-from linearsr_jax.diffusion.schedule import sigma_grid
 from linearsr_jax.image_range import to_uint8, to_unit_range
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.rng import block_noise, stream_key
+
+Walk = Callable[
+    [PyTree, samplers.SamplerState, Array, samplers.SolverTable], samplers.SamplerState
+]
 
 
 def draw_noise(
@@ -38,27 +50,60 @@ def draw_noise(
     return block_noise(stream_key(seed, "upscale"), *grid, codec.channels)
 
 
-def make_upscale(
-    model: LinearDiT, preset: Preset, *, steps: int
-) -> Callable[[PyTree, Codec, Array, Array], tuple[Array, Bool[Array, ""]]]:
-    """Returns (params, codec, image_lr, noise) -> (image_hr, is_finite), to be jitted.
+class Segment(NamedTuple):
+    """Consecutive steps of one expert.
 
-    image_lr is uint8 (h, w, 3), its sides multiples of codec.factor / 4; noise is
-    from `draw_noise`; image_hr is uint8 and four times as large; is_finite tells
-    whether the float image behind it was.
+    Attributes:
+      expert: its number, clean to noisy.
+      table: the steps' rows of the solver's table.
+    """
+
+    expert: int
+    table: samplers.SolverTable
+
+
+def cut_segments(
+    preset: Preset, *, steps: int, boundaries: Sequence[float] = ()
+) -> tuple[Segment, ...]:
+    """The solver's table, cut where one expert takes over from another.
 
     Args:
-      model, preset: what runs; the codec is an argument for the sake of its weights.
+      preset: whose solver and grid it is.
       steps: network evaluations, at least 1.
+      boundaries: noise levels; see `diffusion.experts`.
+
+    Returns:
+      The noisiest first; an expert has one segment or none.
 
     Raises:
-      ValueError: see `diffusion.schedule.sigma_grid`.
+      ValueError: see `diffusion.experts.expert_grid`.
+    """
+    sigmas, experts = expert_grid(
+        steps,
+        tuple(boundaries),
+        shift=preset.sampling_shift,
+        sigma_max=preset.sigma_max,
+    )
+    table = samplers.SOLVERS[preset.solver](sigmas)
+    segments = []
+    start = 0
+    for expert, group in itertools.groupby(experts):
+        end = start + len(list(group))
+        rows = samplers.SolverTable(*(column[start:end] for column in table))
+        segments.append(Segment(expert, rows))
+        start = end
+    return tuple(segments)
+
+
+def make_walk(model: LinearDiT, preset: Preset) -> Walk:
+    """Returns (params, state, image_lr, table) -> state: the steps of one expert.
+
+    Args:
+      model, preset: what runs; image_lr is uint8 (h, w, 3) and the state's batch one.
     """
     prediction = PREDICTIONS[preset.prediction]
-    grid = sigma_grid(steps, shift=preset.sampling_shift, sigma_max=preset.sigma_max)
-    table = SOLVERS[preset.solver](grid)
 
-    def upscale(params, codec, image_lr, noise):
+    def walk(params, state, image_lr, table):
         lr = to_unit_range(image_lr)[None]
 
         def denoise(
@@ -68,7 +113,43 @@ def make_upscale(
             output = model.apply({"params": params}, latents, sigma[None], lr)
             return prediction.x0_hat(x, output, sigma)
 
-        image = codec.decode(sample(denoise, noise[None], table), lr)[0]
-        return to_uint8(image), jnp.all(jnp.isfinite(image))
+        return samplers.walk(denoise, state, table)
+
+    return walk
+
+
+def decode(
+    codec: Codec, state: samplers.SamplerState, image_lr: UInt8[Array, "h w 3"]
+) -> tuple[UInt8[Array, "4h 4w 3"], Bool[Array, ""]]:
+    """The HR image at the walk's end, and whether the floats behind it are finite."""
+    image = codec.decode(state.x, to_unit_range(image_lr)[None])[0]
+    return to_uint8(image), jnp.all(jnp.isfinite(image))
+
+
+def make_upscale(
+    model: LinearDiT, preset: Preset, *, steps: int, boundaries: Sequence[float] = ()
+) -> Callable[[Sequence[PyTree], Codec, Array, Array], tuple[Array, Array]]:
+    """Returns (experts, codec, image_lr, noise) -> (image_hr, is_finite), to be jitted.
+
+    experts are trees of parameters, one more than boundaries; image_lr is uint8
+    (h, w, 3), its sides multiples of codec.factor / 4; noise is from `draw_noise`;
+    image_hr is uint8 and four times as large; is_finite tells whether the float image
+    behind it was.
+
+    Args:
+      model, preset: what runs; the codec is an argument for the sake of its weights.
+      steps, boundaries: see `cut_segments`.
+
+    Raises:
+      ValueError: see `cut_segments`.
+    """
+    segments = cut_segments(preset, steps=steps, boundaries=boundaries)
+    walk = make_walk(model, preset)
+
+    def upscale(experts, codec, image_lr, noise):
+        state = samplers.begin(noise[None])
+        for expert, table in segments:
+            state = walk(experts[expert], state, image_lr, table)
+        return decode(codec, state, image_lr)
 
     return upscale

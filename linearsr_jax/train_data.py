@@ -78,7 +78,10 @@ def global_batches(
     seed: int,
     start_batch: int,
 ) -> Iterator[Iterator[PyTree]]:
-    """Context of the endless stream of batches, split over the devices of a mesh.
+    """Context of the endless stream of all experts' batches, split over a mesh.
+
+    Samples are counted over the experts: batch n of B samples for each of E experts
+    is samples n E B and following, the first B of them the cleanest expert's.
 
     Args:
       config: see `default_config`.
@@ -88,11 +91,12 @@ def global_batches(
       start_batch: number of the first batch.
     """
     pipeline_config = make_pipeline_config(config)
+    experts = len(config.expert_boundaries) + 1
     dataset = pipeline.make_dataset(
         source,
         pipeline_config,
         seed=seed,
-        batch_size=config.batch_size,
+        batch_size=experts * config.batch_size,
         start_batch=start_batch,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -102,7 +106,10 @@ def global_batches(
     )
     prepare_batch = _make_prepare_batch(pipeline_config, mesh)
     with contextlib.closing(iterator):
-        yield (prepare_batch(sharding.put_batch(batch, mesh)) for batch in iterator)
+        yield (
+            prepare_batch(sharding.put_expert_batch(batch, mesh, experts))
+            for batch in iterator
+        )
 
 
 def _make_prepare_batch(

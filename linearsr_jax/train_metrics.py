@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from clu import metrics
 
-from linearsr_jax.array_types import Array, Float
-from linearsr_jax.diffusion.schedule import EXPERT_BOUNDARIES
+from linearsr_jax.array_types import Array, Bool, Float
+from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
 from linearsr_jax.losses import IMAGE_TERMS
 
 # Their ends are timesteps, 1000 sigma; the lower end belongs to the bucket.
@@ -77,6 +77,7 @@ def _telemetry(metric: type[metrics.Metric], name: str, reduce: Callable):
 
 
 TrainMetrics = metrics.Collection.create(
+    skipped=metrics.Average.from_output("is_skipped"),
     loss=metrics.Average.from_output("loss"),
     **{name: _bucket(index) for index, name in enumerate(FLOW_BUCKETS)},
     **{name: _image_term(name) for name in IMAGE_TERMS},
@@ -94,6 +95,17 @@ TrainMetrics = metrics.Collection.create(
 )
 """From `train_step`; merge those of several steps to get their summary."""
 
+
+def of_sound_step(step: TrainMetrics, is_finite: Bool[Array, ""]) -> TrainMetrics:
+    """A step's metrics, but for its share of skipped steps empty if it was skipped."""
+    chosen = jax.tree.map(
+        lambda value, empty: jnp.where(is_finite, value, empty),
+        step,
+        TrainMetrics.empty(),
+    )
+    return chosen.replace(skipped=step.skipped)
+
+
 merge = jax.jit(lambda summary, step: summary.merge(step))
 _compute = jax.jit(lambda summary: summary.compute())
 
@@ -101,9 +113,13 @@ _compute = jax.jit(lambda summary: summary.compute())
 def scalars(summary: TrainMetrics) -> dict[str, float]:
     """Fetches a summary: means, unless a name says otherwise; param_norm is the last.
 
-    Averages of no sample at all are left out.
+    Skipped steps count for `skipped` alone, which is their share.
+
+    What there was no sample of is left out.
     """
     values, summary = jax.device_get((_compute(summary), summary))
+    if values["skipped"] == 1.0:
+        return {"skipped": 1.0}
     return {
         name: float(value)
         for name, value in values.items()

@@ -9,21 +9,22 @@ import jax.numpy as jnp
 import optax
 
 from linearsr_jax.array_types import Array, Int, Key, PyTree
-from linearsr_jax.codecs import Codec
-from linearsr_jax.losses import Batch, Loss
+from linearsr_jax.esgf.guard import GuardState, new_guard, observe
+from linearsr_jax.losses import Loss
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.rng import stream_key
 from linearsr_jax.sharding import LOGICAL_AXIS_RULES
-from linearsr_jax.train_metrics import TrainMetrics
+from linearsr_jax.train_metrics import TrainMetrics, of_sound_step
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a step reads and changes; the EMA is in opt_state."""
+    """Everything a step reads and changes of one model; the EMA is in opt_state."""
 
     step: Int[Array, ""]
     params: PyTree
     opt_state: PyTree
+    guard: GuardState
 
 
 def make_init(
@@ -36,7 +37,9 @@ def make_init(
 
 def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step from given parameters, boxed or not."""
-    return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
+    return TrainState(
+        jnp.zeros([], jnp.int32), params, optimizer.init(params), new_guard()
+    )
 
 
 def make_train_step(
@@ -45,12 +48,16 @@ def make_train_step(
     *,
     seed: int,
     accumulation: int = 1,
-) -> Callable[[TrainState, Batch, Codec], tuple[TrainState, TrainMetrics]]:
-    """Returns the pure step (state, batch, codec) -> (state, metrics).
+) -> Callable[..., tuple[TrainState, TrainMetrics]]:
+    """Returns the pure step (state, batch, codec, expert=0) -> (state, metrics).
 
-    Jit it with a mesh. The codec is an argument for the sake of its weights.
-    Random draws are a function of (seed, state.step), so a resumed run repeats them.
-    They are made for the whole batch: accumulation changes nothing but rounding.
+    Jit it with a mesh. The codec is an argument for the sake of its weights; expert
+    is the number of the interval that sigma is drawn in. Random draws are a function
+    of (seed, state.step, expert), so a resumed run repeats them. They are made for the
+    whole batch: accumulation changes nothing but rounding.
+
+    A step whose loss, gradient or parameters are not finite is skipped: only the
+    step's number and the guard change.
 
     Args:
       loss: what is minimised.
@@ -60,28 +67,39 @@ def make_train_step(
         must divide it.
     """
 
-    def train_step(state, batch, codec):
-        draws = loss.draw(stream_key(seed, "train_step", state.step), batch, codec)
+    def train_step(state, batch, codec, expert):
+        key = stream_key(seed, "train_step", state.step, expert)
+        draws = loss.draw(key, batch, codec, expert)
         total, values, telemetry, grads = _loss_and_grads(
             loss, state.params, codec, (batch, draws), accumulation
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        grad_norm, param_norm = optax.tree.norm(grads), optax.tree.norm(params)
+        is_finite = jnp.isfinite(total + grad_norm + param_norm)
         metrics = TrainMetrics.single_from_model_output(
+            is_skipped=~is_finite,
             loss=total,
             sigma=draws.sigma,
             weights=draws.weights,
             values=values,
             telemetry=telemetry,
-            grad_norm=optax.tree.norm(grads),
+            grad_norm=grad_norm,
             update_norm=optax.tree.norm(updates),
-            param_norm=optax.tree.norm(params),
+            param_norm=param_norm,
         )
-        return TrainState(state.step + 1, params, opt_state), metrics
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        guard = observe(state.guard, total, is_finite)
+        state = TrainState(state.step + 1, params, opt_state, guard)
+        return state, of_sound_step(metrics, is_finite)
 
-    def train_step_with_axis_rules(state, batch, codec):
+    def train_step_with_axis_rules(state, batch, codec, expert=0):
         with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-            return train_step(state, batch, codec)
+            return train_step(state, batch, codec, expert)
 
     return train_step_with_axis_rules
 

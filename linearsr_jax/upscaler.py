@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from linearsr_jax.codecs import SCALE
+from linearsr_jax.offloading import OffloadedUpscale
 from linearsr_jax.pretrained import PretrainedModel, load_pretrained
 from linearsr_jax.sampling import draw_noise, make_upscale
 
@@ -22,7 +23,7 @@ class UpscaleError(Exception):
 class Upscaler:
     """Upscales images x4 with one model, the whole image in one pass.
 
-    The network is compiled once per image size and number of steps.
+    The network is compiled once per image size and number of steps, for each expert.
 
         up = Upscaler.from_pretrained("nano")
         image_hr = up(image_lr, steps=4, seed=0)
@@ -31,22 +32,50 @@ class Upscaler:
       model: the weights and what they mean.
     """
 
-    def __init__(self, model: PretrainedModel):
-        """Places the weights on the default device."""
+    def __init__(self, model: PretrainedModel, *, offload_experts: bool = False):
+        """Places the weights on the default device.
+
+        Args:
+          model: from `pretrained.load_pretrained`.
+          offload_experts: leave the experts on the host and have at most two of them
+            on the device, for models that do not fit. Every image then transfers them.
+        """
         self.model = model
-        self._params, self._codec = jax.device_put((model.params, model.codec))
-        self._network = model.preset.make_model()
+        network = model.preset.make_model()
+        self._codec = jax.device_put(model.codec)
+        if offload_experts:
+            self._experts = model.experts
+            offloaded = OffloadedUpscale(network, model.preset, model.boundaries)
+
+            def compiled(steps):
+                return functools.partial(offloaded, steps=steps)
+        else:
+            self._experts = jax.device_put(model.experts)
+
+            def compiled(steps):
+                return jax.jit(
+                    make_upscale(
+                        network, model.preset, steps=steps, boundaries=model.boundaries
+                    )
+                )
+
         # By number of steps; here and not on the class, so that it ends with self.
-        self._compiled = functools.cache(self._compile)
+        self._compiled = functools.cache(compiled)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "nano") -> "Upscaler":
+    def from_pretrained(
+        cls, name_or_path: str | Path = "nano", *, offload_experts: bool = False
+    ) -> "Upscaler":
         """Loads a bundled model by name, or a model folder.
+
+        Args:
+          name_or_path: see `pretrained.load_pretrained`.
+          offload_experts: see `Upscaler`.
 
         Raises:
           PretrainedError: see `pretrained.load_pretrained`.
         """
-        return cls(load_pretrained(name_or_path))
+        return cls(load_pretrained(name_or_path), offload_experts=offload_experts)
 
     def __call__(
         self, image: ImageLike, *, steps: int | None = None, seed: int = 0
@@ -95,16 +124,13 @@ class Upscaler:
             seed=seed,
         )
         image, is_finite = self._compiled(steps)(
-            self._params, self._codec, pixels, noise
+            self._experts, self._codec, pixels, noise
         )
         if not is_finite:
             raise UpscaleError(
                 "the model's output is not finite; please report the image and model"
             )
         return np.asarray(image)[: SCALE * height, : SCALE * width]
-
-    def _compile(self, steps: int):
-        return jax.jit(make_upscale(self._network, self.model.preset, steps=steps))
 
 
 def _to_rgb(image: ImageLike, pixels: np.ndarray) -> np.ndarray:

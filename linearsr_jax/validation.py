@@ -1,26 +1,32 @@
 """Scores a model on fixed crops during training.
 
-Images, degradations and noise are fixed, so two evaluations differ only by the
-parameters.
+Images, degradations, noise and noise levels are fixed, so two evaluations differ only
+by the parameters: a knee found in them is not one of sampling noise.
 """
 
 from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from linearsr_jax.array_types import Array, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
 from linearsr_jax.data import degradations
 from linearsr_jax.data.degradation_params import get_degradation
+from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.evaluate import bicubic
+from linearsr_jax.losses import Batch, Draws
 from linearsr_jax.metrics import get_metrics
-from linearsr_jax.models.linear_dit import LinearDiT
-from linearsr_jax.models.presets import Preset
+from linearsr_jax.rng import stream_key
+from linearsr_jax.run_parts import RunParts
 from linearsr_jax.sampling import draw_noise, make_upscale
 
 # Photographs in the picture of a validation.
 SHOWN = 4
+# The flow loss is measured at the middles of the paper's four intervals, and at
+# sigma = 1, where one-step quality is decided.
+LEVELS = (0.11, 0.55, 0.907, 0.97, 1.0)
 
 
 def degrade_fixed(
@@ -42,35 +48,34 @@ def degrade_fixed(
 
 
 class Validator:
-    """One-step quality on the centre crop of every photograph.
+    """Quality on the centre crop of every photograph.
 
     Scores are named val_METRIC_DEGRADATION, the degradations being bicubic and the
     one trained with; val_gain_DEGRADATION is PSNR over bicubic upscaling, in dB.
+    val_loss_at_T is the flow loss at timestep T, a thousand times one of LEVELS.
     """
 
     def __init__(
         self,
+        parts: RunParts,
         photographs: Iterable[UInt8[Array, "H W 3"]],
-        crop_size: int,
-        degradation: str,
-        metrics: Sequence[str],
-        model: LinearDiT,
+        config: ConfigDict,
         codec: Codec,
-        preset: Preset,
     ):
         """Crops and degrades the photographs.
 
         Args:
-          photographs: each at least crop_size high and wide.
-          crop_size: HR pixels.
-          degradation: see `degrade_fixed`.
-          metrics: names in `metrics.METRICS`; psnr is always among the scores.
-          model, codec, preset: what is trained.
+          parts: what is trained.
+          photographs: each at least val.crop_size high and wide.
+          config: see `default_config`; its val, and data.degradation.
+          codec: of the run.
 
         Raises:
           ValueError: an unknown metric, or one of whole folders.
         """
-        names = dict.fromkeys(("psnr", *metrics))
+        crop_size, steps = config.val.crop_size, config.val.steps
+        degradation = config.data.degradation
+        names = dict.fromkeys(("psnr", *config.val.metrics))
         self._metrics = get_metrics(names)
         self._functions = {metric: metric.load() for metric in self._metrics}
         self._hr = np.stack([_centre(image, crop_size) for image in photographs])
@@ -85,19 +90,30 @@ class Validator:
             name: np.stack([bicubic(image) for image in images])
             for name, images in self._lr.items()
         }
-        self._codec = codec
+        self._codec, self._boundaries = codec, parts.boundaries
+        self._degradation = degradation
         mesh = jax.sharding.get_abstract_mesh()
         whole = None if mesh.empty else jax.P()
         self._upscale = jax.jit(
-            make_upscale(model, preset, steps=1), out_shardings=whole
+            make_upscale(
+                parts.model, parts.preset, steps=steps, boundaries=parts.boundaries
+            ),
+            out_shardings=whole,
         )
         side = crop_size // SCALE
-        self._noise = draw_noise(preset, codec, side, side, steps=1, seed=0)
+        self._noise = draw_noise(parts.preset, codec, side, side, steps=steps, seed=0)
+        self._loss = loss = parts.loss
+
+        def flow_loss(params, codec, batch, sigma, noise):
+            draws = loss.weigh(sigma, noise)
+            return loss(params, codec, batch, draws)[1][0]["flow"][0]
+
+        self._flow_loss = jax.jit(flow_loss, out_shardings=whole)
 
     def __call__(
-        self, params: PyTree
+        self, experts: Sequence[PyTree]
     ) -> tuple[dict[str, float], dict[str, UInt8[Array, "N H W 3"]]]:
-        """Scores the parameters.
+        """Scores the parameters of each expert.
 
         Returns:
           (scores, images): means over the photographs; and for each degradation the
@@ -108,7 +124,9 @@ class Validator:
         for name, images_lr in self._lr.items():
             outputs = np.stack(
                 [
-                    np.asarray(self._upscale(params, self._codec, x, self._noise)[0])
+                    np.asarray(
+                        self._upscale(tuple(experts), self._codec, x, self._noise)[0]
+                    )
                     for x in images_lr
                 ]
             )
@@ -122,7 +140,30 @@ class Validator:
             scores[f"val_gain_{name}"] = scores[f"val_psnr_{name}"] - before
             columns = (self._baseline[name], outputs, self._hr)
             images[f"val_{name}"] = np.concatenate([x[:SHOWN] for x in columns], axis=2)
+        for sigma in LEVELS:
+            params = experts[find_expert(sigma, self._boundaries)]
+            values = [
+                self._flow_loss(
+                    params, self._codec, batch, np.float32([sigma]), draws.noise
+                )
+                for batch, draws in map(self.sample, range(len(self)))
+            ]
+            scores[f"val_loss_at_{round(1000 * sigma)}"] = float(np.mean(values))
         return scores, images
+
+    def __len__(self) -> int:
+        """Photographs."""
+        return len(self._hr)
+
+    def sample(self, number: int, expert: int = 0) -> tuple[Batch, Draws]:
+        """A batch of one photograph as training has it, and draws of an expert."""
+        photograph = slice(number, number + 1)
+        batch = {
+            "image_hr": self._hr[photograph],
+            "image_lr": self._lr[self._degradation][photograph],
+        }
+        key = stream_key(0, "validation", number)
+        return batch, self._loss.draw(key, batch, self._codec, expert)
 
 
 def _mean(score, *stacks) -> float:

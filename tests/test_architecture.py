@@ -21,13 +21,14 @@ MAX_LINES = 500
 # and from those below; kernels_pallas is below all. A new module gets its place here.
 LAYERS = (
     {"cli"},
-    {"finetune", "info", "upscale_files"},
-    {"train", "upscaler"},
+    {"finetune", "info", "stages", "upscale_files"},
+    {"bench_experts", "train", "upscaler"},
     # The parts that the programs above are made of.
-    {"came", "checkpoint", "config", "default_config", "evaluate"}
-    | {"losses", "optim", "pretrained", "profiler", "progress"}
-    | {"run_record", "sampling", "sharding", "stop_signal", "train_data"}
-    | {"train_metrics", "train_step", "validation", "writers"},
+    {"came", "checkpoint", "config", "default_config", "evaluate", "expert_axis"}
+    | {"export", "model_card", "monitor", "rewind", "sharpness", "start_state"}
+    | {"losses", "offloading", "optim", "pretrained", "profiler", "progress"}
+    | {"run_parts", "run_record", "sampling", "sharding", "stop_signal"}
+    | {"train_data", "train_metrics", "train_step", "validation", "writers"},
     {"codecs", "convert", "data", "image_io", "models"},
     {"diffusion", "esgf", "metrics"},
     {"array_types", "image_range", "rng"},

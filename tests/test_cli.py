@@ -47,6 +47,23 @@ def test_upscale_one_image(capsys, photo, tmp_path):
     assert describe(tmp_path / "big.png") == ("RGB", (36, 24))
 
 
+def test_upscale_with_experts_on_the_host(capsys, photo, tmp_path, monkeypatch):
+    from linearsr_jax import upscaler
+
+    made, offloaded = [], upscaler.OffloadedUpscale
+    monkeypatch.setattr(
+        upscaler, "OffloadedUpscale", lambda *a: made.append(a) or offloaded(*a)
+    )
+    code, _, _ = run(
+        capsys, "upscale", photo, "-o", tmp_path / "big.png", "--offload-experts"
+    )
+    assert code == 0
+    assert run(capsys, "upscale", photo, "-o", tmp_path / "same.png")[0] == 0
+    assert len(made) == 1
+    images = [Image.open(tmp_path / f"{name}.png") for name in ("big", "same")]
+    np.testing.assert_array_equal(*map(np.asarray, images))
+
+
 def test_upscale_grayscale_stays_grayscale(capsys, photo, tmp_path):
     Image.open(photo).convert("L").save(photo)
     assert run(capsys, "upscale", photo, "-o", tmp_path / "big.jpg")[0] == 0
@@ -174,6 +191,28 @@ def test_bench(capsys, monkeypatch):
     assert code == 0
     assert json.loads(out) == report
     assert "form  ms" in run(capsys, "bench", "attention")[1]
+
+
+def test_bench_experts(capsys, monkeypatch):
+    from linearsr_jax import bench_experts as module
+
+    monkeypatch.setattr(module, "CPU_SIDE", 8)
+    monkeypatch.setattr(module, "ROUNDS", 2)
+    monkeypatch.setattr(module.bench_lib, "copy_bandwidth", lambda: 1e9)
+    code, out, _ = run(
+        capsys, "bench", "experts", "--preset", "debug", "--steps", "4", "--json"
+    )
+    assert code == 0
+    rows = {row["what"]: row for row in json.loads(out)["rows"]}
+    assert rows["one expert"]["ratio"] == 1.0
+    assert rows.keys() >= {"four resident", "four offloaded", "transfer of one"}
+    assert all(row["ms"] > 0 for row in rows.values())
+    # The debug preset's 58,256 parameters.
+    assert rows["transfer of one"]["mb"] == 0.23
+    assert run(capsys, "bench", "experts", "--preset", "absent")[0] == 1
+    code, _, err = run(capsys, "bench", "experts", "--preset", "600m")
+    assert code == 1
+    assert "weights of its own" in err
 
 
 def test_info(capsys):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax import cli, pretrained, train
+from linearsr_jax import cli, pretrained
 from linearsr_jax.codecs import CODECS
 from linearsr_jax.finetune import FinetuneError, finetune, finetune_config
 from linearsr_jax.image_io import read_image
 from linearsr_jax.models.presets import get_preset
+from linearsr_jax.run_record import TrainError
 
 OVERRIDES = (
     "steps=2",
@@ -33,7 +34,7 @@ def save_model(folder, preset):
     # The head starts at zero, and then the model is bicubic whatever else it holds.
     params["head"]["kernel"] = 0.05 * np.sin(np.arange(32 * 48)).reshape(32, 48)
     config = {"training": {}, "card": "A model of no skill.\n"}
-    pretrained.save_pretrained(folder, params, preset, CODECS["pixel"](), **config)
+    pretrained.save_pretrained(folder, (params,), preset, CODECS["pixel"](), **config)
     return folder
 
 
@@ -104,7 +105,7 @@ def test_it_starts_from_the_given_weights(photos, base, tmp_path):
     before = pretrained.load_pretrained(base)
     # The average of equal weights is rounded.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
-    jax.tree.map(close, after.params, before.params)
+    jax.tree.map(close, after.experts, before.experts)
     for degradation in ("bicubic", "light"):
         before, after = result[degradation]["rows"][2:]
         assert before["psnr"]["mean"] == pytest.approx(after["psnr"]["mean"], abs=1e-3)
@@ -143,7 +144,7 @@ def test_a_model_of_no_preset_is_refused(tmp_path):
 
 def test_weights_of_another_size_are_refused(photos, base, tmp_path):
     overrides = (*OVERRIDES, "preset=nano")
-    with pytest.raises(train.TrainError, match=r"init_from .*mine: .* other sizes"):
+    with pytest.raises(TrainError, match=r"init_from .*mine: .* other sizes"):
         finetune(photos, tmp_path / "run", model=str(base), overrides=overrides)
 
 

@@ -1,16 +1,23 @@
 """The summary of several steps: weighted by samples, and extremes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearsr_jax.diffusion.schedule import EXPERT_BOUNDARIES
-from linearsr_jax.train_metrics import TrainMetrics, merge, scalars
+from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
+from linearsr_jax.train_metrics import (
+    TrainMetrics,
+    merge,
+    of_sound_step,
+    scalars,
+)
 
 
 def step_metrics(sigma, flow, *, grad_norm, denominator, dead, **values):
     sigma = jnp.array(sigma)
     return TrainMetrics.single_from_model_output(
+        is_skipped=jnp.array(False),
         loss=jnp.mean(jnp.array(flow)),
         sigma=sigma,
         weights={"flow": jnp.ones_like(sigma), "l1": jnp.where(sigma < 0.5, 0.25, 0.0)},
@@ -27,8 +34,8 @@ def step_metrics(sigma, flow, *, grad_norm, denominator, dead, **values):
 
 
 @pytest.fixture(scope="module")
-def summary():
-    steps = (
+def steps():
+    return (
         step_metrics(
             [0.1, 1.0, 0.3], [6.0, 2.0, 5.0], grad_norm=3.0,
             denominator=[7.0, 0.2], dead=[0.0, 0.5], l1=[1.0, 100.0, 4.0],
@@ -38,6 +45,10 @@ def summary():
             denominator=[9.0, np.inf], dead=[0.0, 1.0], l1=[10.0, 5.0, 100.0],
         ),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def summary(steps):
     total = TrainMetrics.empty()
     for metrics in steps:
         total = merge(total, metrics)
@@ -71,13 +82,14 @@ def test_means_extremes_and_the_last(summary):
     assert summary["attention_max_state"] == 4.0
 
 
-def test_a_loss_that_is_not_a_number_stays():
-    nan = step_metrics(
-        [0.1], [np.nan], grad_norm=1.0, denominator=[1.0], dead=[0.0], l1=[1.0]
-    )
-    after = scalars(merge(TrainMetrics.empty(), nan))
-    assert np.isnan(after["loss"])
-    assert np.isnan(after["flow_0_223"])
+def test_skipped_steps_count_for_their_share_alone(steps, summary):
+    nan = jax.tree.map(lambda x: x * jnp.nan, steps[0])
+    nan = nan.replace(skipped=type(nan.skipped).from_model_output(is_skipped=True))
+    assert scalars(of_sound_step(nan, jnp.array(False))) == {"skipped": 1.0}
+    total = TrainMetrics.empty()
+    for metrics, is_finite in ((steps[0], True), (nan, False), (steps[1], True)):
+        total = merge(total, of_sound_step(metrics, jnp.array(is_finite)))
+    assert scalars(total) == summary | {"skipped": pytest.approx(1 / 3)}
 
 
 @pytest.mark.parametrize("index", range(3))

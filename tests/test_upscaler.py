@@ -86,6 +86,6 @@ def test_unusable_arguments(upscaler, image, settings, message):
 
 def test_output_that_is_not_finite_is_an_error(pixels):
     upscaler = Upscaler.from_pretrained("nano")
-    upscaler.model.params["head"]["bias"][0] = np.nan
+    upscaler.model.experts[0]["head"]["bias"][0] = np.nan
     with pytest.raises(UpscaleError, match="not finite"):
         Upscaler(upscaler.model)(pixels)

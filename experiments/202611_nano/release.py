@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from linearsr_jax import pretrained
+from linearsr_jax.model_card import model_card
 
 TARGET = Path("linearsr_jax/weights/nano")
 
@@ -19,14 +20,15 @@ def main(workdir: str, photos: str) -> None:
     for line in Path(photos).read_text().splitlines():
         photo = json.loads(line)
         licences[Path(photo["file"]).name] = photo["licence"]
-    card = pretrained.model_card(model.training)
+    card = model_card(model.training)
     for name in model.training["files"]:
         card = card.replace(f"- {name}\n", f"- {name}: {licences[name]}\n")
     pretrained.save_pretrained(
         TARGET,
-        model.params,
+        model.experts,
         model.preset,
         model.codec,
+        boundaries=model.boundaries,
         training=model.training,
         card=card,
     )

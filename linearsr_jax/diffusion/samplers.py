@@ -5,7 +5,7 @@ A step from sigma to sigma' is
     x <- decay * x + current * x0_hat + previous * x0_hat_of_the_step_before
 
 with coefficients that depend on the grid alone. They are computed once in
-float64; one scan serves all solvers and compiles the network once.
+float64; one scan serves all solvers and compiles the network once for each expert.
 
 Euler:            decay = sigma'/sigma, current = 1 - decay.
 DPM-Solver++(2M): with alpha = 1 - sigma, lambda = log(alpha / sigma),
@@ -14,7 +14,7 @@ DPM-Solver++(2M): with alpha = 1 - sigma, lambda = log(alpha / sigma),
   D = x0_hat + (x0_hat - x0_hat_before) / (2 r)
 (arXiv 2211.01095 as diffusers' flow variant uses it), first order in the first and
 last step. A grid that starts at exactly sigma = 1, where lambda is infinite, makes the
-second step first order too.
+second step first order too. 1 / (2 r) is at most 1 here.
 """
 
 from collections.abc import Callable
@@ -57,6 +57,10 @@ def dpm_solver_pp(sigmas: np.ndarray) -> SolverTable:
     half_inverse_r = np.zeros(steps)
     for i in range(1, steps - 1):
         half_inverse_r[i] = 0.5 * (lam[i + 1] - lam[i]) / (lam[i] - lam[i - 1])
+    # No plain grid has a step of more than twice the one before, in lambda; between
+    # experts there are some, and extrapolating that far over so short a step amplifies
+    # its error.
+    half_inverse_r = np.minimum(half_inverse_r, 1.0)
     return SolverTable(
         sigma, decay, gain * (1.0 + half_inverse_r), -gain * half_inverse_r
     )
@@ -68,26 +72,42 @@ SOLVERS: dict[str, Callable[[np.ndarray], SolverTable]] = {
 }
 
 
-def sample(
-    denoise: Denoise, noise: Float[Array, "B h w C"], table: SolverTable
-) -> Float[Array, "B h w C"]:
-    """Walks from noise to clean latents.
+class SamplerState(NamedTuple):
+    """Where a walk from noise to clean latents stands.
+
+    Attributes:
+      x: the latents; (B, h, w, C). float32 is advised.
+      before: x0_hat of the step before; zeros before the first.
+    """
+
+    x: Float[Array, "B h w C"]
+    before: Float[Array, "B h w C"]
+
+
+def begin(noise: Float[Array, "B h w C"]) -> SamplerState:
+    """The start: unit normal latents, not scaled by the first sigma."""
+    return SamplerState(noise, jnp.zeros_like(noise))
+
+
+def walk(denoise: Denoise, state: SamplerState, table: SolverTable) -> SamplerState:
+    """Takes the steps of a table, or of a part of one.
+
+    A table may be cut anywhere, for another network to go on: the state holds all that
+    a solver remembers.
 
     Args:
       denoise: (x_sigma, sigma) -> x0_hat; called len(table.sigma) times.
-      noise: unit normal latents; the start, not scaled by the first sigma.
-      table: from one of `SOLVERS`.
+      state: from `begin` or the steps before.
+      table: rows of a table from one of `SOLVERS`.
 
     Returns:
-      Clean latents in noise's dtype; float32 is advised between steps.
+      The state after it; x is clean after the table's last row.
     """
 
-    def step(carry, row):
-        x, before = carry
-        x0_hat = denoise(x, row.sigma)
-        x = row.decay * x + row.current * x0_hat + row.previous * before
-        return (x, x0_hat), None
+    def step(state, row):
+        x0_hat = denoise(state.x, row.sigma)
+        x = row.decay * state.x + row.current * x0_hat + row.previous * state.before
+        return SamplerState(x, x0_hat), None
 
-    rows = SolverTable(*(jnp.asarray(column, noise.dtype) for column in table))
-    (x, _), _ = jax.lax.scan(step, (noise, jnp.zeros_like(noise)), rows)
-    return x
+    rows = SolverTable(*(jnp.asarray(column, state.x.dtype) for column in table))
+    return jax.lax.scan(step, state, rows)[0]

@@ -11,10 +11,6 @@ import numpy as np
 # The network is fed timestep = TIMESTEP_SCALE * sigma (SANA).
 TIMESTEP_SCALE = 1000.0
 
-# Noise levels at which one expert takes over from another (the paper). At equality it
-# is the noisier one's turn. The paper's rule gives only two of the three.
-EXPERT_BOUNDARIES = (0.223, 0.875, 0.939)
-
 
 def shift_sigma(u, shift: float):
     """Moves uniform noise levels towards noise: s u / (1 + (s - 1) u).

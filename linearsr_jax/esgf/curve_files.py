@@ -7,7 +7,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy as np
 HIGHER = ("psnr", "ssim", "musiq", "maniqa", "clipiqa")
 LOWER = ("lpips", "dists", "niqe", "fid", "loss")
 
-# In a training log: what validations write, less what only repeats the PSNR.
 _LOG_NAME = "metrics.jsonl"
+# Of what a training log has: what validations write, less what only repeats the PSNR.
 _VALIDATION = "val_"
 _REPEATS = "val_gain_"
 
@@ -91,17 +91,44 @@ def read_curve(
         if step in table:
             raise CurveError(f"{path}: line {line}: step {step} stands there twice")
         table[step] = values
+    return _make_curve(path, names, table, lower, higher)
+
+
+def curve_of(evaluations: Sequence[Mapping[str, float | None]]) -> Curve:
+    """The curve of a run's evaluations, as `read_curve` reads it from the run's log.
+
+    Args:
+      evaluations: each with its step, and what validations write.
+
+    Raises:
+      CurveError: a metric of which nobody says what is better.
+    """
+    table = {row["step"]: _validations(row) for row in evaluations}
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    return _make_curve("evaluations", names, table, (), ())
+
+
+def _make_curve(source, names, table, lower, higher) -> Curve:
     steps = sorted(table)
     return Curve(
         steps=np.array(steps, dtype=np.int64),
         metrics={
-            name: np.array([table[step].get(name, math.nan) for step in steps])
+            name: np.array([table[step].get(name, math.nan) for step in steps], float)
             for name in names
         },
         higher_is_better={
-            name: _is_higher_better(path, name, lower, higher) for name in names
+            name: _is_higher_better(source, name, lower, higher) for name in names
         },
     )
+
+
+def _validations(row) -> dict[str, float]:
+    # None is null, what the log makes of a value that is not finite.
+    return {
+        name: math.nan if value is None else value
+        for name, value in row.items()
+        if name.startswith(_VALIDATION) and not name.startswith(_REPEATS)
+    }
 
 
 def _is_higher_better(path, name, lower, higher) -> bool:
@@ -183,11 +210,9 @@ def _read_log(path: Path, text: str) -> tuple[list[str], list[Row]]:
             if line == len(lines):
                 continue  # what a killed run was writing
             raise CurveError(f"{path}: line {line}: is not a line of a log") from None
-        # null is what the log makes of a value that is not finite.
         values = {
-            name: math.nan if value is None else _number(path, line, name, value)
-            for name, value in record.items()
-            if name.startswith(_VALIDATION) and not name.startswith(_REPEATS)
+            name: _number(path, line, name, value)
+            for name, value in _validations(record).items()
         }
         if values:
             rows.append((line, step, values))

@@ -103,7 +103,7 @@ def test_weights_of_the_codec_are_not_compiled_in(trained):
     upscale = jax.jit(make_upscale(PRESET.make_model(), PRESET, steps=1))
     image = np.zeros((4, 4, 3), np.uint8)
     noise = np.zeros((2, 2, 4), np.float32)
-    text = upscale.lower(model.params, model.codec, image, noise).as_text()
+    text = upscale.lower(model.experts, model.codec, image, noise).as_text()
     largest = max(x.size for x in jax.tree.leaves(model.codec.params["decoder"]))
     # A constant of n float32 numbers is 8 n letters of hexadecimal.
     assert max(map(len, text.splitlines())) < 20_000 + 8 * largest

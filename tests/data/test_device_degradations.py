@@ -111,15 +111,18 @@ def test_result_depends_on_neither_place_nor_company_but_on_the_seed():
 def test_split_over_devices_equals_whole():
     params = without_noise(LIGHT)
     images, plans = make_images(), draw_plans(params)
-    mesh = sharding.make_mesh(2, 4)
+    mesh = sharding.make_mesh(1, 4, experts=2)
     prepare = functools.partial(
         device_degradations.prepare_batch, params=params, factor=4
     )
     batch = {"image_hr": images, "plan": stack(plans)}
-    prepared = sharding.split_over_batch(prepare, mesh)(sharding.put_batch(batch, mesh))
+    of_experts = sharding.put_expert_batch(batch, mesh, experts=2)
+    prepared = sharding.split_over_batch(prepare, mesh)(of_experts)
+    assert prepared["image_lr"].shape[:2] == (2, BATCH // 2)
     assert prepared.keys() == {"image_hr", "image_lr"}
     assert len(prepared["image_lr"].sharding.device_set) == 8
-    assert prepared["image_lr"].addressable_shards[0].data.shape[0] == BATCH // 8
+    assert prepared["image_lr"].addressable_shards[0].data.shape[1] == BATCH // 8
+    prepared = {name: x.reshape(BATCH, *x.shape[2:]) for name, x in prepared.items()}
     np.testing.assert_array_equal(prepared["image_hr"], images)
     whole = make_degrade(params)(images, stack(plans))
     # Other batch sizes may round otherwise; a rounding can move a JPEG coefficient.

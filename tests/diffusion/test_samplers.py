@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearsr_jax.diffusion.samplers import SOLVERS, dpm_solver_pp, euler, sample
+from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES, expert_grid
+from linearsr_jax.diffusion.samplers import (
+    SOLVERS,
+    SolverTable,
+    begin,
+    dpm_solver_pp,
+    euler,
+    walk,
+)
 from linearsr_jax.diffusion.schedule import sigma_grid
 
 SHAPE = (2, 3, 4, 5)
@@ -16,6 +24,10 @@ STARTS = [0.999, 1.0]
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+def sample(denoise, noise, table):
+    return walk(denoise, begin(noise), table).x
 
 
 def start(shape=SHAPE):
@@ -126,6 +138,18 @@ def test_a_constant_denoiser_is_returned(solver, steps):
     np.testing.assert_allclose(actual, constant, atol=2e-6)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_table_may_be_cut_anywhere(x64, solver):
+    """The state holds the solver's whole memory."""
+    table = SOLVERS[solver](sigma_grid(6, shift=3.0, sigma_max=0.999))
+    whole = sample(denoise, jnp.asarray(start()), table)
+    state = begin(jnp.asarray(start()))
+    for rows in (slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 6)):
+        part = SolverTable(*(column[rows] for column in table))
+        state = walk(denoise, state, part)
+    np.testing.assert_allclose(state.x, whole, rtol=1e-14)
+
+
 def test_denoise_sees_the_noise_first_and_one_call_per_step():
     noise = jnp.asarray(start(), jnp.float32)
     seen = []
@@ -156,28 +180,38 @@ def gaussian_denoise(x, sigma):
     return MEAN + gain * (x - (1 - sigma) * MEAN)
 
 
-def gaussian_errors(solver, steps, sigma_max, shift=1.0):
+def gaussian_errors(solver, steps, sigma_max, boundaries=()):
     x = jnp.linspace(-2.0, 2.0, 9)[None, None, None]
     errors = []
     for n in steps:
-        sigmas = sigma_grid(n, shift=shift, sigma_max=sigma_max)
+        sigmas, _ = expert_grid(n, boundaries, shift=1.0, sigma_max=sigma_max)
         z = (x - (1 - sigmas[0]) * MEAN) / spread(sigmas[0])
         actual = sample(gaussian_denoise, x, SOLVERS[solver](sigmas))
         errors.append(float(jnp.max(jnp.abs(actual - (MEAN + STD * z)))))
     return np.array(errors)
 
 
+@pytest.mark.parametrize("boundaries", [(), EXPERT_BOUNDARIES])
 @pytest.mark.parametrize("sigma_max", STARTS)
 @pytest.mark.parametrize(
     ("solver", "low", "high"), [("euler", 0.9, 1.1), ("dpm_solver_pp", 1.7, 2.1)]
 )
-def test_order_of_convergence(x64, solver, low, high, sigma_max):
+def test_order_of_convergence(x64, solver, low, high, sigma_max, boundaries):
     """Down to sigma = 0, where lambda is infinite, the error is log(n) / n^2.
 
     That is a slope of about 1.8 here, against 1 for a first-order solver.
     """
     steps = np.array([64, 128, 256])
-    errors = gaussian_errors(solver, steps, sigma_max)
+    errors = gaussian_errors(solver, steps, sigma_max, boundaries)
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert low < slope < high, (slope, errors)
     assert errors[-1] < 0.01
+
+
+def test_after_a_short_step_it_extrapolates_no_further_than_the_last_change():
+    sigmas, _ = expert_grid(4, EXPERT_BOUNDARIES, shift=3.0, sigma_max=1.0)
+    table = dpm_solver_pp(sigmas)
+    # From 0.875 to 0.223, after 0.939 to 0.875: four times as far, in lambda.
+    gain = table.current[2] + table.previous[2]
+    assert table.current[2] == pytest.approx(2 * gain)
+    assert table.previous[2] == pytest.approx(-gain)

@@ -25,9 +25,14 @@ MASS = {
 
 
 def draw(shift, *, mass_at_one=0.0, interval=(0.0, 1.0), seed=0, n=N):
-    key = jax.random.key(seed)
+    """Draws of the expert whose interval that is."""
     sigma = sample_sigma(
-        key, n, shift=shift, mass_at_one=mass_at_one, interval=interval
+        jax.random.key(seed),
+        n,
+        shift=shift,
+        mass_at_one=mass_at_one,
+        boundaries=[end for end in interval if 0.0 < end < 1.0],
+        expert=int(interval[0] > 0.0),
     )
     return np.asarray(sigma, np.float64)
 
@@ -112,23 +117,28 @@ def test_same_key_same_draws():
     assert not np.any(draw(3.0, n=64) == draw(3.0, n=64, seed=1))
 
 
-def test_runs_under_jit():
-    def traced(key):
-        return sample_sigma(key, 64, shift=3.0, mass_at_one=0.2)
+@pytest.mark.parametrize("expert", range(4))
+def test_the_expert_may_be_traced(expert):
+    def traced(key, expert):
+        return sample_sigma(
+            key, 64, shift=3.0, mass_at_one=0.2, boundaries=BOUNDS[1:-1], expert=expert
+        )
 
     np.testing.assert_allclose(
-        jax.jit(traced)(jax.random.key(0)),
-        draw(3.0, mass_at_one=0.2, n=64),
+        jax.jit(traced)(jax.random.key(0), expert),
+        draw(3.0, mass_at_one=0.2, interval=(BOUNDS[expert], BOUNDS[expert + 1]), n=64),
         rtol=1e-6,
     )
 
 
 @pytest.mark.parametrize(
-    "interval", [(-0.1, 0.5), (0.5, 1.1), (0.5, 0.5), (0.6, 0.5), (float("nan"), 1.0)]
+    "boundaries", [(-0.1,), (0.0,), (1.1,), (0.5, 0.5), (0.6, 0.5), (float("nan"),)]
 )
-def test_refuses_a_bad_interval(interval):
-    with pytest.raises(ValueError, match="interval"):
-        draw(3.0, interval=interval, n=1)
+def test_refuses_bad_boundaries(boundaries):
+    with pytest.raises(ValueError, match="expert boundaries must rise"):
+        sample_sigma(
+            jax.random.key(0), 4, shift=3.0, mass_at_one=0.0, boundaries=boundaries
+        )
 
 
 @pytest.mark.parametrize("mass_at_one", [-0.1, 1.1, float("nan")])

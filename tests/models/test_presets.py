@@ -9,7 +9,7 @@ from linearsr_jax.codecs import DcAeCodec, PixelCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
 from linearsr_jax.default_config import default_config
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.diffusion.samplers import SOLVERS, sample
+from linearsr_jax.diffusion.samplers import SOLVERS, begin, walk
 from linearsr_jax.diffusion.schedule import sigma_grid
 from linearsr_jax.losses import Loss
 from linearsr_jax.models.presets import PRESETS, get_preset
@@ -141,7 +141,7 @@ def test_untrained_pixel_presets_sample_from_pure_noise(name):
         return prediction.x0_hat(x, jnp.zeros_like(x), sigma)
 
     noise = jax.random.normal(jax.random.key(0), (1, 2, 3, 48))
-    np.testing.assert_array_equal(sample(denoise, noise, table), 0.0)
+    np.testing.assert_array_equal(walk(denoise, begin(noise), table).x, 0.0)
 
 
 def test_an_unknown_name_lists_the_known():

@@ -1,0 +1,47 @@
+"""LinearSR's first stage: one model for all noise levels, until its knee.
+
+    linearsr train --workdir runs/mine --override data.folder=PHOTOS val.holdout=0.1 \
+        --config configs/pretrain.py:nano configs/experts.py:nano configs/sft.py:nano
+"""
+
+from linearsr_jax.codecs import SCALE
+from linearsr_jax.default_config import default_config
+from linearsr_jax.models.presets import get_preset
+
+# Batches of each size; the paper does not say, SANA has 64 to 128 a GPU.
+_BATCH = {"debug": 8, "nano": 8, "small": 64, "600m": 384, "1600m": 384}
+
+
+def get_config(preset: str = "nano"):
+    """A config for a preset.
+
+    The learning rate stays as it is: a descent would end every curve on a plateau.
+    """
+    sizes = get_preset(preset)
+    config = default_config()
+    config.preset = preset
+    config.batch_size = _BATCH[preset]
+    # As many latent pixels for every codec.
+    config.data.crop_size *= sizes.codec_factor // SCALE
+    config.val.crop_size *= sizes.codec_factor // SCALE
+    config.val.every = 500
+    config.checkpoint_every = 500
+    config.optimizer.descent = "constant"
+    config.optimizer.decay_steps = 0
+    config.esgf.stop_at_knee = True
+    config.scan_unroll = min(sizes.depth, 4)
+    if sizes.codec != "pixel":
+        # As SANA; the paper's knee is at 48,000 steps, with evaluations every 4,000.
+        config.optimizer.name = "came"
+        config.optimizer.learning_rate = 1e-4
+        config.optimizer.warmup_steps = 2_000
+        config.optimizer.clip_norm = 0.1
+        config.val.every = config.checkpoint_every = 4_000
+        config.steps = 400_000
+        config.dtype = "bfloat16"
+        config.remat = "blocks"
+        config.scan_unroll = 1
+        # Velocity prediction is trained by the paper's loss as it is.
+        config.mass_at_one = 0.0
+        config.val.steps = 20
+    return config

@@ -1,0 +1,67 @@
+"""The model card of a released model, from what its run knows of itself."""
+
+from typing import Any
+
+
+def model_card(training: dict[str, Any]) -> str:
+    """A model card; Markdown.
+
+    Args:
+      training: as in a model folder's config: config, step, files, and of runs that
+        know them esgf, rewinds and origin.
+    """
+    config = training["config"]
+    bicubic = config["data"]["bicubic_probability"]
+    # nano's config has no such field.
+    degradation = config["data"].get("degradation", "light").upper()
+    lines = [
+        f"# LinearSR {config['preset']}",
+        "",
+        "x4 super-resolution of photographs, trained with linearsr_jax: "
+        f"{training['step']} steps of {config['batch_size']} crops of "
+        f"{config['data']['crop_size']} HR pixels; {bicubic:.0%} bicubic, the rest "
+        f"degraded by {degradation} (second-order blur, noise, JPEG).",
+        "",
+        "It makes detail up where the input has none. Do not use it where that "
+        "matters: evidence, medicine, reading small print.",
+        "",
+        *_stages(training),
+        f"Trained on {len(training['files'])} photographs:",
+        "",
+        *(f"- {name}" for name in training["files"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _stages(training) -> list[str]:
+    """What it started from, the first first; nothing for one stage from scratch."""
+    stages = [_describe(training, training["config"].get("expert_boundaries", ()))]
+    origin = training.get("origin")
+    while origin:
+        stages.insert(0, _describe(origin, origin["expert_boundaries"]))
+        origin = origin["origin"]
+    if len(stages) == 1:
+        return []
+    numbered = [f"{n}. {stage}" for n, stage in enumerate(stages, 1)]
+    return ["Stages, each from the weights of the one before:", "", *numbered, ""]
+
+
+def _describe(stage, boundaries) -> str:
+    experts = "one expert"
+    if boundaries:
+        *most, last = (f"{b:g}" for b in boundaries)
+        at = f"{', '.join(most)} and {last}" if most else last
+        experts = f"{len(boundaries) + 1} experts, split at {at}"
+    esgf, rewinds = stage.get("esgf") or {}, stage.get("rewinds") or []
+    at = "unknown steps" if stage["step"] is None else f"step {stage['step']}"
+    parts = [experts, at]
+    if "knee_step" in esgf:
+        chosen = "by hand" if esgf["by"] == "hand" else "by esgf"
+        parts.append(f"the knee, chosen {chosen}, of {esgf['trained_to']}")
+    elif "found" in esgf:
+        knee = esgf["found"]["knee_step"]
+        parts.append("no knee found" if knee is None else f"after a knee at {knee}")
+    if rewinds:
+        parts.append(f"{len(rewinds)} rewinds")
+    return ", ".join(parts)

@@ -1,0 +1,151 @@
+"""ESGF while a run trains: evaluates it, keeps candidates, and looks for the knee.
+
+Each validation scores the averaged and the raw weights and keeps the averaged ones as a
+candidate. `esgf.knee` judges all validations so far; a knee that has stood for some of
+them may end the run, whose result are then the weights of that candidate.
+
+Differs from the paper: it picks the knee by eye, from one metric.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from linearsr_jax import expert_axis, optim, sharpness
+from linearsr_jax.array_types import Array, PyTree, UInt8
+from linearsr_jax.checkpoint import Candidates
+from linearsr_jax.codecs import Codec
+from linearsr_jax.esgf import curve_files, report
+from linearsr_jax.esgf.knee import Verdict, find_knee
+from linearsr_jax.run_parts import RunParts
+from linearsr_jax.train_step import TrainState
+from linearsr_jax.validation import Validator
+
+logger = logging.getLogger(__name__)
+
+# Photographs that sharpness is averaged over.
+_SHARPNESS_SAMPLES = 4
+
+
+def judge(evaluations: Sequence[dict[str, float]]) -> Verdict:
+    """The verdict on a run's evaluations; see `esgf.knee.find_knee`."""
+    curve = curve_files.curve_of(evaluations)
+    return find_knee(curve.steps, curve.metrics, curve.higher_is_better)
+
+
+def choose_knee(
+    config: ConfigDict,
+    evaluations: Sequence[dict[str, float]],
+    verdict: Verdict,
+    *,
+    is_over: bool,
+) -> int | None:
+    """The step whose weights are the run's result; None while that is open.
+
+    A function of the record alone, so a resumed run chooses the same.
+
+    Args:
+      config: see `default_config`; esgf.knee_step goes before any verdict.
+      evaluations: of the run so far.
+      verdict: on them.
+      is_over: the run has no further steps: what stands is taken without patience.
+    """
+    esgf = config.esgf
+    if esgf.knee_step:
+        reached = evaluations and evaluations[-1]["step"] >= esgf.knee_step
+        return esgf.knee_step if reached else None
+    if not esgf.stop_at_knee or verdict.knee_step is None:
+        return None
+    stood = sum(row["step"] > verdict.decided_at_step for row in evaluations)
+    # What follows a knee is lost already: nobody waits for more of it.
+    is_over |= verdict.verdict == "diverged" or stood >= esgf.patience
+    return verdict.knee_step if is_over else None
+
+
+class Monitor:
+    """Evaluates a run and follows its curves."""
+
+    def __init__(
+        self,
+        parts: RunParts,
+        config: ConfigDict,
+        workdir: Path,
+        validator: Validator,
+        candidates: Candidates,
+        codec: Codec,
+    ):
+        """Does nothing yet.
+
+        Args:
+          parts: what is trained.
+          config: see `default_config`.
+          workdir: gets knee.json after every evaluation.
+          validator: on fixed photographs.
+          candidates: gets the averaged weights.
+          codec: of the run.
+        """
+        self._config, self._path = config, workdir / "knee.json"
+        self._validator, self._candidates, self._codec = validator, candidates, codec
+        self._batch_sharpness = sharpness.make_batch_sharpness(
+            parts.twice_differentiable_loss
+        )
+
+    def evaluate(
+        self, step: int, state: TrainState, evaluations: list[dict[str, Any]]
+    ) -> tuple[dict[str, float], dict[str, UInt8[Array, "N H W 3"]], Verdict]:
+        """Scores the state, appends to the evaluations, and judges them.
+
+        Returns:
+          (scores, images, verdict): scores and images are for the log, see `Validator`;
+          scores of the raw weights end in _raw. Sharpness is the raw weights' too, and
+          is not in the evaluations.
+        """
+        averaged = optim.ema_params(state.opt_state)
+        scores, images = self._validator(expert_axis.split(averaged))
+        raw, _ = self._validator(expert_axis.split(state.params))
+        scores |= {f"{name}_raw": score for name, score in raw.items()}
+        evaluations.append({"step": step, **scores})
+        verdict = judge(evaluations)
+        self._candidates.save(step, averaged, knee_step=verdict.knee_step)
+        if jax.process_index() == 0:
+            text = json.dumps(report.to_json(verdict), indent=2)
+            self._path.write_text(text + "\n")
+        logger.info("step %d: %s: %s", step, verdict.verdict, verdict.reason)
+        every = self._config.esgf.sharpness_every
+        if every and len(evaluations) % every == 0:
+            scores = scores | self._measure_sharpness(state.params)
+        return scores, images, verdict
+
+    def _measure_sharpness(self, params: PyTree) -> dict[str, float]:
+        measured = {}
+        experts = expert_axis.split(params)
+        for expert, own in enumerate(experts):
+            samples = [
+                self._validator.sample(number, expert)
+                for number in range(min(_SHARPNESS_SAMPLES, len(self._validator)))
+            ]
+            name = f"sharpness_{expert}" if len(experts) > 1 else "sharpness"
+            measured[name] = self._batch_sharpness(own, self._codec, samples)
+        return measured
+
+    def restore(self, step: int, state: TrainState) -> tuple[int, PyTree]:
+        """The candidate of a step, or the kept one nearest to it, and its own step."""
+        kept = self._candidates.steps
+        nearest = min(kept, key=lambda other: abs(other - step))
+        if nearest != step:
+            logger.warning(
+                "the weights of step %d are not kept any more; taking those of %d. "
+                "Raise esgf.candidates",
+                *(step, nearest),
+            )
+        params = optim.ema_params(state.opt_state)
+        return nearest, self._candidates.restore(nearest, params)
+
+    def rewind(self, step: int) -> None:
+        """Forgets candidates after a step."""
+        self._candidates.delete_after(step)
