@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from linearsr_jax.array_types import Array, Float
-from linearsr_jax.models.layers import Dense
 from linearsr_jax.models.linear_attention import TELEMETRY, LinearSelfAttention
 from linearsr_jax.models.presets import PRESETS, Preset
 
@@ -63,19 +62,20 @@ def softmax_attention(
     return mixed.swapaxes(0, 1).reshape(batch, -1, *head)[:, :count]
 
 
-def _attend_by_softmax(module: LinearSelfAttention, tokens: Array) -> Array:
+def _attend_by_softmax(
+    module: LinearSelfAttention, tokens: Array, state: None = None
+) -> Array:
     """`LinearSelfAttention` with its own parameters, names and initial values."""
     split = (*tokens.shape[:2], module.heads, module.width // module.heads)
-    qkv = Dense(
-        3 * module.width, ("embed", "heads"), module.dtype, use_bias=False, name="qkv"
-    )(tokens)
-    mixed = softmax_attention(*(x.reshape(split) for x in jnp.split(qkv, 3, axis=-1)))
-    return Dense(module.width, ("heads", "embed"), module.dtype, name="out")(
-        mixed.reshape(tokens.shape)
+    qkv = jnp.split(module.qkv(tokens), 3, axis=-1)
+    return module.out(
+        softmax_attention(*(x.reshape(split) for x in qkv)).reshape(tokens.shape)
     )
 
 
-def _attend_to_nothing(module: LinearSelfAttention, tokens: Array) -> Array:
+def _attend_to_nothing(
+    module: LinearSelfAttention, tokens: Array, state: None = None
+) -> Array:
     """Adds nothing, and makes no parameters."""
     return jnp.zeros_like(tokens)
 

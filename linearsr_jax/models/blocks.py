@@ -9,6 +9,9 @@ from linearsr_jax.array_types import Array, Bool, Float
 from linearsr_jax.models.layers import Dense, RMSNorm, modulated_layer_norm
 from linearsr_jax.models.linear_attention import LinearSelfAttention
 
+# Of condition tokens, as `CrossAttention.keys_and_values` makes them.
+KeysAndValues = tuple[Float[Array, "B T D"], Float[Array, "B T D"]]
+
 
 class CrossAttention(nn.Module):
     """Softmax attention from image tokens to condition tokens.
@@ -28,45 +31,46 @@ class CrossAttention(nn.Module):
     zero_init: bool
     dtype: jnp.dtype
 
-    @nn.compact
-    def __call__(
-        self,
-        tokens: Float[Array, "B N D"],
-        condition: Float[Array, "B T D"],
-        mask: Bool[Array, "B T"],
-    ) -> Float[Array, "B N D"]:
-        """Returns exactly 0 for samples whose mask is all False (no tags at all)."""
-        query = Dense(self.width, ("embed", "heads"), self.dtype, name="q")(tokens)
-        key, value = jnp.split(
-            Dense(2 * self.width, ("embed", "heads"), self.dtype, name="kv")(condition),
-            2,
-            axis=-1,
-        )
+    def setup(self):
+        """Makes the layers; kv is one product for both."""
+        self.q = Dense(self.width, ("embed", "heads"), self.dtype)
+        self.kv = Dense(2 * self.width, ("embed", "heads"), self.dtype)
         if self.qk_norm:
-            query = RMSNorm(name="q_norm")(query)
-            key = RMSNorm(name="k_norm")(key)
-        size = self.width // self.heads
-
-        def split(x):
-            return x.reshape(*x.shape[:2], self.heads, size)
-
-        logits = jnp.einsum(
-            "bnhk,bthk->bhnt",
-            split(query),
-            split(key),
-            preferred_element_type=jnp.float32,
-        )
-        logits = jnp.where(mask[:, None, None], logits / size**0.5, -1e30)
-        weight = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhnt,bthk->bnhk", weight, split(value))
+            self.q_norm = RMSNorm()
+            self.k_norm = RMSNorm()
         kernel_init = (
             nn.initializers.zeros
             if self.zero_init
             else nn.initializers.xavier_uniform()
         )
-        out = Dense(
-            self.width, ("heads", "embed"), self.dtype, True, kernel_init, name="out"
-        )(mixed.reshape(tokens.shape))
+        self.out = Dense(self.width, ("heads", "embed"), self.dtype, True, kernel_init)
+
+    def keys_and_values(self, condition: Float[Array, "B T D"]) -> KeysAndValues:
+        """What depends on the condition alone, and so is the same in every step."""
+        key, value = jnp.split(self.kv(condition), 2, axis=-1)
+        return (self.k_norm(key) if self.qk_norm else key), value
+
+    def __call__(
+        self,
+        tokens: Float[Array, "B N D"],
+        keys_and_values: KeysAndValues,
+        mask: Bool[Array, "B T"],
+    ) -> Float[Array, "B N D"]:
+        """Returns exactly 0 for samples whose mask is all False (no tags at all)."""
+        query = self.q(tokens)
+        if self.qk_norm:
+            query = self.q_norm(query)
+        size = self.width // self.heads
+        query, key, value = (
+            x.reshape(*x.shape[:2], self.heads, size) for x in (query, *keys_and_values)
+        )
+        logits = jnp.einsum(
+            "bnhk,bthk->bhnt", query, key, preferred_element_type=jnp.float32
+        )
+        logits = jnp.where(mask[:, None, None], logits / size**0.5, -1e30)
+        weight = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhnt,bthk->bnhk", weight, value)
+        out = self.out(mixed.reshape(tokens.shape))
         return jnp.where(jnp.any(mask, axis=-1)[:, None, None], out, 0)
 
 
@@ -132,29 +136,16 @@ class Block(nn.Module):
     dtype: jnp.dtype
     implementation: str | None
 
-    @nn.compact
-    def __call__(
-        self,
-        tokens: Float[Array, "B N D"],
-        t6: Float[Array, "B 6 D"],
-        condition: Float[Array, "B T D"] | None,
-        mask: Bool[Array, "B T"] | None,
-        grid: tuple[int, int],
-    ) -> Float[Array, "B N D"]:
-        """Applies the block. Without condition the cross-attention adds nothing."""
-        table = self.param(
+    def setup(self):
+        """Makes the three parts."""
+        self.scale_shift_table = self.param(
             "scale_shift_table",
             nn.with_logical_partitioning(
                 nn.initializers.normal(self.width**-0.5), (None, None)
             ),
             (6, self.width),
         )
-        # Modulation stays float32: its gradients are sums over all tokens.
-        modulation = table + t6
-        shift1, scale1, gate1, shift2, scale2, gate2 = (
-            modulation[:, i] for i in range(6)
-        )
-        attention = LinearSelfAttention(
+        self.attention = LinearSelfAttention(
             self.width,
             self.heads,
             self.qk_norm,
@@ -162,25 +153,59 @@ class Block(nn.Module):
             self.floor,
             self.dtype,
             self.implementation,
-            name="attention",
         )
-        cross_attention = CrossAttention(
+        self.cross_attention = CrossAttention(
             self.width,
             self.cross_heads,
             self.qk_norm,
             self.cross_zero_init,
             self.dtype,
-            name="cross_attention",
         )
-        ffn = MixFFN(
-            self.width, self.expanded, self.dtype, self.implementation, name="ffn"
-        )
+        self.ffn = MixFFN(self.width, self.expanded, self.dtype, self.implementation)
+
+    def __call__(
+        self,
+        tokens: Float[Array, "B N D"],
+        t6: Float[Array, "B 6 D"],
+        keys_and_values: KeysAndValues | None,
+        mask: Bool[Array, "B T"] | None,
+        grid: tuple[int, int],
+        state: Float[Array, "B H K K+1"] | None = None,
+    ) -> Float[Array, "B N D"]:
+        """Applies the block.
+
+        Args:
+          tokens: of the whole grid; or with state of some rows of it, and then the
+            first and last row that are not the whole grid's come out wrong.
+          t6: the modulation from `TimeEmbedding`.
+          keys_and_values, mask: of the condition; None, and the cross-attention adds
+            nothing.
+          grid: (h, w) of the tokens.
+          state: the sum of `state` over the rows of the whole grid.
+        """
+        shift1, scale1, gate1, shift2, scale2, gate2 = self._modulation(t6)
         normal = modulated_layer_norm(tokens, shift1, scale1)
-        tokens = tokens + _gated(gate1, attention(normal))
-        if condition is not None:
-            tokens = tokens + cross_attention(tokens, condition, mask)
+        tokens = tokens + _gated(gate1, self.attention(normal, state))
+        if keys_and_values is not None:
+            tokens = tokens + self.cross_attention(tokens, keys_and_values, mask)
         normal = modulated_layer_norm(tokens, shift2, scale2)
-        return tokens + _gated(gate2, ffn(normal, grid))
+        return tokens + _gated(gate2, self.ffn(normal, grid))
+
+    def keys_and_values(self, condition: Float[Array, "B T D"]) -> KeysAndValues:
+        """See `CrossAttention.keys_and_values`."""
+        return self.cross_attention.keys_and_values(condition)
+
+    def state(
+        self, tokens: Float[Array, "B N D"], t6: Float[Array, "B 6 D"]
+    ) -> Float[Array, "B H K K+1"]:
+        """What some of the block's input adds to its attention's state."""
+        shift, scale, *_ = self._modulation(t6)
+        return self.attention.state(modulated_layer_norm(tokens, shift, scale))
+
+    def _modulation(self, t6):
+        # Float32: its gradients are sums over all tokens.
+        modulation = self.scale_shift_table + t6
+        return (modulation[:, i] for i in range(6))
 
 
 def _gated(gate, x):

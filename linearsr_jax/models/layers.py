@@ -39,15 +39,18 @@ class Dense(nn.Module):
     precision: jax.lax.Precision | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... features"]:
-        """Applies the product to the last axis."""
+    def __call__(
+        self, x: Float[Array, "... C"], columns: slice = slice(None)
+    ) -> Float[Array, "... features"]:
+        """Applies the product to the last axis, or some columns of the kernel."""
         kernel = self.param(
             "kernel",
             nn.with_logical_partitioning(self.kernel_init, self.axes),
             (x.shape[-1], self.features),
         )
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        y = jnp.matmul(flat, kernel.astype(self.dtype), precision=self.precision)
+        kernel = kernel[:, columns].astype(self.dtype)
+        y = jnp.matmul(flat, kernel, precision=self.precision)
         if self.use_bias:
             bias = self.param(
                 "bias",
@@ -55,8 +58,8 @@ class Dense(nn.Module):
                 (self.features,),
             )
             # In float32, so that the bias' gradient, a sum over all tokens, is.
-            y = (y.astype(jnp.float32) + bias).astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+            y = (y.astype(jnp.float32) + bias[columns]).astype(self.dtype)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class RMSNorm(nn.Module):

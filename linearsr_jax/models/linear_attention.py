@@ -4,7 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas import linear_attention
+from kernels_pallas import (
+    linear_attention,
+    linear_attention_output,
+    linear_attention_state,
+)
 from linearsr_jax.array_types import Array, Float
 from linearsr_jax.models.layers import Dense, RMSNorm
 
@@ -32,36 +36,71 @@ class LinearSelfAttention(nn.Module):
     dtype: jnp.dtype
     implementation: str | None
 
-    @nn.compact
-    def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    def setup(self):
+        """Makes the layers; qkv is one product for all three."""
+        self.qkv = Dense(3 * self.width, ("embed", "heads"), self.dtype, use_bias=False)
+        if self.qk_norm:
+            self.q_norm = RMSNorm()
+            self.k_norm = RMSNorm()
+        self.out = Dense(self.width, ("heads", "embed"), self.dtype)
+
+    def __call__(
+        self,
+        tokens: Float[Array, "B N D"],
+        state: Float[Array, "B H K K+1"] | None = None,
+    ) -> Float[Array, "B N D"]:
         """Mixes tokens globally.
 
         If the collection TELEMETRY is mutable, sows the smallest denominator that is
         not 0 (gradients grow as its inverse), the fraction of rows, of all samples'
         tokens and heads, whose denominator is 0, and the largest |state|.
+
+        Args:
+          tokens: all there are, or with state a part of them.
+          state: the sum of `state` over all the parts.
         """
-        qkv = Dense(
-            3 * self.width, ("embed", "heads"), self.dtype, use_bias=False, name="qkv"
-        )(tokens)
-        query, key, value = jnp.split(qkv, 3, axis=-1)
-        if self.qk_norm:
-            query = RMSNorm(name="q_norm")(query)
-            key = RMSNorm(name="k_norm")(key)
-        split = (*tokens.shape[:2], self.heads, self.width // self.heads)
-        query, key, value = (x.reshape(split) for x in (query, key, value))
-        if self.is_mutable_collection(TELEMETRY) and not self.is_initializing():
-            self._sow_telemetry(query, key, value)
-        mixed = linear_attention(
-            query,
-            key,
-            value,
-            eps=self.eps,
+        if state is None:
+            query, key, value = jnp.split(self.qkv(tokens), 3, axis=-1)
+            query, key, value = self._query(query), self._key(key), self._heads(value)
+            if self.is_mutable_collection(TELEMETRY) and not self.is_initializing():
+                self._sow_telemetry(query, key, value)
+            mixed = linear_attention(
+                query,
+                key,
+                value,
+                eps=self.eps,
+                floor=self.floor,
+                implementation=self.implementation,
+            )
+        else:
+            mixed = linear_attention_output(
+                self._query(self.qkv(tokens, slice(0, self.width))),
+                state,
+                eps=self.eps,
+                floor=self.floor,
+                implementation=self.implementation,
+            )
+        return self.out(mixed.reshape(tokens.shape))
+
+    def state(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B H K K+1"]:
+        """What a part of the tokens adds to the state that all of them read."""
+        columns = slice(self.width, 3 * self.width)
+        key, value = jnp.split(self.qkv(tokens, columns), 2, axis=-1)
+        return linear_attention_state(
+            self._key(key),
+            self._heads(value),
             floor=self.floor,
             implementation=self.implementation,
         )
-        return Dense(self.width, ("heads", "embed"), self.dtype, name="out")(
-            mixed.reshape(tokens.shape)
-        )
+
+    def _query(self, x):
+        return self._heads(self.q_norm(x) if self.qk_norm else x)
+
+    def _key(self, x):
+        return self._heads(self.k_norm(x) if self.qk_norm else x)
+
+    def _heads(self, x):
+        return x.reshape(*x.shape[:2], self.heads, self.width // self.heads)
 
     def _sow_telemetry(self, query, key, value):
         query, key, value = (

@@ -7,13 +7,14 @@ patch embedding is the first columns of ours.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
-from linearsr_jax.models.blocks import Block
+from linearsr_jax.models.blocks import Block, KeysAndValues
 from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
 from linearsr_jax.models.linear_attention import TELEMETRY
@@ -26,6 +27,18 @@ REMAT_POLICIES: dict[str, Callable] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+class ConditionMemory(NamedTuple):
+    """A condition as the blocks read it.
+
+    Attributes:
+      keys_and_values: of all blocks, (L, B, T, D) each.
+      mask: True for tokens that are there.
+    """
+
+    keys_and_values: KeysAndValues
+    mask: Bool[Array, "B T"]
 
 
 class LinearDiT(nn.Module):
@@ -80,7 +93,35 @@ class LinearDiT(nn.Module):
         params = self.init(key, latents, jnp.zeros((1,)), image_lr)["params"]
         return params if boxed else nn.meta.unbox(params)
 
-    @nn.compact
+    def setup(self):
+        """Makes the layers."""
+        self.stem = LRStem(self.stem_widths, self.stem_strides, self.dtype)
+        self.patch_embed = Dense(self.width, (None, "embed"), self.dtype)
+        self.time_embed = TimeEmbedding(self.width, self.dtype)
+        self.condition = ConditionProjection(self.width, self.dtype)
+        self.blocks = make_block(self)
+        self.scale_shift_table = self.param(
+            "scale_shift_table",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(self.width**-0.5), (None, None)
+            ),
+            (2, self.width),
+        )
+        head_init = (
+            nn.initializers.zeros
+            if self.zero_init
+            else nn.initializers.xavier_uniform()
+        )
+        # The head is float32: what it returns becomes 16-bit images.
+        self.head = Dense(
+            self.latent_channels,
+            (None, None),
+            jnp.float32,
+            True,
+            head_init,
+            jax.lax.Precision.HIGHEST,
+        )
+
     def __call__(
         self,
         latents: Float[Array, "B h w C"],
@@ -101,37 +142,45 @@ class LinearDiT(nn.Module):
         Returns:
           The raw output, float32; `Prediction` says what it means.
         """
-        grid = latents.shape[1:3]
         if self.is_initializing() and condition is None:
             # Tags must find their parameters even if training starts without them.
             batch = latents.shape[0]
             condition = jnp.zeros((batch, 1, self.condition_features))
             condition_mask = jnp.zeros((batch, 1), bool)
-        stem = LRStem(self.stem_widths, self.stem_strides, self.dtype, name="stem")
-        features = stem(image_lr)
-        if features.shape[1:3] != grid:
-            raise ValueError(
-                f"latents on a {grid} grid need an LR image whose stem output is of "
-                f"that size, got {features.shape[1:3]} from {image_lr.shape[1:3]}"
-            )
-        x = jnp.concatenate([latents.astype(self.dtype), features], axis=-1)
-        tokens = Dense(self.width, (None, "embed"), self.dtype, name="patch_embed")(
-            x.reshape(x.shape[0], -1, x.shape[-1])
-        )
-        tokens = nn.with_logical_constraint(tokens, ("batch", "tokens", "embed_act"))
-        # Float32 for the modulation, and so that t6's gradients are summed over depth
-        # in float32.
-        e, t6 = (
-            x.astype(jnp.float32)
-            for x in TimeEmbedding(self.width, self.dtype, name="time_embed")(sigma)
-        )
+        memory = None
         if condition is not None:
-            condition = ConditionProjection(self.width, self.dtype, name="condition")(
-                condition
-            )
+            memory = self.remember(condition, condition_mask)
+        return self.denoise(latents, sigma, image_lr, memory)
 
-        def body(block, tokens):
-            tokens = block(tokens, t6, condition, condition_mask, grid)
+    def remember(
+        self, condition: Float[Array, "B T F"], mask: Bool[Array, "B T"]
+    ) -> ConditionMemory:
+        """What `denoise` needs of the condition: the same in every step."""
+        projected = self.condition(condition)
+        _, keys_and_values = nn.scan(
+            lambda block, carry: (carry, block.keys_and_values(projected)),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(self.blocks, ())
+        return ConditionMemory(keys_and_values, mask)
+
+    def denoise(
+        self,
+        latents: Float[Array, "B h w C"],
+        sigma: Float[Array, "B"],
+        image_lr: Float[Array, "B H W 3"],
+        memory: ConditionMemory | None,
+    ) -> Float[Array, "B h w C"]:
+        """As `__call__`, with the condition from `remember`; None is no tags."""
+        grid = latents.shape[1:3]
+        tokens = self.embed(latents, image_lr)
+        e, t6 = self.embed_time(sigma)
+        keys_and_values, mask = memory or (None, None)
+
+        def body(block, tokens, keys_and_values):
+            tokens = block(tokens, t6, keys_and_values, mask, grid)
             constrained = nn.with_logical_constraint(
                 tokens, ("batch", "tokens", "embed_act")
             )
@@ -140,19 +189,6 @@ class LinearDiT(nn.Module):
         if self.remat != "none":
             policy = REMAT_POLICIES[self.remat]
             body = nn.remat(body, prevent_cse=False, policy=policy)
-        block = Block(
-            self.width,
-            self.heads,
-            self.cross_heads,
-            self.expanded,
-            self.qk_norm,
-            self.zero_init,
-            self.eps,
-            self.floor,
-            self.dtype,
-            self.implementation,
-            name="blocks",
-        )
         tokens, _ = nn.scan(
             body,
             variable_axes={"params": 0, TELEMETRY: 0},
@@ -160,33 +196,60 @@ class LinearDiT(nn.Module):
             length=self.depth,
             unroll=self.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(block, tokens)
+        )(self.blocks, tokens, keys_and_values)
+        return self.read_out(tokens, e).reshape(latents.shape)
 
-        table = self.param(
-            "scale_shift_table",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(self.width**-0.5), (None, None)
-            ),
-            (2, self.width),
-        )
-        final = table + e[:, None]
+    def embed(
+        self, latents: Float[Array, "B h w C"], image_lr: Float[Array, "B H W 3"]
+    ) -> Float[Array, "B N D"]:
+        """The blocks' input.
+
+        Raises:
+          ValueError: the stem does not land on the latents' grid.
+        """
+        features = self.stem(image_lr)
+        if features.shape[1:3] != latents.shape[1:3]:
+            raise ValueError(
+                f"latents on a {latents.shape[1:3]} grid need an LR image whose stem "
+                f"output is of that size, got {features.shape[1:3]} from "
+                f"{image_lr.shape[1:3]}"
+            )
+        x = jnp.concatenate([latents.astype(self.dtype), features], axis=-1)
+        tokens = self.patch_embed(x.reshape(x.shape[0], -1, x.shape[-1]))
+        return nn.with_logical_constraint(tokens, ("batch", "tokens", "embed_act"))
+
+    def embed_time(
+        self, sigma: Float[Array, "B"]
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B 6 D"]]:
+        """(e, t6) of `TimeEmbedding`."""
+        # Float32 for the modulation, and so that t6's gradients are summed over depth
+        # in float32.
+        e, t6 = self.time_embed(sigma)
+        return e.astype(jnp.float32), t6.astype(jnp.float32)
+
+    def read_out(
+        self, tokens: Float[Array, "B N D"], e: Float[Array, "B D"]
+    ) -> Float[Array, "B N C"]:
+        """The raw output at each of the last block's tokens, float32."""
+        final = self.scale_shift_table + e[:, None]
         tokens = modulated_layer_norm(tokens, final[:, 0], final[:, 1])
-        head_init = (
-            nn.initializers.zeros
-            if self.zero_init
-            else nn.initializers.xavier_uniform()
-        )
-        # The head is float32: what it returns becomes 16-bit images.
-        output = Dense(
-            self.latent_channels,
-            (None, None),
-            jnp.float32,
-            True,
-            head_init,
-            jax.lax.Precision.HIGHEST,
-            name="head",
-        )(tokens.astype(jnp.float32))
-        return output.reshape(*latents.shape[:3], self.latent_channels)
+        return self.head(tokens.astype(jnp.float32))
+
+
+def make_block(model: LinearDiT) -> Block:
+    """One of the model's blocks; its parameters are a slice of params["blocks"]."""
+    return Block(
+        model.width,
+        model.heads,
+        model.cross_heads,
+        model.expanded,
+        model.qk_norm,
+        model.zero_init,
+        model.eps,
+        model.floor,
+        model.dtype,
+        model.implementation,
+    )
 
 
 def is_stacked(params: PyTree) -> PyTree:

@@ -141,9 +141,20 @@ def make_block(qk_norm, *, floor=0.0):
     )
 
 
-def init_random(module, *args):
-    abstract = jax.eval_shape(module.init, jax.random.key(0), *args)
+def init_random(module, *args, method=None):
+    abstract = jax.eval_shape(
+        lambda key: module.init(key, *args, method=method), jax.random.key(0)
+    )
     return random_like(abstract["params"])
+
+
+def attend(module, x, condition, mask):
+    return module(x, module.keys_and_values(condition), mask)
+
+
+def run_block(block, x, t6, condition, mask):
+    memory = None if condition is None else block.keys_and_values(condition)
+    return block(x, t6, memory, mask, GRID)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
@@ -151,16 +162,13 @@ def init_random(module, *args):
 def test_equals_sanas_block(inputs, qk_norm, with_condition):
     x, t6, condition, mask = inputs
     block = make_block(qk_norm)
-    abstract = jax.eval_shape(
-        lambda: block.init(jax.random.key(0), x, t6, condition, mask, GRID)
-    )
-    params = random_like(abstract["params"])
+    params = init_random(block, x, t6, condition, mask, method=run_block)
     names = {"qkv", "out"} | ({"q_norm", "k_norm"} if qk_norm else set())
     assert set(params["attention"]) == names
     if not with_condition:
         condition = mask = None
     actual = jax.jit(
-        lambda p: block.apply({"params": p}, x, t6, condition, mask, GRID)
+        lambda p: block.apply({"params": p}, x, t6, condition, mask, method=run_block)
     )(params)
     expected = np_block(
         *(None if a is None else np.asarray(a, np.float64) for a in (x, t6, condition)),
@@ -202,8 +210,10 @@ def run(inputs):
     """A cross-attention with random parameters: (condition, mask) -> output."""
     x, _, condition, mask = inputs
     module = CrossAttention(WIDTH, CROSS_HEADS, False, False, jnp.float32)
-    params = init_random(module, x, condition, mask)
-    return jax.jit(lambda c, m: module.apply({"params": params}, x, c, m))
+    params = init_random(module, x, condition, mask, method=attend)
+    return jax.jit(
+        lambda c, m: module.apply({"params": params}, x, c, m, method=attend)
+    )
 
 
 class TestCrossAttention:
@@ -242,8 +252,9 @@ class TestCrossAttention:
     def test_zero_init_is_of_the_output(self, inputs, zero_init):
         x, _, condition, mask = inputs
         module = CrossAttention(WIDTH, CROSS_HEADS, False, zero_init, jnp.float32)
-        variables = module.init(jax.random.key(0), x, condition, mask)
-        out = module.apply(variables, x, condition, mask)
+        arguments = x, condition, mask
+        variables = module.init(jax.random.key(0), *arguments, method=attend)
+        out = module.apply(variables, *arguments, method=attend)
         assert np.any(np.asarray(out) != 0) != zero_init
 
 
