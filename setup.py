@@ -84,8 +84,12 @@ setup(
         "linearsr_jax.esgf",
         "linearsr_jax.metrics",
         "linearsr_jax.models",
+        "linearsr_jax.tagging",
     ],
-    package_data={"linearsr_jax": ["weights/**"]},
+    package_data={
+        "linearsr_jax": ["weights/**"],
+        "linearsr_jax.tagging": ["data/**"],
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["linearsr = linearsr_jax.cli:main"]},

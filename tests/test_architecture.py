@@ -29,7 +29,7 @@ LAYERS = (
     | {"losses", "offloading", "optim", "pretrained", "profiler", "progress"}
     | {"run_parts", "run_record", "sampling", "sharding", "stop_signal"}
     | {"train_data", "train_metrics", "train_step", "validation", "writers"},
-    {"codecs", "convert", "data", "image_io", "models"},
+    {"codecs", "convert", "data", "image_io", "models", "tagging"},
     {"diffusion", "esgf", "metrics"},
     {"array_types", "image_range", "rng"},
 )
