@@ -68,6 +68,13 @@ def copy_bandwidth() -> float:
     return 2 * x.nbytes / seconds_per_call(jnp.negative, x)
 
 
+def matmul_ceiling(dtype: jnp.dtype) -> float:
+    """FLOP/s of a large product of square matrices of that type."""
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    x = jnp.ones((side, side), dtype)
+    return 2 * side**3 / seconds_per_call(jnp.matmul, x, x)
+
+
 def row(seconds: float, moved: int, copy: float, **labels: Any) -> dict[str, Any]:
     """One row of the report.
 

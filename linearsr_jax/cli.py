@@ -59,15 +59,34 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _upscale(args: argparse.Namespace) -> int:
-    from linearsr_jax.upscale_files import plan_outputs, upscale_files
+    from linearsr_jax.conditions import of_file
+    from linearsr_jax.tagging import load_tagger
+    from linearsr_jax.tagging.vocabulary import parse_tags
+    from linearsr_jax.upscale_files import no_tags, plan_outputs, upscale_files
     from linearsr_jax.upscaler import Upscaler
 
     jobs = plan_outputs(args.inputs, args.output, recursive=args.recursive)
     upscaler = Upscaler.from_pretrained(
         args.model, offload_experts=args.offload_experts
     )
+    condition, find_tags = None, no_tags
+    if args.condition:
+        condition = of_file(args.condition, upscaler.model.preset)
+    elif args.tags is not None:
+        tags = parse_tags(args.tags)
+        find_tags = lambda pixels: tags  # noqa: E731
+    else:
+        tagger = load_tagger(args.tagger or upscaler.model.tagger)
+        find_tags = lambda pixels: [tag for tag, _ in tagger(pixels)]  # noqa: E731
     outputs, failures = upscale_files(
-        upscaler, jobs, steps=args.steps, seed=args.seed, overwrite=args.overwrite
+        upscaler,
+        jobs,
+        overwrite=args.overwrite,
+        find_tags=find_tags,
+        steps=args.steps,
+        seed=args.seed,
+        condition=condition,
+        guidance_scale=args.guidance_scale,
     )
     if args.json:
         print(json.dumps({"outputs": outputs}))
@@ -223,10 +242,18 @@ def _bench(args: argparse.Namespace) -> int:
         from kernels_pallas.linear_attention.bench import bench
 
         result = bench()
-    else:
+    elif args.what == "experts":
         from linearsr_jax.bench_experts import bench_experts
 
         result = bench_experts(args.preset, args.steps)
+    elif args.what == "forward":
+        from linearsr_jax.bench_model import bench_forward
+
+        result = bench_forward(args.preset, args.size, args.dtype)
+    else:
+        from linearsr_jax.bench_model import bench_upscale
+
+        result = bench_upscale(args.preset, args.size, args.steps, args.dtype)
     print(json.dumps(result) if args.json else bench_lib.format_report(result))
     return 0
 
@@ -283,6 +310,29 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the model's)",
     )
     sub.add_argument("--seed", type=_seed, default=0, help="chooses the detail")
+    what_it_shows = sub.add_mutually_exclusive_group()
+    what_it_shows.add_argument(
+        "--tags", metavar="TAG,TAG", help='what the images show; "" for nothing'
+    )
+    what_it_shows.add_argument(
+        "--tagger",
+        metavar="NAME",
+        help="who says what each image shows: none, light, ram:FOLDER (default: the "
+        "model's)",
+    )
+    what_it_shows.add_argument(
+        "--condition",
+        type=Path,
+        metavar="FILE",
+        help="features in place of tags, for models that take them (.safetensors)",
+    )
+    sub.add_argument(
+        "--guidance-scale",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="how much tags count; other than 1 (the default) takes twice the time",
+    )
     sub.add_argument(
         "--offload-experts",
         action="store_true",
@@ -369,13 +419,30 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("bench", _bench, "time a part of this on the present device")
     sub.add_argument(
         "what",
-        choices=["attention", "experts"],
+        choices=["attention", "experts", "forward", "upscale"],
         help="linear attention against the device's copy; sampling with four experts "
-        "against one",
+        "against one; one evaluation of the network by part; a whole image",
     )
-    sub.add_argument("--preset", default="nano", help="of experts; default: nano")
+    sub.add_argument("--preset", default="nano", help="model size; default: nano")
     sub.add_argument(
-        "--steps", type=_positive, default=8, help="of experts; default: 8"
+        "--steps",
+        type=_positive,
+        default=8,
+        help="of experts and upscale; default: 8",
+    )
+    sub.add_argument(
+        "--size",
+        type=_positive,
+        nargs="+",
+        default=[512],
+        metavar="PIXELS",
+        help="output pixels a side, of forward and upscale; default: 512",
+    )
+    sub.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of forward and upscale; default: float32",
     )
     _add_json(sub)
 

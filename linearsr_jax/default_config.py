@@ -39,6 +39,15 @@ def default_config() -> ConfigDict:
     config.data.workers = 0  # processes; the stream does not depend on it
     config.data.prefetch = 4  # batches
 
+    # What training says of a photograph beside its pixels; see docs/training.md.
+    config.condition = ConfigDict()
+    config.condition.kind = "none"  # or tags, features
+    # From `linearsr tag`, or of features; without, the photographs' own tags.
+    config.condition.file = ""
+    config.condition.val_file = ""  # the same of val.folder
+    config.condition.max_tokens = 16  # of a photograph
+    config.condition.dropout = 0.1  # share of samples that go without; SANA's
+
     config.val = ConfigDict()
     config.val.folder = ""  # photographs to validate on; or see holdout
     config.val.holdout = 0.0  # share of data.folder kept for validation instead
@@ -68,6 +77,7 @@ def default_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.0  # as SANA
     config.optimizer.clip_norm = 1.0  # SANA clips at 0.1 with CAME
     config.optimizer.ema_decay = 0.999
+    config.optimizer.only = ()  # names of modules; all others keep their weights
 
     # Terms on the decoded image of the x0 that the network implies, beside the flow
     # loss. They are weights; 0 costs nothing. Ours; OSEDiff has LPIPS 2 with L2 1.

@@ -31,7 +31,8 @@ def export_model(
       params: the averaged weights of all experts; fetched to the host.
       run: the JSON part of its checkpoints.
       codec: the one it was trained with.
-      files: names of the photographs trained on (files) and held out (held_out).
+      files: names of the photographs trained on (files) and held out (held_out), and
+        their tags (tags).
       esgf: of which step these weights are, and why.
     """
     if jax.process_count() > 1:
@@ -43,6 +44,7 @@ def export_model(
     # Where the photographs lay is nobody's business; their names are below.
     config["data"]["folder"] = config["val"]["folder"] = ""
     config["codec_folder"] = ""
+    config["condition"]["file"] = config["condition"]["val_file"] = ""
     config["init_from"] = Path(config["init_from"]).name
     evaluations = {row["step"]: row for row in run["evaluations"]}
     training = {

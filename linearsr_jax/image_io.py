@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,9 @@ _WRITERS = {
 _MAX_SIDE = {"JPEG": 65535, "WEBP": 16383}
 
 IMAGE_SUFFIXES = tuple(_WRITERS)
+
+# Of Windows, and understood by others: UTF-16 separated by semicolons.
+_XP_KEYWORDS = 0x9C9E
 
 # A closed list, because some of Pillow's other readers start programs (EPS). GIF
 # is here for its still images and for a clear message about the animated ones.
@@ -121,6 +125,7 @@ def write_image(
     pixels: np.ndarray,
     mode: Mode,
     *,
+    keywords: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Writes one image file, whole or not at all.
@@ -136,6 +141,8 @@ def write_image(
         pixels: uint8 (H, W, 3), RGB, in 0..255.
         mode: "RGB", or "L" to write one channel: the luma 0.299 R + 0.587 G +
             0.114 B, which is the common value where the three are equal.
+        keywords: what the image shows, written into its EXIF as XPKeywords, which
+            photo managers show as tags. BMP has no place for them.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -155,6 +162,10 @@ def write_image(
         raise ValueError(f'mode must be "RGB" or "L", got {mode!r}')
     check_output(path, overwrite=overwrite)
     image_format, options = _WRITERS[path.suffix.lower()]
+    if keywords and image_format != "BMP":
+        exif = Image.Exif()
+        exif[_XP_KEYWORDS] = ";".join(keywords).encode("utf-16-le") + b"\0\0"
+        options = {**options, "exif": exif}
     longest = max(pixels.shape[:2])
     if longest > _MAX_SIDE.get(image_format, longest):
         raise ImageError(

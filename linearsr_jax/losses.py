@@ -19,17 +19,20 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float, Int, Key, PyTree, UInt8
+from linearsr_jax.array_types import Array, Float, Int, Key, PyTree
 from linearsr_jax.codecs import Codec
 from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
 from linearsr_jax.diffusion.timestep_sampling import sample_sigma
 from linearsr_jax.image_range import to_unit_range
 from linearsr_jax.metrics.lpips import load_parameters, lpips_distance
+from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.models.linear_attention import TELEMETRY
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 
-Batch = dict[str, UInt8[Array, "B H W 3"]]
+# image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
+# in `Condition` where there are conditions.
+Batch = dict[str, Array]
 Telemetry = dict[str, Float[Array, "L"]]
 ImageTerm = Callable[
     [Float[Array, "B H W 3"], Float[Array, "B H W 3"]], Float[Array, "B"]
@@ -146,7 +149,7 @@ class Loss:
         Args:
           params: of the model.
           codec: an argument for the sake of its weights.
-          batch: image_hr and image_lr, uint8.
+          batch: see `Batch`.
           draws: for these samples.
 
         Returns:
@@ -157,6 +160,9 @@ class Loss:
             to_unit_range(batch[name]) for name in ("image_hr", "image_lr")
         )
         x0 = codec.encode(image_hr, image_lr)
+        condition = None
+        if "condition_tokens" in batch:
+            condition = Condition(batch["condition_tokens"], batch["condition_mask"])
         level = draws.sigma[:, None, None, None]
         x_sigma = interpolate(x0, draws.noise, level)
         output, sown = self._model.apply(
@@ -164,6 +170,7 @@ class Loss:
             self._prediction.network_input(x_sigma, level),
             draws.sigma,
             image_lr,
+            condition,
             mutable=TELEMETRY,
         )
         error = output - self._prediction.target(x0, draws.noise, level)

@@ -11,6 +11,7 @@ import jax
 from linearsr_jax.array_types import Array, PyTree
 from linearsr_jax.codecs import Codec
 from linearsr_jax.diffusion import samplers
+from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.sampling import cut_segments, decode, make_walk
@@ -42,6 +43,8 @@ class OffloadedUpscale:
         codec: Codec,
         image_lr: Array,
         noise: Array,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
         *,
         steps: int,
     ) -> tuple[Array, Array]:
@@ -50,7 +53,7 @@ class OffloadedUpscale:
         Args:
           experts: numpy arrays, so that they are on the host.
           codec: on the device.
-          image_lr, noise: on either.
+          image_lr, noise, condition, guidance_scale: on either.
           steps: network evaluations, at least 1.
         """
         segments = cut_segments(self._preset, steps=steps, boundaries=self._boundaries)
@@ -59,7 +62,9 @@ class OffloadedUpscale:
         for index, (_, table) in enumerate(segments):
             params, upcoming = upcoming, None
             # Neither this call nor the transfer waits for its end.
-            state = self._walk(params, state, image_lr, table)
+            state = self._walk(
+                params, state, image_lr, table, condition, guidance_scale
+            )
             if index + 1 < len(segments):
                 upcoming = jax.device_put(experts[segments[index + 1].expert])
             # A third expert must not come before the first is gone.

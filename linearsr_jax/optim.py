@@ -1,6 +1,7 @@
 """The optimiser: clipping, AdamW or CAME, its schedule, an EMA of the parameters."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -80,6 +81,7 @@ def make_optimizer(
     weight_decay: float,
     clip_norm: float,
     ema_decay: float,
+    only: Sequence[str] = (),
     **betas: Mapping[str, float],
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimiser and, for the log, its learning-rate schedule.
@@ -100,6 +102,8 @@ def make_optimizer(
       weight_decay: decoupled.
       clip_norm: bound on the gradient's global norm, before anything else.
       ema_decay: see `ema_of_params`.
+      only: names of parameters or of modules; if there are any, all other parameters
+        keep their values.
       **betas: for each optimiser, by its name, its betas by theirs; only the chosen
         one's are used. Adam's are b1 and b2, for CAME's see `scale_by_came`.
 
@@ -127,13 +131,20 @@ def make_optimizer(
         ],
         [warmup_steps, steps - decay_steps],
     )
+    # Before the norm is taken, and again after the weight decay.
+    only_some = []
+    if only:
+        others = functools.partial(_others, only=only)
+        only_some = [optax.masked(optax.set_to_zero(), others)]
     optimizer = optax.chain(
+        *only_some,
         optax.clip_by_global_norm(clip_norm),
         optax.chain(
             OPTIMIZERS[name](**betas[name]),
             optax.add_decayed_weights(weight_decay, _is_kernel),
             optax.scale_by_learning_rate(schedule),
         ),
+        *only_some,
         ema_of_params(ema_decay),
     )
     return optimizer, schedule
@@ -142,6 +153,20 @@ def make_optimizer(
 def ema_params(opt_state: PyTree) -> PyTree:
     """The averaged parameters inside the state of `make_optimizer`'s optimiser."""
     return opt_state[-1].params
+
+
+def _others(params: PyTree, *, only: Sequence[str]) -> PyTree:
+    found = set()
+
+    def is_other(path, _):
+        named = {getattr(entry, "key", "") for entry in path} & set(only)
+        found.update(named)
+        return not named
+
+    mask = jax.tree_util.tree_map_with_path(is_other, params)
+    if missing := sorted(set(only) - found):
+        raise ValueError(f"optimizer.only: no parameter is of {', '.join(missing)}")
+    return mask
 
 
 def _is_kernel(params: PyTree) -> PyTree:

@@ -51,6 +51,8 @@ class PretrainedModel:
       experts: a tree of parameters each, clean to noisy; float32, on the host.
       boundaries: noise levels between the experts; see `diffusion.experts`.
       training: what the config says of how it was trained.
+      tagger: who finds tags for it if nobody says otherwise; see
+        `tagging.load_tagger`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class PretrainedModel:
     experts: tuple[PyTree, ...]
     boundaries: tuple[float, ...]
     training: dict[str, Any]
+    tagger: str = "none"
 
 
 def bundled_models() -> list[str]:
@@ -160,7 +163,13 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
     shapes = parameter_shapes(preset)
     experts = tuple(_load_expert(folder / name, shapes) for name in weights_files)
     return PretrainedModel(
-        folder.name, preset, codec, experts, boundaries, config["training"]
+        folder.name,
+        preset,
+        codec,
+        experts,
+        boundaries,
+        config["training"],
+        config.get("tagger", "none"),
     )
 
 

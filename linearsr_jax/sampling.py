@@ -13,19 +13,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Bool, Float, PyTree, UInt8
+from linearsr_jax.array_types import Array, Bool, Float, UInt8
 from linearsr_jax.codecs import SCALE, Codec
 from linearsr_jax.diffusion import samplers
 from linearsr_jax.diffusion.experts import expert_grid
 from linearsr_jax.diffusion.flow import PREDICTIONS
+from linearsr_jax.diffusion.guidance import guide
 from linearsr_jax.image_range import to_uint8, to_unit_range
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.rng import block_noise, stream_key
 
-Walk = Callable[
-    [PyTree, samplers.SamplerState, Array, samplers.SolverTable], samplers.SamplerState
-]
+Walk = Callable[..., samplers.SamplerState]
 
 
 def draw_noise(
@@ -96,26 +95,46 @@ def cut_segments(
 
 
 def make_walk(model: LinearDiT, preset: Preset) -> Walk:
-    """Returns (params, state, image_lr, table) -> state: the steps of one expert.
+    """Returns the steps of one expert, as a function.
+
+    It is (params, state, image_lr, table, condition, guidance_scale) -> state. The
+    state's batch is one; image_lr is uint8 (h, w, 3). condition is None, the image's,
+    or the image's and the null condition (`conditions.with_null`): then each step
+    evaluates the network for both and is guided by the scale.
 
     Args:
-      model, preset: what runs; image_lr is uint8 (h, w, 3) and the state's batch one.
+      model, preset: what runs.
     """
     prediction = PREDICTIONS[preset.prediction]
 
-    def walk(params, state, image_lr, table):
-        lr = to_unit_range(image_lr)[None]
+    def walk(params, state, image_lr, table, condition, guidance_scale):
+        variables = {"params": params}
+        count = 1 if condition is None else len(condition.mask)
+        lr = _repeat(to_unit_range(image_lr)[None], count)
+        memory = None
+        if condition is not None:
+            memory = model.apply(variables, condition, method="remember")
 
         def denoise(
             x: Float[Array, "1 h w C"], sigma: Float[Array, ""]
         ) -> Float[Array, "1 h w C"]:
-            latents = prediction.network_input(x, sigma)
-            output = model.apply({"params": params}, latents, sigma[None], lr)
-            return prediction.x0_hat(x, output, sigma)
+            latents = _repeat(prediction.network_input(x, sigma), count)
+            level = jnp.full(count, sigma)
+            output = model.apply(
+                variables, latents, level, lr, memory, method="denoise"
+            )
+            x0_hat = prediction.x0_hat(x, output, sigma)
+            if count == 1:
+                return x0_hat
+            return guide(x0_hat[1:], x0_hat[:1], guidance_scale)
 
         return samplers.walk(denoise, state, table)
 
     return walk
+
+
+def _repeat(x, count):
+    return jnp.broadcast_to(x, (count, *x.shape[1:]))
 
 
 def decode(
@@ -128,13 +147,15 @@ def decode(
 
 def make_upscale(
     model: LinearDiT, preset: Preset, *, steps: int, boundaries: Sequence[float] = ()
-) -> Callable[[Sequence[PyTree], Codec, Array, Array], tuple[Array, Array]]:
-    """Returns (experts, codec, image_lr, noise) -> (image_hr, is_finite), to be jitted.
+) -> Callable[..., tuple[Array, Array]]:
+    """Returns how an image is made, as a function to be jitted.
 
-    experts are trees of parameters, one more than boundaries; image_lr is uint8
-    (h, w, 3), its sides multiples of codec.factor / 4; noise is from `draw_noise`;
-    image_hr is uint8 and four times as large; is_finite tells whether the float image
-    behind it was.
+    It is (experts, codec, image_lr, noise, condition=None, guidance_scale=1) ->
+    (image_hr, is_finite). experts are trees of parameters, one more than boundaries;
+    image_lr is uint8 (h, w, 3), its sides multiples of codec.factor / 4; noise is from
+    `draw_noise`; condition and guidance_scale are those of `make_walk`; image_hr is
+    uint8 and four times as large; is_finite tells whether the float image behind it
+    was.
 
     Args:
       model, preset: what runs; the codec is an argument for the sake of its weights.
@@ -146,10 +167,12 @@ def make_upscale(
     segments = cut_segments(preset, steps=steps, boundaries=boundaries)
     walk = make_walk(model, preset)
 
-    def upscale(experts, codec, image_lr, noise):
+    def upscale(experts, codec, image_lr, noise, condition=None, guidance_scale=1.0):
         state = samplers.begin(noise[None])
         for expert, table in segments:
-            state = walk(experts[expert], state, image_lr, table)
+            state = walk(
+                experts[expert], state, image_lr, table, condition, guidance_scale
+            )
         return decode(codec, state, image_lr)
 
     return upscale

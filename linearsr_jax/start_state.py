@@ -1,5 +1,6 @@
 """What a run starts from: random weights, a model's, or its own checkpoint."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from linearsr_jax.train_step import TrainState, make_init, make_state, unboxed
 def load_origin(config: ConfigDict, preset: Preset) -> PretrainedModel | None:
     """The model to start from, None for random weights.
 
+    A model without tags may start one with tags, which get a random embedding.
+
     Raises:
       TrainError: it is of other sizes, or has experts of other intervals.
       PretrainedError: see `pretrained.load_pretrained`.
@@ -30,7 +33,7 @@ def load_origin(config: ConfigDict, preset: Preset) -> PretrainedModel | None:
     if not config.init_from:
         return None
     model = load_pretrained(config.init_from)
-    if model.preset != preset:
+    if model.preset not in (preset, dataclasses.replace(preset, tag_count=0)):
         raise TrainError(
             f"init_from {config.init_from}: holds a model of other sizes than "
             "preset's; set preset to the one it was trained with"
@@ -91,6 +94,8 @@ class StartState:
         """A model's weights, each expert's own or the one's it has."""
         repeats = self._parts.experts // len(origin.experts)
         params = jax.tree.map(lambda *own: np.stack(own * repeats), *origin.experts)
+        if self._parts.preset.tag_count and not origin.preset.tag_count:
+            params["tags"] = jax.device_get(self.random().params["tags"])
         restart = jax.jit(
             jax.vmap(functools.partial(make_state, optimizer=self._parts.optimizer)),
             in_shardings=(self.shardings.params,),

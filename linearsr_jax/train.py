@@ -116,6 +116,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
             config, run["manifest"] and Manifest.from_json(run["manifest"])
         )
         run["manifest"] = manifest.to_json()
+        conditions, held_out_conditions = train_data.find_conditions(
+            config, parts.preset, source, held_out
+        )
 
         start_state = StartState(parts, seed=config.seed)
         if start is not None:
@@ -140,7 +143,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         )
         monitor = None
         if held_out:
-            validator = Validator(parts, held_out, config, codec)
+            validator = Validator(parts, held_out, config, codec, held_out_conditions)
             candidates = closing(
                 checkpoint.Candidates(
                     workdir / "candidates", keep=config.esgf.candidates, start=step
@@ -163,7 +166,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
             streams.enter_context(contextlib.closing(log))
             seed = rewind.data_seed(config.seed, len(run["rewinds"]))
             batches = train_data.global_batches(
-                config, source, parts.mesh, seed=seed, start_batch=step
+                config,
+                source,
+                conditions,
+                parts.mesh,
+                seed=seed,
+                start_batch=step,
             )
             return log, streams.enter_context(batches)
 
@@ -254,6 +262,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         files = {"files": source.manifest.files}
         if held_out and not config.val.folder:
             files["held_out"] = held_out.manifest.files
+        if conditions and config.condition.kind == "tags":
+            files["tags"] = conditions.known_tags()
         export_model(workdir / "model", params, run, codec, files, esgf)
     return TrainResult(state, is_finished=True, esgf=esgf)
 

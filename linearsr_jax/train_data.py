@@ -11,10 +11,18 @@ from ml_collections import ConfigDict
 from linearsr_jax import sharding
 from linearsr_jax.array_types import PyTree
 from linearsr_jax.data import device_degradations, pipeline
+from linearsr_jax.data.conditions import (
+    ConditionedSource,
+    ConditionTable,
+    table_of_features,
+    table_of_tags,
+)
 from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.data.holdout import split_manifest
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.data.sources import PhotoSource, open_source
+from linearsr_jax.models.presets import Preset
+from linearsr_jax.tagging.cache import load_tag_cache
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +40,7 @@ def make_pipeline_config(config: ConfigDict) -> pipeline.PipelineConfig:
         cache_bytes=int(config.data.cache_gb * 2**30),
         params=get_degradation(config.data.degradation),
         degrade_on=config.data.degrade_on,
+        condition_dropout=config.condition.dropout,
     )
 
 
@@ -69,10 +78,62 @@ def open_photographs(
     return source.manifest, source, held_out
 
 
+def find_conditions(
+    config: ConfigDict,
+    preset: Preset,
+    source: PhotoSource,
+    held_out: PhotoSource | None,
+) -> tuple[ConditionTable | None, ConditionTable | None]:
+    """What is said of the photographs to train on and of those to validate on.
+
+    Args:
+      config: see `default_config`; its condition.
+      preset: of the model.
+      source, held_out: from `open_photographs`.
+
+    Raises:
+      ValueError: an unknown kind, one that the model does not take, or a file that
+        cannot be used.
+    """
+    file = config.condition.file
+    if held_out is None:
+        return _conditions(config, preset, source, file), None
+    val_file = config.condition.val_file if config.val.folder else file
+    return (
+        _conditions(config, preset, source, file),
+        _conditions(config, preset, held_out, val_file),
+    )
+
+
+def _conditions(config, preset, source, file):
+    kind, max_tokens = config.condition.kind, config.condition.max_tokens
+    if kind == "none":
+        return None
+    if kind == "tags":
+        if not preset.tag_count:
+            raise ValueError(
+                f"condition.kind: preset {config.preset} takes features and no tags"
+            )
+        tags = load_tag_cache(file, source.names) if file else source.tags
+        return table_of_tags(tags, max_tokens=max_tokens)
+    if kind == "features":
+        if not file:
+            raise ValueError(
+                "condition.kind: features come from condition.file, and with "
+                "val.folder also from condition.val_file; set them"
+            )
+        size = preset.condition_features
+        return table_of_features(
+            file, source.names, features=size, max_tokens=max_tokens
+        )
+    raise ValueError(f"condition.kind {kind!r} must be none, tags or features")
+
+
 @contextlib.contextmanager
 def global_batches(
     config: ConfigDict,
     source: PhotoSource,
+    conditions: ConditionTable | None,
     mesh: jax.sharding.Mesh,
     *,
     seed: int,
@@ -86,6 +147,7 @@ def global_batches(
     Args:
       config: see `default_config`.
       source: photographs to train on.
+      conditions: of the photographs, from `find_conditions`.
       mesh: from `sharding.make_mesh`.
       seed: of the data.
       start_batch: number of the first batch.
@@ -93,7 +155,7 @@ def global_batches(
     pipeline_config = make_pipeline_config(config)
     experts = len(config.expert_boundaries) + 1
     dataset = pipeline.make_dataset(
-        source,
+        ConditionedSource(source, conditions) if conditions else source,
         pipeline_config,
         seed=seed,
         batch_size=experts * config.batch_size,

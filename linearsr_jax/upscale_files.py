@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -16,6 +17,14 @@ logger = logging.getLogger(__name__)
 
 # Of outputs in a folder: lossless, whatever the input was.
 _OUTPUT_SUFFIX = ".png"
+
+
+FindTags = Callable[[np.ndarray], Sequence[str]]
+
+
+def no_tags(pixels: np.ndarray) -> Sequence[str]:
+    """What finds no tags."""
+    return ()
 
 
 class Job(NamedTuple):
@@ -59,17 +68,18 @@ def upscale_files(
     upscaler: Upscaler,
     jobs: Sequence[Job],
     *,
-    steps: int | None,
-    seed: int,
     overwrite: bool,
+    find_tags: FindTags = no_tags,
+    **settings: Any,
 ) -> tuple[list[dict[str, Any]], int]:
     """Runs the jobs; a failure is reported and the others still run.
 
     Args:
       upscaler: the model.
       jobs: from `plan_outputs`.
-      steps, seed: see `Upscaler.__call__`.
       overwrite: whether existing outputs are replaced.
+      find_tags: the tags of an image; they are written into its output, too.
+      **settings: others of `Upscaler.__call__`.
 
     Returns:
       What was written, as --json prints it, and the number of failures.
@@ -81,7 +91,7 @@ def upscale_files(
     ):
         for job in bar:
             try:
-                done = _run(upscaler, job, steps, seed, overwrite)
+                done = _run(upscaler, job, overwrite, find_tags, settings)
             except (image_io.ImageError, UpscaleError, OSError) as error:
                 failures += 1
                 logger.error("linearsr: %s", error)
@@ -95,19 +105,26 @@ _REPORTED = ("width", "height", "seconds")
 
 
 def _run(
-    upscaler: Upscaler, job: Job, steps: int | None, seed: int, overwrite: bool
+    upscaler: Upscaler,
+    job: Job,
+    overwrite: bool,
+    find_tags: FindTags,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     start = time.perf_counter()
     image_io.check_output(job.output, overwrite=overwrite)
     image = image_io.read_image(job.input)
-    pixels = upscaler(image.pixels, steps=steps, seed=seed)
+    tags = list(find_tags(image.pixels))
+    pixels = upscaler(image.pixels, tags=tags, **settings)
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    image_io.write_image(job.output, pixels, image.mode, overwrite=overwrite)
+    image_io.write_image(
+        job.output, pixels, image.mode, keywords=tags, overwrite=overwrite
+    )
     return {
         "input": str(job.input),
         "output": str(job.output),
         "width": pixels.shape[1],
         "height": pixels.shape[0],
         "seconds": round(time.perf_counter() - start, 3),
-        "tags": [],
+        "tags": tags,
     }

@@ -1,6 +1,8 @@
 """The public Python API: an image in, one four times as large out."""
 
 import functools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,9 +11,12 @@ import numpy as np
 from PIL import Image
 
 from linearsr_jax.codecs import SCALE
+from linearsr_jax.conditions import of_tags, with_null
+from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.offloading import OffloadedUpscale
 from linearsr_jax.pretrained import PretrainedModel, load_pretrained
 from linearsr_jax.sampling import draw_noise, make_upscale
+from linearsr_jax.tagging.vocabulary import parse_tags
 
 ImageLike = TypeVar("ImageLike", np.ndarray, Image.Image)
 
@@ -78,7 +83,14 @@ class Upscaler:
         return cls(load_pretrained(name_or_path), offload_experts=offload_experts)
 
     def __call__(
-        self, image: ImageLike, *, steps: int | None = None, seed: int = 0
+        self,
+        image: ImageLike,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        tags: str | Sequence[str] = (),
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
     ) -> ImageLike:
         """Upscales one image.
 
@@ -90,27 +102,54 @@ class Upscaler:
             default.
           seed: chooses the detail; 0 <= seed < 2**32. With one step of a pixel model
             nothing is random and every seed gives the same image.
+          tags: what the image shows, see `tagging.vocabulary.parse_tags`; `find_tags`
+            asks a tagger.
+          condition: features in place of tags, from `conditions.of_file`.
+          guidance_scale: how much the tags count; see `diffusion.guidance`. Other
+            than 1 costs twice the time, and means nothing without tags.
 
         Returns:
           The same kind of image, four times as high and wide.
 
         Raises:
-          UpscaleError: unusable image, steps or seed, or a non-finite result.
+          UpscaleError: unusable image, steps, seed or scale, tags and a condition, or
+            a non-finite result.
+          ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
         if not isinstance(steps, int) or steps < 1:
             raise UpscaleError(f"steps must be a whole number above 0, got {steps}")
         if not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise UpscaleError(f"seed must be in [0, 2**32), got {seed}")
+        if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+            raise UpscaleError(
+                f"guidance_scale must be 0 or more, got {guidance_scale}"
+            )
+        if tags and condition is not None:
+            raise UpscaleError("give tags or a condition, not both")
+        if condition is None:
+            condition = of_tags(parse_tags(tags), self.model.preset)
+        null = None
+        if condition is not None and guidance_scale != 1:
+            condition = with_null(condition, null)
         pixels = np.asarray(image)
-        result = self._upscale(_to_rgb(image, pixels), steps, seed)
+        result = self._upscale(
+            _to_rgb(image, pixels), steps, seed, condition, guidance_scale
+        )
         if pixels.shape[2:] != (3,):
             result = _to_gray(result).reshape(
                 SCALE * pixels.shape[0], SCALE * pixels.shape[1], *pixels.shape[2:]
             )
         return Image.fromarray(result) if isinstance(image, Image.Image) else result
 
-    def _upscale(self, pixels: np.ndarray, steps: int, seed: int) -> np.ndarray:
+    def _upscale(
+        self,
+        pixels: np.ndarray,
+        steps: int,
+        seed: int,
+        condition: Condition | None,
+        guidance_scale: float,
+    ) -> np.ndarray:
         height, width = pixels.shape[:2]
         # Codecs with a factor above 4 need LR sides that fill whole latent pixels.
         multiple = self.model.codec.factor // SCALE
@@ -124,7 +163,7 @@ class Upscaler:
             seed=seed,
         )
         image, is_finite = self._compiled(steps)(
-            self._experts, self._codec, pixels, noise
+            self._experts, self._codec, pixels, noise, condition, guidance_scale
         )
         if not is_finite:
             raise UpscaleError(

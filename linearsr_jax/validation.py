@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 from linearsr_jax.array_types import Array, PyTree, UInt8
 from linearsr_jax.codecs import SCALE, Codec
 from linearsr_jax.data import degradations
+from linearsr_jax.data.conditions import ConditionTable
 from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.evaluate import bicubic
 from linearsr_jax.losses import Batch, Draws
 from linearsr_jax.metrics import get_metrics
+from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.rng import stream_key
 from linearsr_jax.run_parts import RunParts
 from linearsr_jax.sampling import draw_noise, make_upscale
@@ -61,12 +63,14 @@ class Validator:
         photographs: Iterable[UInt8[Array, "H W 3"]],
         config: ConfigDict,
         codec: Codec,
+        conditions: ConditionTable | None = None,
     ):
         """Crops and degrades the photographs.
 
         Args:
           parts: what is trained.
           photographs: each at least val.crop_size high and wide.
+          conditions: of the photographs.
           config: see `default_config`; its val, and data.degradation.
           codec: of the run.
 
@@ -91,6 +95,7 @@ class Validator:
             for name, images in self._lr.items()
         }
         self._codec, self._boundaries = codec, parts.boundaries
+        self._conditions = conditions
         self._degradation = degradation
         mesh = jax.sharding.get_abstract_mesh()
         whole = None if mesh.empty else jax.P()
@@ -124,10 +129,14 @@ class Validator:
         for name, images_lr in self._lr.items():
             outputs = np.stack(
                 [
-                    np.asarray(
-                        self._upscale(tuple(experts), self._codec, x, self._noise)[0]
-                    )
-                    for x in images_lr
+                    self._upscale(
+                        tuple(experts),
+                        self._codec,
+                        image_lr,
+                        self._noise,
+                        self._condition(i),
+                    )[0]
+                    for i, image_lr in enumerate(images_lr)
                 ]
             )
             references = {"hr": self._hr, "lr": images_lr}
@@ -158,12 +167,20 @@ class Validator:
     def sample(self, number: int, expert: int = 0) -> tuple[Batch, Draws]:
         """A batch of one photograph as training has it, and draws of an expert."""
         photograph = slice(number, number + 1)
-        batch = {
+        batch: Batch = {
             "image_hr": self._hr[photograph],
             "image_lr": self._lr[self._degradation][photograph],
         }
+        if self._conditions:
+            batch |= self._conditions.row(photograph)
         key = stream_key(0, "validation", number)
         return batch, self._loss.draw(key, batch, self._codec, expert)
+
+    def _condition(self, number):
+        if not self._conditions:
+            return None
+        row = self._conditions.row(slice(number, number + 1))
+        return Condition(row["condition_tokens"], row["condition_mask"])
 
 
 def _mean(score, *stacks) -> float:

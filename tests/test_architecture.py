@@ -22,11 +22,19 @@ MAX_LINES = 500
 LAYERS = (
     {"cli"},
     {"finetune", "info", "stages", "upscale_files"},
-    {"bench_experts", "train", "upscaler"},
+    {"bench_experts", "bench_model", "train", "upscaler"},
     # The parts that the programs above are made of.
-    {"came", "checkpoint", "config", "default_config", "evaluate", "expert_axis"}
-    | {"export", "model_card", "monitor", "rewind", "sharpness", "start_state"}
-    | {"losses", "offloading", "optim", "pretrained", "profiler", "progress"}
+    {"came", "checkpoint", "conditions", "config", "default_config", "evaluate"}
+    | {"expert_axis", "export", "model_card", "monitor", "rewind", "sharpness"}
+    | {
+        "start_state",
+        "losses",
+        "offloading",
+        "optim",
+        "pretrained",
+        "profiler",
+        "progress",
+    }
     | {"run_parts", "run_record", "sampling", "sharding", "stop_signal"}
     | {"train_data", "train_metrics", "train_step", "validation", "writers"},
     {"codecs", "convert", "data", "image_io", "models", "tagging"},

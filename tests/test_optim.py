@@ -111,3 +111,19 @@ def test_weight_decay_acts_on_kernels_only():
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     assert np.all(updates["dense"]["kernel"] < 0)
     assert np.all(updates["dense"]["bias"] == 0)
+
+
+def test_only_some_parameters_change():
+    """The others neither by their gradient nor by weight decay, nor in the norm."""
+    optimizer, _ = make_optimizer(warmup_steps=0, only=("tags",), clip_norm=1.0)
+    alone, _ = make_optimizer(warmup_steps=0, clip_norm=1.0)
+    params = {name: {"kernel": np.ones((2, 2), "f4")} for name in ("tags", "rest")}
+    grads = jax.tree.map(lambda x: 100 * x, params)
+    grads["tags"] = {"kernel": np.array([[0.3, 0.0], [0.0, 0.0]], "f4")}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["rest"]["kernel"], 0.0)
+    tags = {"tags": params["tags"]}
+    expected, _ = alone.update({"tags": grads["tags"]}, alone.init(tags), tags)
+    np.testing.assert_array_equal(updates["tags"]["kernel"], expected["tags"]["kernel"])
+    with pytest.raises(ValueError, match="no parameter is of tag"):
+        make_optimizer(warmup_steps=0, only=("tag",))[0].init(params)

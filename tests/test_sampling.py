@@ -1,16 +1,20 @@
 """The compiled sampler of several experts against a plain loop over the steps."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
 import pytest
 
 from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.conditions import of_tags, with_null
 from linearsr_jax.diffusion.experts import expert_grid, find_expert
 from linearsr_jax.diffusion.flow import PREDICTIONS
+from linearsr_jax.models.presets import get_preset
 from linearsr_jax.sampling import cut_segments, draw_noise, make_upscale
 from tests.experts_testing import FOUR, PRESET, make_experts
+from tests.models.test_blocks import random_like
 
 MODEL = PRESET.make_model()
 CODEC = PixelCodec()
@@ -79,3 +83,42 @@ def test_segments_are_the_table_in_order():
     np.testing.assert_array_equal(sigma, grid.sigmas[:-1])
     one_step = cut_segments(PRESET, steps=1, boundaries=FOUR)
     assert [segment.expert for segment in one_step] == [3]
+
+
+@pytest.fixture(scope="module")
+def with_tags():
+    """(run(condition, scale) -> HR image of debug with nothing zero, tags, others)."""
+    preset = get_preset("debug")
+    model = preset.make_model()
+    shapes = jax.eval_shape(model.init_params, jax.random.key(0))
+    params = random_like(shapes, scale=0.2)
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    noise = draw_noise(preset, CODEC, 6, 8, steps=2, seed=1)
+    upscale = jax.jit(make_upscale(model, preset, steps=2))
+
+    def run(condition, scale=1.0):
+        return np.asarray(upscale([params], CODEC, image, noise, condition, scale)[0])
+
+    tags, others = (of_tags(tags, preset) for tags in (["sky"], ["zoo", "flower"]))
+    return run, tags, others
+
+
+class TestTags:
+    def test_matter(self, with_tags):
+        run, tags, others = with_tags
+        outputs = [run(None), run(tags), run(others)]
+        for one, other in itertools.combinations(outputs, 2):
+            assert np.abs(one.astype(int) - other).max() > 1
+
+    def test_scale_1_is_no_guidance_and_0_no_tags(self, with_tags):
+        run, tags, _ = with_tags
+        both = with_null(tags, None)
+        for scale, expected in ((1.0, run(tags)), (0.0, run(None))):
+            # One program for both, another for one: the same but for rounding.
+            assert np.abs(run(both, scale).astype(int) - expected).max() <= 1
+
+    def test_null_is_what_guidance_departs_from(self, with_tags):
+        run, tags, others = with_tags
+        same = run(with_null(tags, tags), 3.0).astype(int)
+        assert np.abs(same - run(tags)).max() <= 1
+        assert np.abs(run(with_null(tags, others), 3.0) - same).max() > 1

@@ -21,15 +21,14 @@ def make_config(variant: str, seed: int, photos: Path) -> ConfigDict:
     config.preset = variants.preset_name(variant)
     config.scan_unroll = variants.DEPTHS[variant]  # faster on CPU
     config.seed = seed
-    config.steps = 500
-    config.mass_at_one = 1.0  # all of the little time there is for one step
+    config.steps = 1_500
     config.data.folder = str(photos)
     config.val.holdout = 0.1
     config.val.every = config.steps
     config.val.metrics = ("psnr",)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
-    config.optimizer.decay_steps = 250
+    config.optimizer.decay_steps = 500
     config.checkpoint_every = 100
     config.keep_checkpoints = 1
     config.log_every = 50
@@ -45,9 +44,9 @@ def main(variant: str, seed: int, photos: Path, runs: Path, overrides: list) -> 
     config = make_config(variant, seed, photos)
     apply_overrides(config, overrides)
     with variants.attending(variant):
-        state = train_and_evaluate(config, workdir)
-    if int(state.step) < config.steps:
-        sys.exit(f"{workdir}: stopped at step {int(state.step)}")
+        result = train_and_evaluate(config, workdir)
+    if not result.is_finished:
+        sys.exit(f"{workdir}: stopped")
 
 
 if __name__ == "__main__":

@@ -58,10 +58,11 @@ def prepare_batch(
     batch: dict[str, Array], *, params: RealEsrganParams, factor: int
 ) -> dict[str, UInt8[Array, "B H W 3"]]:
     """Makes image_lr from image_hr and plan; see `degrade_on_device`."""
+    rest = dict(batch)
     image_lr = degrade_on_device(
-        batch["image_hr"], batch["plan"], params=params, factor=factor
+        batch["image_hr"], rest.pop("plan"), params=params, factor=factor
     )
-    return {"image_hr": batch["image_hr"], "image_lr": image_lr}
+    return {**rest, "image_lr": image_lr}
 
 
 def _degrade(image_hr, plan, *, params, factor):

@@ -41,6 +41,7 @@ class PipelineConfig:
       params: the random degradation.
       degrade_on: "host", or "device": samples then carry a plan instead of the LR
         image, for `device_degradations.prepare_batch`.
+      condition_dropout: share of samples whose condition is left out.
     """
 
     crop_size: int
@@ -51,6 +52,7 @@ class PipelineConfig:
     cache_bytes: int = 1 << 30
     params: RealEsrganParams = LIGHT
     degrade_on: str = "host"
+    condition_dropout: float = 0.0
 
     def __post_init__(self):
         if self.factor < 1 or self.crop_size < 1 or self.crop_size % self.factor:
@@ -64,11 +66,9 @@ class PipelineConfig:
                 "scale_range must be (low, high) with 0 < low <= high <= 1, got "
                 f"{self.scale_range}."
             )
-        if not 0 <= self.bicubic_probability <= 1:
-            raise ValueError(
-                "bicubic_probability must be within [0, 1], got "
-                f"{self.bicubic_probability}."
-            )
+        for name in ("bicubic_probability", "condition_dropout"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be within [0, 1], got {value}.")
         if self.degrade_on not in ("host", "device"):
             raise ValueError(
                 f"degrade_on must be 'host' or 'device', got {self.degrade_on!r}."
@@ -82,20 +82,33 @@ class MakePair(grain.transforms.RandomMap):
     config: PipelineConfig
 
     def random_map(
-        self, element: np.ndarray, rng: np.random.Generator
+        self, element: np.ndarray | dict[str, Any], rng: np.random.Generator
     ) -> dict[str, Any]:
         """Makes one sample.
 
         Args:
-          element: uint8 (H, W, 3), both sides at least crop_size.
+          element: uint8 (H, W, 3), both sides at least crop_size; or that as "photo"
+            with a condition, see `conditions.ConditionedSource`.
           rng: source of every draw.
 
         Returns:
           image_hr: uint8 (crop_size, crop_size, 3), and image_lr: uint8, smaller
           by factor; or, to degrade on the device, plan: see `degradation_plan.pack`.
+          And the condition, its mask all False where it is left out.
         """
+        if not isinstance(element, dict):
+            return self._make_pair(element, rng)
+        condition = dict(element)
+        sample = self._make_pair(condition.pop("photo"), rng)
+        # Drawn last: the images are the same with a condition and without.
+        if rng.random() < self.config.condition_dropout:
+            mask = np.zeros_like(condition["condition_mask"])
+            condition["condition_mask"] = mask
+        return sample | condition
+
+    def _make_pair(self, photo: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         params, factor = self.config.params, self.config.factor
-        image_hr = self._crop(element, rng)
+        image_hr = self._crop(photo, rng)
         is_bicubic = rng.random() < self.config.bicubic_probability
         if self.config.degrade_on == "device":
             plan = degradation_plan.draw_plan(params, rng)
@@ -174,7 +187,8 @@ def make_dataset(
     `jax.make_array_from_process_local_data` puts them together again.
 
     Args:
-      source: grain RandomAccessDataSource of uint8 (H, W, 3) images.
+      source: grain RandomAccessDataSource of uint8 (H, W, 3) images, or of those with
+        conditions: `conditions.ConditionedSource`.
       config: how samples are made.
       seed: of shuffling, crops and degradations; 0 or more.
       batch_size: of all processes together; a multiple of process_count.
@@ -184,9 +198,8 @@ def make_dataset(
 
     Returns:
       Dataset of {"image_hr": uint8 (B, H, W, 3), "image_lr": uint8 (B, h, w, 3)}
-      with B = batch_size / process_count (or a stacked plan instead of image_lr, see
-      `MakePair`); indexable, for iteration see
-      `make_iterator`.
+      with B = batch_size / process_count (or a stacked plan instead of image_lr, and
+      conditions, see `MakePair`); indexable, for iteration see `make_iterator`.
 
     Raises:
       ValueError: an argument is out of range, or images of the source's manifest

@@ -183,13 +183,32 @@ class Block(nn.Module):
           grid: (h, w) of the tokens.
           state: the sum of `state` over the rows of the whole grid.
         """
-        shift1, scale1, gate1, shift2, scale2, gate2 = self._modulation(t6)
-        normal = modulated_layer_norm(tokens, shift1, scale1)
-        tokens = tokens + _gated(gate1, self.attention(normal, state))
+        tokens = self.add_attention(tokens, t6, state)
         if keys_and_values is not None:
             tokens = tokens + self.cross_attention(tokens, keys_and_values, mask)
-        normal = modulated_layer_norm(tokens, shift2, scale2)
-        return tokens + _gated(gate2, self.ffn(normal, grid))
+        return self.add_ffn(tokens, t6, grid)
+
+    def add_attention(
+        self,
+        tokens: Float[Array, "B N D"],
+        t6: Float[Array, "B 6 D"],
+        state: Float[Array, "B H K K+1"] | None = None,
+    ) -> Float[Array, "B N D"]:
+        """The first part; arguments as for the whole."""
+        shift, scale, gate, *_ = self._modulation(t6)
+        normal = modulated_layer_norm(tokens, shift, scale)
+        return tokens + _gated(gate, self.attention(normal, state))
+
+    def add_ffn(
+        self,
+        tokens: Float[Array, "B N D"],
+        t6: Float[Array, "B 6 D"],
+        grid: tuple[int, int],
+    ) -> Float[Array, "B N D"]:
+        """The last part; arguments as for the whole."""
+        *_, shift, scale, gate = self._modulation(t6)
+        normal = modulated_layer_norm(tokens, shift, scale)
+        return tokens + _gated(gate, self.ffn(normal, grid))
 
     def keys_and_values(self, condition: Float[Array, "B T D"]) -> KeysAndValues:
         """See `CrossAttention.keys_and_values`."""

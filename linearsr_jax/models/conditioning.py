@@ -1,15 +1,30 @@
 """What the network is told beside the noisy latents: time, LR image, tags."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.array_types import Array, Bool, Float, Int
 from linearsr_jax.diffusion.schedule import TIMESTEP_SCALE
 from linearsr_jax.models.layers import Dense, RMSNorm
 
 TIMESTEP_FEATURES = 256
 _small_normal = nn.initializers.normal(0.02)
+
+
+class Condition(NamedTuple):
+    """What the network is told of the image in other ways than by its pixels.
+
+    Attributes:
+      tokens: features, float, or for models that know tags their indices, integer;
+        the order has no meaning.
+      mask: True for tokens that are there. A sample without any is one without tags.
+    """
+
+    tokens: Float[Array, "B T F"] | Int[Array, "B T"]
+    mask: Bool[Array, "B T"]
 
 
 def timestep_features(sigma: Float[Array, "B"]) -> Float[Array, "B 256"]:
@@ -43,6 +58,28 @@ class TimeEmbedding(nn.Module):
             6 * self.width, (None, None), self.dtype, True, _small_normal, name="blocks"
         )(nn.silu(e))
         return e, t6.reshape(-1, 6, self.width)
+
+
+class TagEmbedding(nn.Module):
+    """A learned vector for each tag; condition tokens have no order and no position.
+
+    Attributes:
+      count: of tags there are.
+      features: F.
+    """
+
+    count: int
+    features: int
+
+    @nn.compact
+    def __call__(self, tags: Int[Array, "B T"]) -> Float[Array, "B T F"]:
+        """Looks indices in [0, count) up."""
+        table = self.param(
+            "table",
+            nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, None)),
+            (self.count, self.features),
+        )
+        return table[tags]
 
 
 class ConditionProjection(nn.Module):

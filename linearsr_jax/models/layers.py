@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.array_types import Array, Float, PyTree
 
 xavier_uniform = nn.initializers.xavier_uniform()
 LAYER_NORM_EPS = 1e-6
@@ -86,6 +86,22 @@ class RMSNorm(nn.Module):
         full = x.astype(jnp.float32)
         power = jnp.mean(jnp.square(full), axis=-1, keepdims=True)
         return (full * jax.lax.rsqrt(power + self.eps) * weight).astype(x.dtype)
+
+
+def cast_kernels(params: PyTree, dtype: jnp.dtype) -> PyTree:
+    """The parameters with the factors of `Dense` in its type of computation.
+
+    For inference: the products are the same bit for bit, and at half the size are
+    read in half the time. The head's stays float32, and so do biases, norms and
+    modulation.
+    """
+
+    def cast(path, x):
+        names = [entry.key for entry in path]
+        is_product = names[-1] == "kernel" and "head" not in names
+        return x.astype(dtype) if is_product else x
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def modulated_layer_norm(

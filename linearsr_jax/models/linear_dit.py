@@ -15,7 +15,13 @@ import jax.numpy as jnp
 
 from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
 from linearsr_jax.models.blocks import Block, KeysAndValues
-from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
+from linearsr_jax.models.conditioning import (
+    Condition,
+    ConditionProjection,
+    LRStem,
+    TagEmbedding,
+    TimeEmbedding,
+)
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
 from linearsr_jax.models.linear_attention import TELEMETRY
 
@@ -52,6 +58,7 @@ class LinearDiT(nn.Module):
       cross_heads: cross-attention heads.
       expanded: channels of Mix-FFN after its gate; int(2.5 width) in SANA.
       condition_features: F of the condition tokens.
+      tag_count: tags that a condition may name; 0 for features only.
       stem_widths, stem_strides: see `LRStem`.
       qk_norm: RMS norm on queries and keys.
       zero_init: zero output head and cross-attention outputs (pixel presets).
@@ -73,6 +80,7 @@ class LinearDiT(nn.Module):
     cross_heads: int
     expanded: int
     condition_features: int
+    tag_count: int
     stem_widths: tuple[int, int, int]
     stem_strides: tuple[int, int, int]
     qk_norm: bool = False
@@ -98,6 +106,8 @@ class LinearDiT(nn.Module):
         self.stem = LRStem(self.stem_widths, self.stem_strides, self.dtype)
         self.patch_embed = Dense(self.width, (None, "embed"), self.dtype)
         self.time_embed = TimeEmbedding(self.width, self.dtype)
+        if self.tag_count:
+            self.tags = TagEmbedding(self.tag_count, self.condition_features)
         self.condition = ConditionProjection(self.width, self.dtype)
         self.blocks = make_block(self)
         self.scale_shift_table = self.param(
@@ -127,8 +137,7 @@ class LinearDiT(nn.Module):
         latents: Float[Array, "B h w C"],
         sigma: Float[Array, "B"],
         image_lr: Float[Array, "B H W 3"],
-        condition: Float[Array, "B T F"] | None = None,
-        condition_mask: Bool[Array, "B T"] | None = None,
+        condition: Condition | None = None,
     ) -> Float[Array, "B h w C"]:
         """Runs the network.
 
@@ -136,27 +145,29 @@ class LinearDiT(nn.Module):
           latents: the codec's latents as `Prediction.network_input` gives them.
           sigma: noise levels in [0, 1]; the network is fed 1000 sigma.
           image_lr: LR image in [-1, 1]; its stem must land on the latent grid.
-          condition: condition tokens; None means no tags and costs nothing.
-          condition_mask: True for tokens that are there; needed with condition.
+          condition: None means no tags and costs nothing.
 
         Returns:
           The raw output, float32; `Prediction` says what it means.
         """
-        if self.is_initializing() and condition is None:
+        if self.is_initializing():
             # Tags must find their parameters even if training starts without them.
-            batch = latents.shape[0]
-            condition = jnp.zeros((batch, 1, self.condition_features))
-            condition_mask = jnp.zeros((batch, 1), bool)
-        memory = None
-        if condition is not None:
-            memory = self.remember(condition, condition_mask)
+            condition = self._no_condition(latents.shape[0])
+        memory = None if condition is None else self.remember(condition)
         return self.denoise(latents, sigma, image_lr, memory)
 
-    def remember(
-        self, condition: Float[Array, "B T F"], mask: Bool[Array, "B T"]
-    ) -> ConditionMemory:
-        """What `denoise` needs of the condition: the same in every step."""
-        projected = self.condition(condition)
+    def remember(self, condition: Condition) -> ConditionMemory:
+        """What `denoise` needs of the condition: the same in every step.
+
+        Raises:
+          ValueError: tags, and the model knows none.
+        """
+        tokens = condition.tokens
+        if jnp.issubdtype(tokens.dtype, jnp.integer):
+            if not self.tag_count:
+                raise ValueError("this model takes condition features, and no tags")
+            tokens = self.tags(tokens)
+        projected = self.condition(tokens)
         _, keys_and_values = nn.scan(
             lambda block, carry: (carry, block.keys_and_values(projected)),
             variable_axes={"params": 0},
@@ -164,7 +175,13 @@ class LinearDiT(nn.Module):
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.blocks, ())
-        return ConditionMemory(keys_and_values, mask)
+        return ConditionMemory(keys_and_values, condition.mask)
+
+    def _no_condition(self, batch):
+        mask = jnp.zeros((batch, 1), bool)
+        if self.tag_count:
+            return Condition(jnp.zeros((batch, 1), jnp.int32), mask)
+        return Condition(jnp.zeros((batch, 1, self.condition_features)), mask)
 
     def denoise(
         self,

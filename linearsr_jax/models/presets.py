@@ -11,6 +11,9 @@ from typing import Any
 from linearsr_jax.codecs.base import SCALE
 from linearsr_jax.models.linear_dit import LinearDiT
 
+# Of `tagging.vocabulary`, which is RAM's.
+TAG_COUNT = 4585
+
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
@@ -20,6 +23,7 @@ class Preset:
       width, depth, heads, cross_heads: of the transformer.
       mlp_ratio: Mix-FFN's channels after the gate over the width.
       condition_features: size of a condition token.
+      tag_count: tags with a learned embedding; 0 for models that take features.
       codec: name in `codecs.CODECS`.
       codec_factor, latent_channels: that codec's.
       prediction: name in `diffusion.flow.PREDICTIONS`.
@@ -49,6 +53,7 @@ class Preset:
     sigma_max: float
     solver: str
     default_steps: int
+    tag_count: int = 0
     qk_norm: bool = False
     zero_init: bool = False
 
@@ -68,6 +73,7 @@ class Preset:
             cross_heads=self.cross_heads,
             expanded=int(self.mlp_ratio * self.width),
             condition_features=self.condition_features,
+            tag_count=self.tag_count,
             stem_widths=self.stem_widths,
             stem_strides=(1,) * (3 - strided) + (2,) * strided,
             qk_norm=self.qk_norm,
@@ -85,6 +91,7 @@ def _pixel(
         depth=depth,
         heads=heads,
         cross_heads=heads,
+        tag_count=TAG_COUNT,
         codec="pixel",
         codec_factor=4,
         latent_channels=48,

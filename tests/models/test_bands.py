@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from linearsr_jax.models.bands import BandedDenoise, cut_bands, stem_halo
+from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.models.linear_dit import LinearDiT
 from tests.models.test_blocks import close
 from tests.models.test_linear_dit import SIZES, random_params
@@ -29,9 +30,10 @@ def make(height, width, strides=(1, 1, 2), *, batch=2, **fields):
     sigma = np.linspace(0.3, 0.8, batch, dtype=np.float32)
     mask = np.ones((batch, 4), bool)
     mask[-1, 2:] = False
-    params = random_params(model, (latents, sigma, image_lr, condition, mask))
+    params = random_params(model, (latents, sigma, image_lr))
+    condition = Condition(condition, mask)
     memory = jax.jit(
-        lambda p: model.apply({"params": p}, condition, mask, method="remember")
+        lambda p: model.apply({"params": p}, condition, method="remember")
     )(params)
     return model, params, latents, sigma, image_lr, memory
 

@@ -1,5 +1,7 @@
 """The whole network: against a float64 transcription, and its promises."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from PIL import Image
 
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.models.conditioning import LRStem, timestep_features
+from linearsr_jax.models.conditioning import Condition, LRStem, timestep_features
 from linearsr_jax.models.linear_dit import REMAT_POLICIES, LinearDiT
 from linearsr_jax.models.presets import get_preset
 from tests.models.test_blocks import (
@@ -32,6 +34,7 @@ SIZES = {
     "cross_heads": CROSS_HEADS,
     "expanded": 10,
     "condition_features": FEATURES,
+    "tag_count": 0,
     "stem_widths": (4, 6, 5),
     "stem_strides": (1, 1, 2),
 }
@@ -49,8 +52,13 @@ def make_inputs(grid=GRID, factor=2):
 
 
 def random_params(model, inputs, scale=0.3):
-    abstract = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    abstract = jax.eval_shape(model.init, jax.random.key(0), *inputs[:3])
     return random_like(abstract["params"], scale=scale)
+
+
+def apply_model(model, params, latents, sigma, image_lr, tokens=None, mask=None):
+    condition = None if tokens is None else Condition(tokens, mask)
+    return model.apply({"params": params}, latents, sigma, image_lr, condition)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +66,7 @@ def tiny():
     """(apply(params, *inputs), params, inputs); all sizes differ, nothing is zero."""
     model, inputs = LinearDiT(**SIZES), make_inputs()
     params = random_params(model, inputs)
-    return jax.jit(lambda p, *x: model.apply({"params": p}, *x)), params, inputs
+    return jax.jit(lambda p, *x: apply_model(model, p, *x)), params, inputs
 
 
 def np_conv(x, kernel, bias, stride):
@@ -188,13 +196,23 @@ class TestCondition:
             np.asarray(apply(params, *rest, condition, mask)),
         )
 
-    def test_its_parameters_exist_without_it(self):
-        model, inputs = LinearDiT(**SIZES), make_inputs()
-        shapes = [
-            jax.eval_shape(model.init, jax.random.key(0), *some)
-            for some in (inputs, inputs[:3])
+    def test_tags_are_rows_of_a_table(self):
+        """As the features that the rows are; without, there is no table."""
+        model, inputs = LinearDiT(**SIZES | {"tag_count": 5}), make_inputs()
+        *images, _, mask = inputs
+        params = random_params(model, inputs)
+        tags = np.array([[4, 0, 2, 2], [1, 3, 0, 4]], np.int32)
+        features = params["tags"]["table"][tags]
+        outputs = [
+            apply_model(model, params, *images, x, mask) for x in (tags, features)
         ]
-        assert jax.tree.map(jnp.shape, shapes[0]) == jax.tree.map(jnp.shape, shapes[1])
+        np.testing.assert_array_equal(*outputs)
+        without = LinearDiT(**SIZES)
+        del params["tags"]
+        again = apply_model(without, params, *images, features, mask)
+        np.testing.assert_array_equal(again, outputs[0])
+        with pytest.raises(ValueError, match="takes condition features, and no tags"):
+            apply_model(without, params, *images, tags, mask)
 
 
 def test_samples_are_separate(tiny):
@@ -254,7 +272,9 @@ def test_remat_changes_nothing():
 def test_remat_does_not_change_the_parameters():
     trees = [
         jax.eval_shape(
-            LinearDiT(**SIZES, remat=remat).init, jax.random.key(0), *make_inputs()
+            LinearDiT(**SIZES, remat=remat).init,
+            jax.random.key(0),
+            *make_inputs()[:3],
         )
         for remat in ("none", "blocks")
     ]
@@ -265,9 +285,9 @@ def test_bfloat16_computes_close_and_returns_float32(tiny):
     """With a floor: without one, heads this small have nearly dead rows."""
     _, params, inputs = tiny
     out, expected = (
-        jax.jit(LinearDiT(**SIZES, floor=0.3, dtype=dtype).apply)(
-            {"params": params}, *inputs
-        )
+        jax.jit(
+            functools.partial(apply_model, LinearDiT(**SIZES, floor=0.3, dtype=dtype))
+        )(params, *inputs)
         for dtype in (jnp.bfloat16, jnp.float32)
     )
     assert out.dtype == jnp.float32
