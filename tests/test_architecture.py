@@ -25,13 +25,21 @@ LAYERS = (
     {"bench_experts", "train", "upscaler"},
     # The parts that the programs above are made of.
     {"came", "checkpoint", "config", "default_config", "evaluate", "expert_axis"}
-    | {"export", "model_card", "monitor", "rewind", "sharpness", "start_state"}
+    | {
+        "convert",
+        "export",
+        "model_card",
+        "monitor",
+        "rewind",
+        "sharpness",
+        "start_state",
+    }
     | {"losses", "offloading", "optim", "pretrained", "profiler", "progress"}
     | {"run_parts", "run_record", "sampling", "sharding", "stop_signal"}
     | {"train_data", "train_metrics", "train_step", "validation", "writers"},
-    {"codecs", "convert", "data", "image_io", "models"},
+    {"codecs", "data", "image_io", "models"},
     {"diffusion", "esgf", "metrics"},
-    {"array_types", "image_range", "rng"},
+    {"array_types", "image_range", "rng", "tensor_files"},
 )
 
 # Pillow images that never were a file of their own; all other use is image_io's.

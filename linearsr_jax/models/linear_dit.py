@@ -14,7 +14,12 @@ import jax.numpy as jnp
 
 from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
 from linearsr_jax.models.blocks import Block
-from linearsr_jax.models.conditioning import ConditionProjection, LRStem, TimeEmbedding
+from linearsr_jax.models.conditioning import (
+    ConditionProjection,
+    LRStem,
+    TimeEmbedding,
+    position_embedding,
+)
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
 from linearsr_jax.models.linear_attention import TELEMETRY
 
@@ -42,6 +47,9 @@ class LinearDiT(nn.Module):
       stem_widths, stem_strides: see `LRStem`.
       qk_norm: RMS norm on queries and keys.
       zero_init: zero output head and cross-attention outputs (pixel presets).
+      floor_timestep: feed whole timesteps, see `timestep_features`.
+      position_extent: length of the square that `position_embedding` spreads the
+        tokens over; None adds no position. SANA has 64 at 2K and 4K, none below.
       eps, floor: see `kernels_pallas.linear_attention`.
       remat: a key of REMAT_POLICIES: what is computed again in the backward pass.
       scan_unroll: blocks per iteration of the loop over depth. On CPU a rolled
@@ -64,6 +72,8 @@ class LinearDiT(nn.Module):
     stem_strides: tuple[int, int, int]
     qk_norm: bool = False
     zero_init: bool = False
+    floor_timestep: bool = False
+    position_extent: float | None = None
     eps: float = 1e-15
     floor: float = 0.0
     remat: str = "none"
@@ -93,7 +103,8 @@ class LinearDiT(nn.Module):
 
         Args:
           latents: the codec's latents as `Prediction.network_input` gives them.
-          sigma: noise levels in [0, 1]; the network is fed 1000 sigma.
+          sigma: noise levels in [0, 1]; the network is fed 1000 sigma, with
+            floor_timestep the whole number below.
           image_lr: LR image in [-1, 1]; its stem must land on the latent grid.
           condition: condition tokens; None means no tags and costs nothing.
           condition_mask: True for tokens that are there; needed with condition.
@@ -118,12 +129,17 @@ class LinearDiT(nn.Module):
         tokens = Dense(self.width, (None, "embed"), self.dtype, name="patch_embed")(
             x.reshape(x.shape[0], -1, x.shape[-1])
         )
+        if self.position_extent is not None:
+            position = position_embedding(grid, self.width, self.position_extent)
+            tokens = (tokens + position).astype(self.dtype)
         tokens = nn.with_logical_constraint(tokens, ("batch", "tokens", "embed_act"))
         # Float32 for the modulation, and so that t6's gradients are summed over depth
         # in float32.
         e, t6 = (
             x.astype(jnp.float32)
-            for x in TimeEmbedding(self.width, self.dtype, name="time_embed")(sigma)
+            for x in TimeEmbedding(
+                self.width, self.floor_timestep, self.dtype, name="time_embed"
+            )(sigma)
         )
         if condition is not None:
             condition = ConditionProjection(self.width, self.dtype, name="condition")(
