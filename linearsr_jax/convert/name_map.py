@@ -79,7 +79,7 @@ def placed(
 
     def below(module, names):
         if isinstance(names, str):
-            return f"{module}.{names}" if module else names
+            return f"{module}.{names}"
         return tuple(below(module, name) for name in names)
 
     return [

@@ -76,7 +76,7 @@ def open_shards(index: Path) -> Iterator[Sources]:
         files = json.loads(index.read_text("utf-8"))["weight_map"]
         shards: dict[str, set[str]] = {}
         for name, file in files.items():
-            shards.setdefault(file, set()).add(name)
+            shards.setdefault(str(file), set()).add(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConvertError(f"{index}: cannot be read: {error!r}") from error
     tensors: Sources = {}

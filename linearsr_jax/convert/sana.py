@@ -238,6 +238,8 @@ def _write_codec(source: Path, folder: Path, preset: Preset) -> DcAeCodec:
 def _initial_stem(preset: Preset) -> dict[str, PyTree]:
     model = preset.make_model()
     stem = LRStem(model.stem_widths, model.stem_strides, jnp.float32)
-    params = stem.init(jax.random.key(STEM_SEED), jnp.zeros((1, 8, 8, 3)))["params"]
+    # Compiled, the forward pass of init falls away.
+    init = jax.jit(stem.init)
+    params = init(jax.random.key(STEM_SEED), jnp.zeros((1, 8, 8, 3)))["params"]
     flat = traverse_util.flatten_dict(nn.meta.unbox(params), sep=".")
     return {f"stem.{name}": np.asarray(value) for name, value in flat.items()}

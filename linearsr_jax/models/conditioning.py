@@ -50,8 +50,10 @@ def position_embedding(
     frequency = 10000.0 ** (-np.arange(quarter) / quarter)
 
     def along(size):
-        # In float64, and before compiling: it is accurate and small there.
-        angle = np.arange(size)[:, None] * (extent / size) * frequency
+        # Before compiling, where it is small, and in float64 but for the coordinates:
+        # SANA rounds them, which on odd grids shows in its output.
+        place = np.arange(size, dtype=np.float32) / np.float32(size / extent)
+        angle = place[:, None].astype(np.float64) * frequency
         sines = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
         return jnp.asarray(sines, jnp.float32)
 
