@@ -189,10 +189,14 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from linearsr_jax.convert import dc_ae
+    from linearsr_jax.convert import dc_ae, sana
 
-    converters = {"dc-ae": dc_ae.convert}
-    count = converters[args.source_model](args.source, args.to)
+    if args.source_model == "sana":
+        count = sana.convert(args.source, args.to, args.codec)
+    elif args.codec is not None:
+        raise UsageError("convert: --codec goes with --from sana only")
+    else:
+        count = dc_ae.convert(args.source, args.to)
     print(f"{args.to}: {count} parameters")
     return 0
 
@@ -411,10 +415,20 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("convert", _convert, "turn other projects' weights into ours")
     sub.add_argument(
-        "--from", required=True, choices=["dc-ae"], dest="source_model", help="model"
+        "--from",
+        required=True,
+        choices=["dc-ae", "sana"],
+        dest="source_model",
+        help="model",
     )
     sub.add_argument("source", type=Path, metavar="SRC", help="file, folder")
     sub.add_argument("--to", required=True, type=Path, metavar="DIR")
+    sub.add_argument(
+        "--codec",
+        type=Path,
+        metavar="SRC",
+        help="DC-AE for sana, converted or not (default: the pipeline's vae)",
+    )
 
     sub = command("bench", _bench, "time a part of this on the present device")
     sub.add_argument(

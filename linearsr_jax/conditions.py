@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.models.presets import Preset
+from linearsr_jax.pretrained import PretrainedModel
 from linearsr_jax.tagging.vocabulary import tag_indices
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,17 @@ def of_file(path: str | Path, preset: Preset) -> Condition:
     if not is_float or not np.isfinite(tokens).all():
         raise ConditionError(f"{path}: tokens must be floating point and finite")
     return Condition(tokens[None], mask.astype(bool)[None])
+
+
+def null_of(model: PretrainedModel) -> Condition | None:
+    """What the model was trained to take for no condition, if it is not no tokens.
+
+    Of SANA's embedding of an empty text it is the first token, as in diffusers; the
+    others are padding.
+    """
+    if model.null_condition is None:
+        return None
+    return Condition(model.null_condition[None, :1], np.ones((1, 1), bool))
 
 
 def with_null(condition: Condition, null: Condition | None) -> Condition:

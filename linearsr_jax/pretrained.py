@@ -6,10 +6,11 @@ trained with, so that a preset may change without old folders losing their meani
 The weights of one expert are model.safetensors; of several, model_0.safetensors and so
 on, from clean to noisy, each with the names and shapes of one. So every expert can be
 used as a model of its own, and writing several needs memory for one.
+
+A model that was given the embedding of "no text" has it in null_condition.safetensors.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -21,16 +22,19 @@ import jax
 import numpy as np
 import safetensors
 from flax import traverse_util
-from safetensors.numpy import load_file, save
 
-from linearsr_jax.array_types import PyTree
+from linearsr_jax.array_types import Array, Float, PyTree
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
 from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.models.presets import Preset
+from linearsr_jax.tensor_files import read_tensors, sha256, write_tensors
 
 CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
 CARD_FILE = "README.md"
+WEIGHTS_FILE = "model.safetensors"
+NULL_CONDITION_FILE = "null_condition.safetensors"
+_NULL_CONDITION = "null_condition"
 _FORMAT = 1
 # Of either form, those of an earlier model in the folder too.
 _WEIGHTS_FILE = re.compile(r"model(_\d+)?\.safetensors")
@@ -53,6 +57,8 @@ class PretrainedModel:
       training: what the config says of how it was trained.
       tagger: who finds tags for it if nobody says otherwise; see
         `tagging.load_tagger`.
+      null_condition: condition tokens that stand for none, if it was trained with any
+        (SANA's caption dropout).
     """
 
     name: str
@@ -62,6 +68,7 @@ class PretrainedModel:
     boundaries: tuple[float, ...]
     training: dict[str, Any]
     tagger: str = "none"
+    null_condition: Float[Array, "T F"] | None = None
 
 
 def bundled_models() -> list[str]:
@@ -81,6 +88,7 @@ def save_pretrained(
     boundaries: Sequence[float] = (),
     training: dict[str, Any],
     card: str,
+    null_condition: Float[Array, "T F"] | None = None,
 ) -> None:
     """Writes a model folder.
 
@@ -91,6 +99,7 @@ def save_pretrained(
       boundaries: noise levels between the experts; see `diffusion.experts`.
       training: JSON-able; how the weights came about.
       card: the model card, Markdown.
+      null_condition: see `PretrainedModel`.
 
     Raises:
       ValueError: bad boundaries, or another number of experts than they separate.
@@ -108,10 +117,45 @@ def save_pretrained(
         (folder / name).unlink()
     for name, params in zip(weights_files, experts, strict=True):
         flat = traverse_util.flatten_dict(params, sep=".")
-        arrays = {key: np.asarray(value, np.float32) for key, value in flat.items()}
-        # Not save_file: it makes files that only their owner may read.
-        (folder / name).write_bytes(save(arrays))
-    codec_files = codec.save_weights(folder)
+        _write(folder / name, flat)
+    (folder / NULL_CONDITION_FILE).unlink(missing_ok=True)
+    files = [*weights_files, *codec.save_weights(folder)]
+    if null_condition is not None:
+        write_null_condition(folder, null_condition)
+        files.append(NULL_CONDITION_FILE)
+    describe_folder(
+        folder,
+        files,
+        preset,
+        codec,
+        boundaries=boundaries,
+        training=training,
+        card=card,
+    )
+
+
+def write_null_condition(folder: Path, null_condition: Float[Array, "T F"]) -> None:
+    """Writes the null condition into a model folder; `describe_folder` lists it."""
+    _write(folder / NULL_CONDITION_FILE, {_NULL_CONDITION: null_condition})
+
+
+def describe_folder(
+    folder: Path,
+    files: Sequence[str],
+    preset: Preset,
+    codec: Codec,
+    *,
+    boundaries: Sequence[float],
+    training: dict[str, Any],
+    card: str,
+) -> None:
+    """Makes a model folder of one that holds the weights: config, card and sums.
+
+    Args:
+      folder: written to.
+      files: that are in it: weights, the codec's, the null condition.
+      preset, codec, boundaries, training, card: see `save_pretrained`.
+    """
     config = {
         "format": _FORMAT,
         "preset": dataclasses.asdict(preset),
@@ -121,8 +165,8 @@ def save_pretrained(
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / CARD_FILE).write_text(card)
-    summed = (*weights_files, CONFIG_FILE, CARD_FILE, *codec_files)
-    sums = [f"{_sha256(folder / name)}  {name}\n" for name in summed]
+    summed = (*files, CONFIG_FILE, CARD_FILE)
+    sums = [f"{sha256(folder / name)}  {name}\n" for name in summed]
     (folder / SUMS_FILE).write_text("".join(sums))
 
 
@@ -135,7 +179,7 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
         of another shape.
     """
     folder = _find(str(name_or_path))
-    _check_sums(folder)
+    files = _check_sums(folder)
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
         if config["format"] != _FORMAT:
@@ -162,6 +206,11 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
         )
     shapes = parameter_shapes(preset)
     experts = tuple(_load_expert(folder / name, shapes) for name in weights_files)
+    null_condition = None
+    if NULL_CONDITION_FILE in files:
+        null_condition = _load_null_condition(
+            folder / NULL_CONDITION_FILE, preset.condition_features
+        )
     return PretrainedModel(
         folder.name,
         preset,
@@ -170,6 +219,7 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
         boundaries,
         config["training"],
         config.get("tagger", "none"),
+        null_condition,
     )
 
 
@@ -177,13 +227,13 @@ def weights_sha256(name_or_path: str | Path) -> list[str]:
     """SHA-256 of a model's weights files, one for each expert, clean to noisy."""
     folder = _find(str(name_or_path))
     names = sorted(_found_weights(folder), key=lambda name: (len(name), name))
-    return [_sha256(folder / name) for name in names]
+    return [sha256(folder / name) for name in names]
 
 
 def _weights_files(boundaries: Sequence[float]) -> list[str]:
     """Names of the experts' files, clean to noisy."""
     if not boundaries:
-        return ["model.safetensors"]
+        return [WEIGHTS_FILE]
     return [f"model_{expert}.safetensors" for expert in range(len(boundaries) + 1)]
 
 
@@ -207,32 +257,40 @@ def _find(name: str) -> Path:
     )
 
 
-def _check_sums(folder: Path) -> None:
+def _check_sums(folder: Path) -> set[str]:
+    """Names of the files that are in it and whole."""
+    names = set()
     try:
         lines = (folder / SUMS_FILE).read_text().splitlines()
         for line in lines:
             expected, _, name = line.partition("  ")
-            if _sha256(folder / name) != expected:
+            if sha256(folder / name) != expected:
                 raise PretrainedError(
                     f"{folder / name}: does not match {SUMS_FILE}; copy the model again"
                 )
+            names.add(name)
     except OSError as error:
         raise PretrainedError(
             f"{folder}: incomplete, {error.filename}: {error.strerror}"
         ) from error
+    return names
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _write(path: Path, arrays: dict[str, Array]) -> None:
+    shapes = {name: value.shape for name, value in arrays.items()}
+    write_tensors(path, shapes, lambda name: np.asarray(arrays[name], np.float32), {})
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_tensors(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise PretrainedError(f"{path}: {error}") from error
 
 
 def _load_expert(path: Path, expected: dict[str, tuple[int, ...]]) -> PyTree:
     """Parameters from a file that holds exactly the expected tensors."""
-    try:
-        arrays = load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise PretrainedError(f"{path}: {error}") from error
+    arrays = _read(path)
     problems = {
         "missing": sorted(expected.keys() - arrays.keys()),
         "unknown": sorted(arrays.keys() - expected.keys()),
@@ -248,6 +306,18 @@ def _load_expert(path: Path, expected: dict[str, tuple[int, ...]]) -> PyTree:
                 f"{path}: {len(names)} tensors {problem}: " + ", ".join(names)
             )
     return traverse_util.unflatten_dict(arrays, sep=".")
+
+
+def _load_null_condition(path: Path, features: int) -> Float[Array, "T F"]:
+    arrays = _read(path)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if [(name, *shape[1:]) for name, shape in shapes.items()] != [
+        (_NULL_CONDITION, features)
+    ]:
+        raise PretrainedError(
+            f"{path}: must hold {_NULL_CONDITION} (T, {features}), holds {shapes}"
+        )
+    return arrays[_NULL_CONDITION]
 
 
 def parameter_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from linearsr_jax.codecs import SCALE
-from linearsr_jax.conditions import of_tags, with_null
+from linearsr_jax.conditions import null_of, of_tags, with_null
 from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.offloading import OffloadedUpscale
 from linearsr_jax.pretrained import PretrainedModel, load_pretrained
@@ -129,8 +129,10 @@ class Upscaler:
             raise UpscaleError("give tags or a condition, not both")
         if condition is None:
             condition = of_tags(parse_tags(tags), self.model.preset)
-        null = None
-        if condition is not None and guidance_scale != 1:
+        null = null_of(self.model)
+        if condition is None:
+            condition = null
+        elif guidance_scale != 1:
             condition = with_null(condition, null)
         pixels = np.asarray(image)
         result = self._upscale(

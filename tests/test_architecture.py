@@ -24,22 +24,15 @@ LAYERS = (
     {"finetune", "info", "stages", "upscale_files"},
     {"bench_experts", "bench_model", "train", "upscaler"},
     # The parts that the programs above are made of.
-    {"came", "checkpoint", "conditions", "config", "default_config", "evaluate"}
-    | {"expert_axis", "export", "model_card", "monitor", "rewind", "sharpness"}
-    | {
-        "start_state",
-        "losses",
-        "offloading",
-        "optim",
-        "pretrained",
-        "profiler",
-        "progress",
-    }
-    | {"run_parts", "run_record", "sampling", "sharding", "stop_signal"}
-    | {"train_data", "train_metrics", "train_step", "validation", "writers"},
-    {"codecs", "convert", "data", "image_io", "models", "tagging"},
+    {"came", "checkpoint", "conditions", "config", "convert", "default_config"}
+    | {"evaluate", "expert_axis", "export", "losses", "model_card", "monitor"}
+    | {"offloading", "optim", "pretrained", "profiler", "progress", "rewind"}
+    | {"run_parts", "run_record", "sampling", "sharding", "sharpness"}
+    | {"start_state", "stop_signal", "train_data", "train_metrics", "train_step"}
+    | {"validation", "writers"},
+    {"codecs", "data", "image_io", "models", "tagging"},
     {"diffusion", "esgf", "metrics"},
-    {"array_types", "image_range", "rng"},
+    {"array_types", "image_range", "rng", "tensor_files"},
 )
 
 # Pillow images that never were a file of their own; all other use is image_io's.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax import pretrained
+from linearsr_jax import pretrained, tensor_files
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.info import describe
 from linearsr_jax.models.presets import get_preset
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 def rewrite_sums(folder):
     names = ("model.safetensors", "config.json", "README.md")
-    lines = [f"{pretrained._sha256(folder / name)}  {name}\n" for name in names]
+    lines = [f"{tensor_files.sha256(folder / name)}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
@@ -57,7 +57,7 @@ def change_config(folder, **fields):
     (folder / "config.json").write_text(json.dumps(config))
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     names = [line.split("  ")[1] for line in lines]
-    sums = [f"{pretrained._sha256(folder / name)}  {name}\n" for name in names]
+    sums = [f"{tensor_files.sha256(folder / name)}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(sums))
 
 

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 from flax import traverse_util
-from safetensors.numpy import load_file, save
 
 from linearsr_jax.array_types import Array, Float, PyTree
 from linearsr_jax.codecs.base import CodecError
@@ -25,6 +24,7 @@ from linearsr_jax.codecs.dc_ae_network import (
     Encoder,
     parameter_shapes,
 )
+from linearsr_jax.tensor_files import read_tensors, write_tensors
 
 WEIGHTS_FILE = "codec.safetensors"
 # HR pixels that the decoder's convolution stages hold at once: 2 M of 128 float32
@@ -105,8 +105,13 @@ class DcAeCodec:
     def save_weights(self, folder: Path) -> list[str]:
         """See `Codec`."""
         flat = traverse_util.flatten_dict(self.params, sep=".")
-        arrays = {name: np.asarray(value, np.float32) for name, value in flat.items()}
-        (folder / WEIGHTS_FILE).write_bytes(save(arrays))
+        shapes = {name: value.shape for name, value in flat.items()}
+        write_tensors(
+            folder / WEIGHTS_FILE,
+            shapes,
+            lambda name: np.asarray(flat[name], np.float32),
+            {},
+        )
         return [WEIGHTS_FILE]
 
     @classmethod
@@ -120,7 +125,7 @@ class DcAeCodec:
         config = DcAeConfig.from_dict(settings)
         path = folder / WEIGHTS_FILE
         try:
-            arrays = load_file(path)
+            arrays = read_tensors(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise CodecError(f"{path}: {error}") from error
         expected = parameter_shapes(config)

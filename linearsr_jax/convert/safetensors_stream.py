@@ -1,15 +1,13 @@
-"""Safetensors files read and written one tensor at a time.
+"""Other people's safetensors files, read one tensor at a time.
 
 A converter then holds one tensor in memory, whatever the model's size.
 """
 
 import json
-import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -19,67 +17,76 @@ class ConvertError(Exception):
     """A source that cannot be converted; one line, says what is wrong."""
 
 
+class SourceTensor(NamedTuple):
+    """A tensor of a source, not read yet; calling it reads it.
+
+    Attributes:
+      shape: known without reading.
+      read: reads it, as float32.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+    def __call__(self) -> np.ndarray:
+        """The tensor, float32."""
+        return self.read()
+
+
+Sources = dict[str, SourceTensor]
+
+
 @contextmanager
-def open_tensors(path: Path) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
-    """Opens a safetensors file: name -> a function that reads the tensor, float32.
+def open_tensors(path: Path) -> Iterator[Sources]:
+    """Opens a safetensors file: the tensors by name.
 
     Raises:
       ConvertError: the file is not one.
     """
     try:
         # The framework only chooses the arrays' type: numpy alone has no bfloat16.
-        opened = safe_open(path, framework="flax")
+        with safe_open(path, framework="flax") as file:
+            shapes = {
+                name: tuple(file.get_slice(name).get_shape())
+                for name in file.keys()  # noqa: SIM118
+            }
     except (OSError, SafetensorError) as error:
         raise ConvertError(f"{path}: cannot be read: {error}") from error
-    with opened as file:
 
-        def reader(name: str) -> Callable[[], np.ndarray]:
-            return lambda: np.asarray(file.get_tensor(name), np.float32)
+    def reader(name: str) -> Callable[[], np.ndarray]:
+        def read():
+            # Opened for each: what has been read of an open file stays in memory.
+            with safe_open(path, framework="flax") as file:
+                return np.asarray(file.get_tensor(name), np.float32)
 
-        yield {name: reader(name) for name in file.keys()}  # noqa: SIM118
+        return read
+
+    yield {name: SourceTensor(shape, reader(name)) for name, shape in shapes.items()}
 
 
-def write_tensors(
-    path: Path,
-    shapes: Mapping[str, tuple[int, ...]],
-    read: Callable[[str], np.ndarray],
-    metadata: Mapping[str, str],
-) -> None:
-    """Writes float32 tensors to a safetensors file, whole or not at all.
-
-    Args:
-      path: replaced if it exists.
-      shapes: of the tensors, by name.
-      read: name -> the tensor; called once each, in the order of the file.
-      metadata: goes into the file's header.
+@contextmanager
+def open_shards(index: Path) -> Iterator[Sources]:
+    """Opens the files that a diffusers index (.index.json) names.
 
     Raises:
-      ConvertError: a tensor has another shape.
+      ConvertError: the index cannot be read, a file is missing or cannot be read, or
+        holds other tensors than the index says.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + 4 * int(np.prod(shape))
-        header[name] = {
-            "dtype": "F32",
-            "shape": list(shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        with open(temporary, "xb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name, shape in shapes.items():
-                array = read(name)
-                if array.shape != shape:
-                    raise ConvertError(
-                        f"{name}: the source has shape {array.shape}, not {shape}"
-                    )
-                file.write(np.ascontiguousarray(array, "<f4").data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        files = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards: dict[str, set[str]] = {}
+        for name, file in files.items():
+            shards.setdefault(str(file), set()).add(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConvertError(f"{index}: cannot be read: {error!r}") from error
+    tensors: Sources = {}
+    for file, expected in shards.items():
+        with open_tensors(index.parent / file) as shard:
+            wrong = sorted(expected ^ shard.keys())
+            if wrong:
+                raise ConvertError(
+                    f"{index.parent / file}: {len(wrong)} tensors are not where "
+                    f"{index.name} says: {', '.join(wrong)}"
+                )
+            tensors |= shard
+    yield tensors

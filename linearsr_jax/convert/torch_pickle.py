@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from linearsr_jax.convert.safetensors_stream import ConvertError
+from linearsr_jax.convert.safetensors_stream import (
+    ConvertError,
+    Sources,
+    SourceTensor,
+)
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 @contextmanager
-def open_pickle(path: Path) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
-    """Opens a checkpoint: name -> a function that reads the tensor, float32.
+def open_pickle(path: Path) -> Iterator[Sources]:
+    """Opens a checkpoint: the tensors by name.
 
     The tensors are those of the dict in the file, or of its "state_dict".
 
@@ -42,4 +46,7 @@ def open_pickle(path: Path) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
     def reader(name: str) -> Callable[[], np.ndarray]:
         return lambda: tensors[name].float().numpy()
 
-    yield {name: reader(name) for name in tensors}
+    yield {
+        name: SourceTensor(tuple(tensor.shape), reader(name))
+        for name, tensor in tensors.items()
+    }

@@ -81,11 +81,12 @@ class BandedDenoise:
         self._rows = rows
         block = make_block(model)
 
-        def of_model(method: Callable) -> Callable:
-            def call(params, *args):
-                return model.apply({"params": params}, *args, method=method)
+        def of_model(method: Callable, **kwargs) -> Callable:
+            def call(params, *args, **settings):
+                variables = {"params": params}
+                return model.apply(variables, *args, **settings, method=method)
 
-            return jax.jit(call)
+            return jax.jit(call, **kwargs)
 
         def add_state(params, layer, tokens, t6, state):
             variables = {"params": _at(params["blocks"], layer)}
@@ -104,7 +105,7 @@ class BandedDenoise:
             return tokens.reshape(window.shape)
 
         self._embed_time = of_model(LinearDiT.embed_time)
-        self._embed = of_model(_embed)
+        self._embed = of_model(_embed, static_argnames="height")
         self._read_out = of_model(_read_out)
         self._add_state = jax.jit(add_state)
         self._apply_block = jax.jit(apply_block)
@@ -152,7 +153,10 @@ class BandedDenoise:
 
         def embed(band):
             lr = slice(stride * band.window.start, stride * band.window.stop)
-            return self._embed(params, latents[:, band.window], image_lr[:, lr])
+            start = np.int32(band.window.start)
+            return self._embed(
+                params, latents[:, band.window], image_lr[:, lr], start, height=height
+            )
 
         tokens, state = sweep(
             stem_halo(model.stem_strides), embed, model.width, model.dtype, 0
@@ -178,8 +182,8 @@ class BandedDenoise:
         return output
 
 
-def _embed(model, latents, image_lr):
-    tokens = model.embed(latents, image_lr)
+def _embed(model, latents, image_lr, first_row, height):
+    tokens = model.embed(latents, image_lr, first_row, height)
     return tokens.reshape(*latents.shape[:3], -1)
 
 

@@ -1,10 +1,11 @@
-"""What the network is told beside the noisy latents: time, LR image, tags."""
+"""What the network is told beside the noisy latents: time, place, LR image, tags."""
 
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linearsr_jax.array_types import Array, Bool, Float, Int
 from linearsr_jax.diffusion.schedule import TIMESTEP_SCALE
@@ -27,12 +28,62 @@ class Condition(NamedTuple):
     mask: Bool[Array, "B T"]
 
 
-def timestep_features(sigma: Float[Array, "B"]) -> Float[Array, "B 256"]:
-    """[cos | sin] of timestep * 10000^(-k / 128), k = 0..127, float32 (SANA)."""
+def timestep_features(
+    sigma: Float[Array, "B"], *, floor: bool = False
+) -> Float[Array, "B 256"]:
+    """[cos | sin] of timestep * 10000^(-k / 128), k = 0..127, float32 (SANA).
+
+    Args:
+      sigma: noise levels in [0, 1].
+      floor: take the whole number below, at most 999: the only timesteps that SANA
+        was trained with. Pure noise is 1000 otherwise.
+    """
     half = TIMESTEP_FEATURES // 2
     frequency = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / half)
-    angle = TIMESTEP_SCALE * sigma.astype(jnp.float32)[:, None] * frequency
+    timestep = TIMESTEP_SCALE * sigma.astype(jnp.float32)
+    if floor:
+        timestep = jnp.minimum(jnp.floor(timestep), TIMESTEP_SCALE - 1)
+    angle = timestep[:, None] * frequency
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def position_embedding(
+    grid: tuple[int, int],
+    width: int,
+    extent: float,
+    rows: int | None = None,
+    first_row: int | Int[Array, ""] = 0,
+) -> Float[Array, "N D"]:
+    """Fixed sines and cosines of a token's place, float32 (SANA at 2K and 4K).
+
+    Token (row i, column j) of a grid (h, w) stands at y = extent i / h,
+    x = extent j / w, whatever the grid. The first half of the channels is
+    [sin | cos] of x 10000^(-k / (D/4)), k = 0 .. D/4 - 1, the second that of y.
+
+    Args:
+      grid: (h, w).
+      width: D, a multiple of 4.
+      extent: SANA's base size over its interpolation scale.
+      rows: that the tokens fill, N = rows w; by default all of the grid.
+      first_row: of those.
+    """
+    quarter = width // 4
+    frequency = 10000.0 ** (-np.arange(quarter) / quarter)
+
+    def along(size):
+        # Before compiling, where it is small, and in float64 but for the coordinates:
+        # SANA rounds them, which on odd grids shows in its output.
+        place = np.arange(size, dtype=np.float32) / np.float32(size / extent)
+        angle = place[:, None].astype(np.float64) * frequency
+        sines = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
+        return jnp.asarray(sines, jnp.float32)
+
+    rows = grid[0] if rows is None else rows
+    shape = (rows, grid[1], 2 * quarter)
+    y = jax.lax.dynamic_slice_in_dim(along(grid[0]), first_row, rows)
+    parts = (along(grid[1]), y[:, None])
+    parts = [jnp.broadcast_to(part, shape) for part in parts]
+    return jnp.concatenate(parts, axis=-1).reshape(-1, width)
 
 
 class TimeEmbedding(nn.Module):
@@ -40,10 +91,12 @@ class TimeEmbedding(nn.Module):
 
     Attributes:
       width: D.
+      floor_timestep: see `timestep_features`.
       dtype: computation type.
     """
 
     width: int
+    floor_timestep: bool
     dtype: jnp.dtype
 
     @nn.compact
@@ -51,7 +104,7 @@ class TimeEmbedding(nn.Module):
         self, sigma: Float[Array, "B"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B 6 D"]]:
         """Returns (e, t6): for the final layer, and for the blocks' modulation."""
-        e = timestep_features(sigma).astype(self.dtype)
+        e = timestep_features(sigma, floor=self.floor_timestep).astype(self.dtype)
         e = Dense(self.width, (None, None), self.dtype, True, _small_normal)(e)
         e = Dense(self.width, (None, None), self.dtype, True, _small_normal)(nn.silu(e))
         t6 = Dense(

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Bool, Float, Key, PyTree
+from linearsr_jax.array_types import Array, Bool, Float, Int, Key, PyTree
 from linearsr_jax.models.blocks import Block, KeysAndValues
 from linearsr_jax.models.conditioning import (
     Condition,
@@ -21,6 +21,7 @@ from linearsr_jax.models.conditioning import (
     LRStem,
     TagEmbedding,
     TimeEmbedding,
+    position_embedding,
 )
 from linearsr_jax.models.layers import Dense, modulated_layer_norm
 from linearsr_jax.models.linear_attention import TELEMETRY
@@ -62,6 +63,9 @@ class LinearDiT(nn.Module):
       stem_widths, stem_strides: see `LRStem`.
       qk_norm: RMS norm on queries and keys.
       zero_init: zero output head and cross-attention outputs (pixel presets).
+      floor_timestep: feed whole timesteps, see `timestep_features`.
+      position_extent: length of the square that `position_embedding` spreads the
+        tokens over; None adds no position. SANA has 64 at 2K and 4K, none below.
       eps, floor: see `kernels_pallas.linear_attention`.
       remat: a key of REMAT_POLICIES: what is computed again in the backward pass.
       scan_unroll: blocks per iteration of the loop over depth. On CPU a rolled
@@ -85,6 +89,8 @@ class LinearDiT(nn.Module):
     stem_strides: tuple[int, int, int]
     qk_norm: bool = False
     zero_init: bool = False
+    floor_timestep: bool = False
+    position_extent: float | None = None
     eps: float = 1e-15
     floor: float = 0.0
     remat: str = "none"
@@ -105,7 +111,7 @@ class LinearDiT(nn.Module):
         """Makes the layers."""
         self.stem = LRStem(self.stem_widths, self.stem_strides, self.dtype)
         self.patch_embed = Dense(self.width, (None, "embed"), self.dtype)
-        self.time_embed = TimeEmbedding(self.width, self.dtype)
+        self.time_embed = TimeEmbedding(self.width, self.floor_timestep, self.dtype)
         if self.tag_count:
             self.tags = TagEmbedding(self.tag_count, self.condition_features)
         self.condition = ConditionProjection(self.width, self.dtype)
@@ -143,7 +149,8 @@ class LinearDiT(nn.Module):
 
         Args:
           latents: the codec's latents as `Prediction.network_input` gives them.
-          sigma: noise levels in [0, 1]; the network is fed 1000 sigma.
+          sigma: noise levels in [0, 1]; the network is fed 1000 sigma, with
+            floor_timestep the whole number below.
           image_lr: LR image in [-1, 1]; its stem must land on the latent grid.
           condition: None means no tags and costs nothing.
 
@@ -217,9 +224,18 @@ class LinearDiT(nn.Module):
         return self.read_out(tokens, e).reshape(latents.shape)
 
     def embed(
-        self, latents: Float[Array, "B h w C"], image_lr: Float[Array, "B H W 3"]
+        self,
+        latents: Float[Array, "B h w C"],
+        image_lr: Float[Array, "B H W 3"],
+        first_row: int | Int[Array, ""] = 0,
+        height: int | None = None,
     ) -> Float[Array, "B N D"]:
         """The blocks' input.
+
+        Args:
+          latents, image_lr: of the whole image or some rows of it.
+          first_row: of those.
+          height: of the whole image, in rows of latents.
 
         Raises:
           ValueError: the stem does not land on the latents' grid.
@@ -233,6 +249,13 @@ class LinearDiT(nn.Module):
             )
         x = jnp.concatenate([latents.astype(self.dtype), features], axis=-1)
         tokens = self.patch_embed(x.reshape(x.shape[0], -1, x.shape[-1]))
+        if self.position_extent is not None:
+            _, rows, columns, _ = latents.shape
+            grid = (height or rows, columns)
+            position = position_embedding(
+                grid, self.width, self.position_extent, rows, first_row
+            )
+            tokens = (tokens + position).astype(self.dtype)
         return nn.with_logical_constraint(tokens, ("batch", "tokens", "embed_act"))
 
     def embed_time(

@@ -35,6 +35,8 @@ class Preset:
       default_steps: of the sampler.
       qk_norm: RMS norm on queries and keys.
       zero_init: zero output head and cross-attention outputs.
+      floor_timestep: see `LinearDiT`; SANA's weights know whole timesteps only.
+      position_extent: see `LinearDiT`.
     """
 
     width: int
@@ -56,6 +58,8 @@ class Preset:
     tag_count: int = 0
     qk_norm: bool = False
     zero_init: bool = False
+    floor_timestep: bool = False
+    position_extent: float | None = None
 
     def make_model(self, **kwargs: Any) -> LinearDiT:
         """Builds the network.
@@ -78,6 +82,8 @@ class Preset:
             stem_strides=(1,) * (3 - strided) + (2,) * strided,
             qk_norm=self.qk_norm,
             zero_init=self.zero_init,
+            floor_timestep=self.floor_timestep,
+            position_extent=self.position_extent,
             **kwargs,
         )
 
@@ -108,8 +114,14 @@ def _pixel(
     )
 
 
-def _sana(width: int, depth: int, cross_heads: int) -> Preset:
-    return Preset(
+def sana_preset(width: int, depth: int, cross_heads: int, **changes: Any) -> Preset:
+    """The preset of a SANA network.
+
+    Args:
+      width, depth, cross_heads: of the transformer.
+      **changes: fields that differ from those of SANA 1.0 at 1024 pixels.
+    """
+    preset = Preset(
         width=width,
         depth=depth,
         heads=width // 32,
@@ -127,7 +139,9 @@ def _sana(width: int, depth: int, cross_heads: int) -> Preset:
         sigma_max=0.999,
         solver="dpm_solver_pp",
         default_steps=20,
+        floor_timestep=True,
     )
+    return dataclasses.replace(preset, **changes)
 
 
 PRESETS: dict[str, Preset] = {
@@ -136,8 +150,10 @@ PRESETS: dict[str, Preset] = {
     "small": _pixel(
         384, 14, 32, (128, 128, 128), mlp_ratio=2.5, condition_features=256
     ),
-    "600m": _sana(1152, 28, 16),
-    "1600m": _sana(2240, 20, 20),
+    "600m": sana_preset(1152, 28, 16),
+    "1600m": sana_preset(2240, 20, 20),
+    # SANA 1.5.
+    "1600m_qk": sana_preset(2240, 20, 20, qk_norm=True),
 }
 
 

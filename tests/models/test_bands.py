@@ -93,6 +93,7 @@ def test_stem_halo_is_the_smallest_that_suffices(strides):
         ({}, 3),
         ({"strides": STRIDES["all"], "qk_norm": True}, 4),
         ({"strides": STRIDES["none"], "floor": 0.25}, 1),
+        ({"position_extent": 8.0, "width": 24}, 4),
         ({}, 100),
     ],
 )
@@ -129,16 +130,16 @@ def device_bytes(height, monkeypatch):
     for name in ("_embed", "_add_state", "_apply_block", "_read_out"):
         program = getattr(banded, name)
 
-        def measured(*args, program=program):
+        def measured(*args, program=program, **settings):
             nonlocal most
             held = sum(x.nbytes for x in jax.live_arrays()) - before
-            memory = program.lower(*args).compile().memory_analysis()
+            memory = program.lower(*args, **settings).compile().memory_analysis()
             used = memory.temp_size_in_bytes + memory.output_size_in_bytes
             handed = sum(
                 x.nbytes for x in jax.tree.leaves(args) if isinstance(x, np.ndarray)
             )
             most = max(most, held + used + handed)
-            return program(*args)
+            return program(*args, **settings)
 
         monkeypatch.setattr(banded, name, measured)
     banded(params, *inputs)

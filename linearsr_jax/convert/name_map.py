@@ -1,0 +1,153 @@
+"""Tables of names: what each of our tensors is called elsewhere, and its axes there."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from linearsr_jax.convert.safetensors_stream import ConvertError, Sources
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def same(x: np.ndarray) -> np.ndarray:
+    """Axes as they are."""
+    return x
+
+
+def conv(x: np.ndarray) -> np.ndarray:
+    """(out, in, row, column) -> (row, column, in, out)."""
+    return x.transpose(2, 3, 1, 0)
+
+
+def dense(x: np.ndarray) -> np.ndarray:
+    """(out, in), or (out, in, 1, 1) of a 1x1 convolution -> (in, out)."""
+    return x.reshape(x.shape[:2]).T
+
+
+def depthwise(x: np.ndarray) -> np.ndarray:
+    """(channel, 1, row, column) -> (row, column, channel)."""
+    return x.squeeze(1).transpose(1, 2, 0)
+
+
+def grouped(x: np.ndarray) -> np.ndarray:
+    """(group * out, in, 1, 1), in = out -> (group, in, out)."""
+    size = x.shape[1]
+    return x.reshape(-1, size, size).transpose(0, 2, 1)
+
+
+class Row(NamedTuple):
+    """One of our tensors, below its module, and what it is made of elsewhere.
+
+    Attributes:
+      ours: our name.
+      diffusers: diffusers' name; several are joined along their first axis.
+      official: the name in the layout of mit-han-lab and NVlabs; as diffusers.
+      change: from their axes to ours.
+    """
+
+    ours: str
+    diffusers: str | tuple[str, ...]
+    official: str | tuple[str, ...]
+    change: Change = same
+
+    def part(self, *, is_official: bool) -> "Part":
+        """What it is made of in one of the two layouts."""
+        theirs = self.official if is_official else self.diffusers
+        return Part((theirs,) if isinstance(theirs, str) else theirs, self.change)
+
+
+class Part(NamedTuple):
+    """One of our tensors, or one layer of it, in a source's names.
+
+    Attributes:
+      theirs: names of the source's tensors, to be joined along their first axis.
+      change: of the axes, after joining.
+    """
+
+    theirs: tuple[str, ...]
+    change: Change
+
+
+CONV = (Row("kernel", "weight", "weight", conv), Row("bias", "bias", "bias"))
+
+
+def placed(
+    ours: str, diffusers: str, official: str, rows: tuple[Row, ...] = CONV
+) -> list[Row]:
+    """Rows below the modules of these names."""
+
+    def below(module, names):
+        if isinstance(names, str):
+            return f"{module}.{names}"
+        return tuple(below(module, name) for name in names)
+
+    return [
+        Row(
+            below(ours, row.ours),
+            below(diffusers, row.diffusers),
+            below(official, row.official),
+            row.change,
+        )
+        for row in rows
+    ]
+
+
+def check_names(found: set[str], known: set[str], what: str) -> None:
+    """Compares the names of a source's tensors with those a table knows.
+
+    Raises:
+      ConvertError: what, and the names that are missing or unknown.
+    """
+    problems = {"missing": sorted(known - found), "unknown": sorted(found - known)}
+    text = "; ".join(
+        f"{len(listed)} {problem}: {', '.join(listed)}"
+        for problem, listed in problems.items()
+        if listed
+    )
+    if text:
+        raise ConvertError(f"{what}; {text}")
+
+
+def check_shapes(
+    tensors: Sources, parts: Iterable[tuple[Part, tuple[int, ...]]], what: str
+) -> None:
+    """Compares shapes without reading any tensor.
+
+    Args:
+      tensors: of the source.
+      parts: what is to be made of them, and the shapes to come out.
+      what: begins the error.
+
+    Raises:
+      ConvertError: what, and the tensors of unusable shapes.
+    """
+    wrong = [
+        f"{name} {tensors[name].shape}"
+        for part, shape in parts
+        if _changed_shape(tensors, part) != shape
+        for name in part.theirs
+    ]
+    if wrong:
+        raise ConvertError(
+            f"{what}; {len(wrong)} of unusable shape: {', '.join(wrong)}"
+        )
+
+
+def _changed_shape(tensors: Sources, part: Part) -> tuple[int, ...] | None:
+    shapes = [tensors[name].shape for name in part.theirs]
+    if not all(shapes) or len({shape[1:] for shape in shapes}) > 1:
+        return None
+    joined = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    try:
+        # A stand-in of zeros with strides of zero: it takes no memory.
+        return part.change(np.broadcast_to(np.float32(0), joined)).shape
+    except (ValueError, IndexError):
+        return None
+
+
+def read_part(tensors: Sources, part: Part) -> np.ndarray:
+    """Reads, joins, and changes the axes."""
+    if len(part.theirs) == 1:
+        return part.change(tensors[part.theirs[0]]())
+    return part.change(np.concatenate([tensors[name]() for name in part.theirs]))

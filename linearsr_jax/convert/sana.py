@@ -1,0 +1,245 @@
+"""Converts SANA 1.0 and 1.5 to a model folder to start training from.
+
+    linearsr convert --from sana PIPELINE_FOLDER --to sana
+    linearsr convert --from sana Sana_1600M_1024px.pth --codec dc_ae --to sana
+
+What the LR image adds starts so that it changes nothing: its columns of the patch
+embedding are zero, and the LR stem has our initial values of seed 0. So the model
+computes what SANA does, whatever the LR image.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from linearsr_jax import __version__
+from linearsr_jax.array_types import PyTree
+from linearsr_jax.codecs import DcAeCodec, load_codec
+from linearsr_jax.codecs import dc_ae as dc_ae_codec
+from linearsr_jax.convert import dc_ae, sana_names
+from linearsr_jax.convert.name_map import check_shapes, read_part
+from linearsr_jax.convert.safetensors_stream import (
+    ConvertError,
+    Sources,
+    open_shards,
+    open_tensors,
+)
+from linearsr_jax.convert.torch_pickle import PICKLE_SUFFIXES, open_pickle
+from linearsr_jax.models.conditioning import LRStem
+from linearsr_jax.models.presets import PRESETS, Preset
+from linearsr_jax.pretrained import (
+    CONFIG_FILE,
+    NULL_CONDITION_FILE,
+    WEIGHTS_FILE,
+    describe_folder,
+    parameter_shapes,
+    write_null_condition,
+)
+from linearsr_jax.tensor_files import sha256, write_tensors
+
+STEM_SEED = 0
+_FILES = "diffusion_pytorch_model"
+_CARD = """# SANA as a LinearSR model ({name})
+
+Weights of SANA (arXiv 2410.10629), from {files}, converted with linearsr_jax {version}.
+They are under the licence of their source.
+
+Not trained for super-resolution: the LR image changes nothing yet. Start training from
+this folder (`init_from`).
+"""
+
+
+def convert(source: Path, folder: Path, codec: Path | None = None) -> int:
+    """Converts weights of SANA to a model folder; holds one layer's tensor in memory.
+
+    Args:
+      source: diffusers' folder of the transformer, or of the whole pipeline; its
+        weights file or index; or an official .pth.
+      folder: must not exist, or be empty; appears when all is in it.
+      codec: a folder that `linearsr convert --from dc-ae` made, or what that takes; by
+        default the pipeline's vae.
+
+    Returns:
+      The number of parameters, without the codec's.
+
+    Raises:
+      ConvertError: the folder exists, a source cannot be read, or its tensors do not
+        fit.
+      CodecError: see `codecs.load_codec`.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConvertError(f"{folder}: exists; remove it or choose another --to")
+    weights = _find_weights(source)
+    if codec is None:
+        codec = source / "vae"
+        if not codec.is_dir():
+            raise ConvertError(
+                f"{source}: has no vae folder; give SANA's DC-AE with --codec"
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        temporary.mkdir()
+        count = _write(weights, temporary, codec)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return count
+
+
+def _write(weights: Path, folder: Path, codec_source: Path) -> int:
+    with _open(weights) as tensors:
+        try:
+            preset = _preset(weights, tensors)
+            parts = sana_names.match_sources(set(tensors), preset)
+        except ConvertError as error:
+            raise ConvertError(f"{weights}: {error}") from error
+        shapes = parameter_shapes(preset)
+        latent_shape = (preset.latent_channels, preset.width)
+
+        def expected(name):
+            if name == "patch_embed.kernel":
+                return latent_shape
+            return shapes[name][1:] if _is_stacked(name) else shapes[name]
+
+        check_shapes(
+            tensors,
+            ((part, expected(name)) for name in parts for part in parts[name]),
+            str(weights),
+        )
+        codec = _write_codec(codec_source, folder, preset)
+        stem = _initial_stem(preset)
+
+        def read(name):
+            if name in stem:
+                return stem[name]
+            if _is_stacked(name):
+                return (read_part(tensors, part)[None] for part in parts[name])
+            array = read_part(tensors, parts[name][0])
+            if name == "patch_embed.kernel":
+                rows = shapes[name][0] - len(array)
+                return np.pad(array, ((0, rows), (0, 0)))
+            return array
+
+        write_tensors(folder / WEIGHTS_FILE, shapes, read, {})
+        files = [WEIGHTS_FILE, dc_ae_codec.WEIGHTS_FILE]
+        if sana_names.NULL_CONDITION in tensors:
+            null_condition = tensors[sana_names.NULL_CONDITION]()
+            write_null_condition(
+                folder, null_condition.reshape(-1, preset.condition_features)
+            )
+            files.append(NULL_CONDITION_FILE)
+    sources = {path.name: sha256(path) for path in _files(weights)}
+    names = [name for name, known in PRESETS.items() if known == preset]
+    describe_folder(
+        folder,
+        files,
+        preset,
+        codec,
+        boundaries=(),
+        training={
+            "converted_from": sources,
+            "stem_seed": STEM_SEED,
+            "versions": {"linearsr_jax": __version__},
+        },
+        card=_CARD.format(
+            name=names[0] if names else "no preset's sizes",
+            files=", ".join(sources),
+            version=__version__,
+        ),
+    )
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+def _is_stacked(name: str) -> bool:
+    return name.startswith("blocks.")
+
+
+def _find_weights(source: Path) -> Path:
+    if source.is_file():
+        return source
+    for folder in (source, source / "transformer"):
+        default = folder / f"{_FILES}.safetensors"
+        if default.is_file():
+            return default
+        # Other precisions are marked in the name; of shards the index is meant.
+        whole = [
+            p for p in folder.glob(f"{_FILES}.*safetensors") if "-of-" not in p.name
+        ]
+        found = sorted([*whole, *folder.glob(f"{_FILES}.*.json")])
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ConvertError(f"{folder}: holds {names}; give one of these files")
+        if found:
+            return found[0]
+    raise ConvertError(
+        f"{source}: no weights; give diffusers' folder of SANA, a .safetensors file of "
+        "one, or an official .pth"
+    )
+
+
+def _files(weights: Path) -> list[Path]:
+    """The weights file, or the shards of an index."""
+    if weights.suffix != ".json":
+        return [weights]
+    files = json.loads(weights.read_text("utf-8"))["weight_map"].values()
+    return [weights.parent / name for name in sorted(set(files))]
+
+
+def _open(weights: Path) -> AbstractContextManager[Sources]:
+    if weights.suffix == ".json":
+        return open_shards(weights)
+    if weights.suffix in PICKLE_SUFFIXES:
+        return open_pickle(weights)
+    return open_tensors(weights)
+
+
+def _preset(weights: Path, tensors: Sources) -> Preset:
+    if sana_names.is_official(set(tensors)):
+        return sana_names.preset_of_shapes(tensors)
+    path = weights.parent / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        return sana_names.preset_of_config(config)
+    except ConvertError as error:
+        raise ConvertError(f"{CONFIG_FILE} beside it {error}") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConvertError(
+            f"{CONFIG_FILE} beside it cannot be read: {error}"
+        ) from error
+
+
+def _write_codec(source: Path, folder: Path, preset: Preset) -> DcAeCodec:
+    """Writes the codec into a folder and returns it without its weights."""
+    if (source / dc_ae_codec.WEIGHTS_FILE).is_file():
+        codec = load_codec("dc_ae", source)
+        codec.save_weights(folder)
+    else:
+        dc_ae.convert(source, folder)
+        codec = load_codec("dc_ae", folder)
+    found = (codec.factor, codec.channels)
+    if found != (preset.codec_factor, preset.latent_channels):
+        raise ConvertError(
+            f"{source}: is a codec of factor {found[0]} and {found[1]} channels; this "
+            f"SANA needs {preset.codec_factor} and {preset.latent_channels}"
+        )
+    return codec.replace(params=None)
+
+
+def _initial_stem(preset: Preset) -> dict[str, PyTree]:
+    model = preset.make_model()
+    stem = LRStem(model.stem_widths, model.stem_strides, jnp.float32)
+    # Compiled, the forward pass of init falls away.
+    init = jax.jit(stem.init)
+    params = init(jax.random.key(STEM_SEED), jnp.zeros((1, 8, 8, 3)))["params"]
+    flat = traverse_util.flatten_dict(nn.meta.unbox(params), sep=".")
+    return {f"stem.{name}": np.asarray(value) for name, value in flat.items()}
