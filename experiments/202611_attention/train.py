@@ -21,14 +21,15 @@ def make_config(variant: str, seed: int, photos: Path) -> ConfigDict:
     config.preset = variants.preset_name(variant)
     config.scan_unroll = variants.DEPTHS[variant]  # faster on CPU
     config.seed = seed
-    config.steps = 1_500
+    config.steps = 500
+    config.mass_at_one = 1.0  # all of the little time there is for one step
     config.data.folder = str(photos)
     config.val.holdout = 0.1
     config.val.every = config.steps
     config.val.metrics = ("psnr",)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
-    config.optimizer.decay_steps = 500
+    config.optimizer.decay_steps = 250
     config.checkpoint_every = 100
     config.keep_checkpoints = 1
     config.log_every = 50

@@ -59,6 +59,22 @@ def summarize(folders: dict[str, list[Path]]) -> dict[str, dict]:
     return table
 
 
+def curves(folders: dict[str, list[Path]], quantities: tuple[str, ...]) -> dict:
+    """{name: {"steps": [...], quantity: [[mean, standard error], ...]}}."""
+    table = {}
+    for name, runs in folders.items():
+        logs = [
+            [row for row in read_log(folder) if quantities[0] in row] for folder in runs
+        ]
+        table[name] = {"steps": [row["step"] for row in logs[0]]}
+        for quantity in quantities:
+            values = [[row[quantity] for row in log] for log in logs]
+            table[name][quantity] = [
+                mean_and_error(list(at_step)) for at_step in zip(*values, strict=True)
+            ]
+    return table
+
+
 def group(workdir: Path, prefix: str) -> dict[str, list[Path]]:
     """Finished runs PREFIX_NAME_SEED by their names."""
     groups = defaultdict(list)
@@ -86,6 +102,10 @@ if __name__ == "__main__":
         "knee": {
             "pretraining": pretraining(workdir / "knee" / "pretrain"),
             "tuned": summarize(group(workdir / "knee", "tune")),
+            "curves": curves(
+                group(workdir / "knee", "tune"),
+                ("val_psnr_standard", "val_lpips_standard"),
+            ),
         },
         "experts": {
             "pretraining": last_validation(read_log(workdir / "experts" / "pretrain")),
