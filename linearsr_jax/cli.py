@@ -170,12 +170,36 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from linearsr_jax.convert import dc_ae
+    if args.source_model == "ram":
+        from linearsr_jax.convert.ram import convert
+    else:
+        from linearsr_jax.convert.dc_ae import convert
 
-    converters = {"dc-ae": dc_ae.convert}
-    count = converters[args.source_model](args.source, args.to)
+    count = convert(args.source, args.to)
     print(f"{args.to}: {count} parameters")
     return 0
+
+
+def _tag(args: argparse.Namespace) -> int:
+    from linearsr_jax import tag_files
+    from linearsr_jax.tagging import load_tagger
+
+    if args.cache and (len(args.inputs) > 1 or not args.inputs[0].is_dir()):
+        raise UsageError("tag: --cache is of one folder; give one, and no files")
+    if args.lr and not args.cache:
+        raise UsageError("tag: --lr is for --cache; give both")
+    tagger, progress = load_tagger(args.tagger), _progress("images")
+    if args.cache:
+        found = tag_files.tag_folder(
+            tagger, args.inputs[0], args.cache, is_lr=args.lr, progress=progress
+        )
+    else:
+        files = tag_files.find_files(args.inputs, recursive=args.recursive)
+        found = tag_files.tag_files(tagger, files, progress)
+    images, failures = tag_files.report(found, is_printed=not args.json)
+    if args.json:
+        print(json.dumps({"images": images}))
+    return 1 if failures else 0
 
 
 def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
@@ -359,9 +383,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(sub)
 
+    sub = command("tag", _tag, "say what images show, in words a model can be given")
+    sub.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="image, folder")
+    sub.add_argument(
+        "--tagger",
+        default="light",
+        metavar="NAME",
+        help="light (part of the package; the default), ram:FOLDER, none",
+    )
+    sub.add_argument(
+        "--recursive", action="store_true", help="descend into folders of folders"
+    )
+    sub.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="keep the tags of a folder, with all below it, for training; resumes",
+    )
+    sub.add_argument(
+        "--lr", action="store_true", help="with --cache: look at the images reduced x4"
+    )
+    _add_json(sub)
+
     sub = command("convert", _convert, "turn other projects' weights into ours")
     sub.add_argument(
-        "--from", required=True, choices=["dc-ae"], dest="source_model", help="model"
+        "--from",
+        required=True,
+        choices=["dc-ae", "ram"],
+        dest="source_model",
+        help="model",
     )
     sub.add_argument("source", type=Path, metavar="SRC", help="file, folder")
     sub.add_argument("--to", required=True, type=Path, metavar="DIR")
