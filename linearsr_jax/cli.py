@@ -12,9 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from linearsr_jax import __version__
+from linearsr_jax.cli_arguments import make_parser
 
 logger = logging.getLogger("linearsr_jax")
 
@@ -25,7 +24,7 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    args = _parser().parse_args(argv)
+    args = make_parser(COMMANDS).parse_args(argv)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
     )
@@ -60,29 +59,21 @@ def _is_expected(error: Exception) -> bool:
 
 def _upscale(args: argparse.Namespace) -> int:
     from linearsr_jax.conditions import of_file
-    from linearsr_jax.tagging import load_tagger
-    from linearsr_jax.tagging.vocabulary import parse_tags
-    from linearsr_jax.upscale_files import no_tags, plan_outputs, upscale_files
+    from linearsr_jax.upscale_files import plan_outputs, upscale_files
     from linearsr_jax.upscaler import Upscaler
 
     jobs = plan_outputs(args.inputs, args.output, recursive=args.recursive)
     upscaler = Upscaler.from_pretrained(
         args.model, offload_experts=args.offload_experts
     )
-    condition, find_tags = None, no_tags
+    condition = None
     if args.condition:
         condition = of_file(args.condition, upscaler.model.preset)
-    elif args.tags is not None:
-        tags = parse_tags(args.tags)
-        find_tags = lambda pixels: tags  # noqa: E731
-    else:
-        tagger = load_tagger(args.tagger or upscaler.model.tagger)
-        find_tags = lambda pixels: [tag for tag, _ in tagger(pixels)]  # noqa: E731
     outputs, failures = upscale_files(
         upscaler,
         jobs,
         overwrite=args.overwrite,
-        find_tags=find_tags,
+        find_tags=_tag_finder(args, upscaler.model.tagger),
         steps=args.steps,
         seed=args.seed,
         condition=condition,
@@ -93,6 +84,18 @@ def _upscale(args: argparse.Namespace) -> int:
     if failures and len(jobs) > 1:
         logger.error("linearsr: %d of %d images failed", failures, len(jobs))
     return 1 if failures else 0
+
+
+def _tag_finder(args: argparse.Namespace, default_tagger: str) -> Callable:
+    """What says what an image shows: the user, a tagger, or nobody."""
+    from linearsr_jax.tagging import load_tagger
+    from linearsr_jax.tagging.vocabulary import parse_tags
+
+    if args.condition or args.tags is not None:
+        tags = parse_tags(args.tags or "")
+        return lambda pixels: tags
+    tagger = load_tagger(args.tagger or default_tagger)
+    return lambda pixels: [tag for tag, _ in tagger(pixels)]
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -189,16 +192,39 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from linearsr_jax.convert import dc_ae, sana
+    from linearsr_jax.convert import dc_ae, ram, sana
 
+    converters = {"dc-ae": dc_ae.convert, "ram": ram.convert}
     if args.source_model == "sana":
         count = sana.convert(args.source, args.to, args.codec)
     elif args.codec is not None:
         raise UsageError("convert: --codec goes with --from sana only")
     else:
-        count = dc_ae.convert(args.source, args.to)
+        count = converters[args.source_model](args.source, args.to)
     print(f"{args.to}: {count} parameters")
     return 0
+
+
+def _tag(args: argparse.Namespace) -> int:
+    from linearsr_jax import tag_files
+    from linearsr_jax.tagging import load_tagger
+
+    if args.cache and (len(args.inputs) > 1 or not args.inputs[0].is_dir()):
+        raise UsageError("tag: --cache is of one folder; give one, and no files")
+    if args.lr and not args.cache:
+        raise UsageError("tag: --lr is for --cache; give both")
+    tagger, progress = load_tagger(args.tagger), _progress("images")
+    if args.cache:
+        found = tag_files.tag_folder(
+            tagger, args.inputs[0], args.cache, is_lr=args.lr, progress=progress
+        )
+    else:
+        files = tag_files.find_files(args.inputs, recursive=args.recursive)
+        found = tag_files.tag_files(tagger, files, progress)
+    images, failures = tag_files.report(found, is_printed=not args.json)
+    if args.json:
+        print(json.dumps({"images": images}))
+    return 1 if failures else 0
 
 
 def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
@@ -279,241 +305,17 @@ def _progress(unit: str) -> Callable:
     return lines
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="linearsr",
-        description="x4 super-resolution of photographs with linear attention",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
-        sub.add_argument(
-            "--debug", action="store_true", help="show a traceback when it fails"
-        )
-        return sub
-
-    sub = command("upscale", _upscale, "make images four times as large")
-    sub.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="image, folder")
-    sub.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="OUT",
-        help="file for one image (.png .jpg .webp .bmp .tif), else a folder",
-    )
-    _add_model(sub)
-    sub.add_argument(
-        "--steps",
-        type=_positive,
-        metavar="N",
-        help="network evaluations: 1 closest to the truth, more adds detail "
-        "(default: the model's)",
-    )
-    sub.add_argument("--seed", type=_seed, default=0, help="chooses the detail")
-    what_it_shows = sub.add_mutually_exclusive_group()
-    what_it_shows.add_argument(
-        "--tags", metavar="TAG,TAG", help='what the images show; "" for nothing'
-    )
-    what_it_shows.add_argument(
-        "--tagger",
-        metavar="NAME",
-        help="who says what each image shows: none, light, ram:FOLDER (default: the "
-        "model's)",
-    )
-    what_it_shows.add_argument(
-        "--condition",
-        type=Path,
-        metavar="FILE",
-        help="features in place of tags, for models that take them (.safetensors)",
-    )
-    sub.add_argument(
-        "--guidance-scale",
-        type=float,
-        default=1.0,
-        metavar="W",
-        help="how much tags count; other than 1 (the default) takes twice the time",
-    )
-    sub.add_argument(
-        "--offload-experts",
-        action="store_true",
-        help="at most two of a model's experts on the device: less memory, slower",
-    )
-    sub.add_argument(
-        "--overwrite", action="store_true", help="replace existing outputs"
-    )
-    sub.add_argument(
-        "--recursive", action="store_true", help="descend into folders of folders"
-    )
-    _add_json(sub)
-
-    sub = command("train", _train, "train a model; resumes what the workdir holds")
-    sub.add_argument(
-        "--config",
-        nargs="+",
-        required=True,
-        metavar="FILE[:ARG]",
-        help="see configs/; several are stages, each from the knee of the one before",
-    )
-    _add_workdir(sub, "data.folder=photos")
-
-    sub = command(
-        "finetune", _finetune, "teach a model your photos; resumes what stopped"
-    )
-    sub.add_argument("photos", type=Path, metavar="DIR", help="20 photos or more")
-    _add_model(sub)
-    _add_workdir(sub, "steps=10000")
-    _add_json(sub)
-
-    sub = command("eval", _eval, "score a model, or folders of outputs")
-    sub.add_argument("--data", type=Path, help="folder with an HR and an LR folder")
-    sub.add_argument("--lr", type=Path, help="folder of images to upscale")
-    sub.add_argument("--hr", type=Path, help="folder of true images, same names")
-    sub.add_argument(
-        "--sr",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="DIR",
-        help="folders of upscaled images, same names: scored in place of a model",
-    )
-    sub.add_argument(
-        "--model",
-        help="bundled name or model folder to score (default: nano, without --sr)",
-    )
-    sub.add_argument(
-        "--metrics",
-        type=lambda text: text.split(","),
-        default=["psnr", "ssim", "lpips"],
-        metavar="NAME,NAME",
-        help="psnr, ssim, lpips (the default), niqe, lr_psnr; with pyiqa also dists, "
-        "musiq, maniqa-pipal, clipiqa, fid, pyiqa:NAME",
-    )
-    sub.add_argument(
-        "--steps",
-        type=lambda text: [_positive(part) for part in text.split(",")],
-        default=[1, 4],
-        metavar="N,N",
-        help="one row of the table for each; default: 1,4",
-    )
-    sub.add_argument("--seed", type=_seed, default=0)
-    sub.add_argument(
-        "--per-image",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="also write every image's values, as .csv or .json",
-    )
-    sub.add_argument(
-        "--overwrite", action="store_true", help="replace existing --per-image files"
-    )
-    _add_json(sub)
-
-    sub = command("convert", _convert, "turn other projects' weights into ours")
-    sub.add_argument(
-        "--from",
-        required=True,
-        choices=["dc-ae", "sana"],
-        dest="source_model",
-        help="model",
-    )
-    sub.add_argument("source", type=Path, metavar="SRC", help="file, folder")
-    sub.add_argument("--to", required=True, type=Path, metavar="DIR")
-    sub.add_argument(
-        "--codec",
-        type=Path,
-        metavar="SRC",
-        help="DC-AE for sana, converted or not (default: the pipeline's vae)",
-    )
-
-    sub = command("bench", _bench, "time a part of this on the present device")
-    sub.add_argument(
-        "what",
-        choices=["attention", "experts", "forward", "upscale"],
-        help="linear attention against the device's copy; sampling with four experts "
-        "against one; one evaluation of the network by part; a whole image",
-    )
-    sub.add_argument("--preset", default="nano", help="model size; default: nano")
-    sub.add_argument(
-        "--steps",
-        type=_positive,
-        default=8,
-        help="of experts and upscale; default: 8",
-    )
-    sub.add_argument(
-        "--size",
-        type=_positive,
-        nargs="+",
-        default=[512],
-        metavar="PIXELS",
-        help="output pixels a side, of forward and upscale; default: 512",
-    )
-    sub.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        default="float32",
-        help="of forward and upscale; default: float32",
-    )
-    _add_json(sub)
-
-    sub = command("knee", _knee, "find where a run stopped getting better")
-    sub.add_argument(
-        "curve",
-        type=Path,
-        metavar="WORKDIR|CSV",
-        help="a training folder, or a CSV with the header step,METRIC,...",
-    )
-    for side, other in (("lower", "loss"), ("higher", "accuracy")):
-        sub.add_argument(
-            f"--{side}",
-            action="append",
-            default=[],
-            metavar="NAME",
-            help=f"a metric whose {side} values are better, e.g. {other}",
-        )
-    sub.add_argument("--plot", type=Path, metavar="PNG", help="draw the evidence")
-    _add_json(sub)
-
-    sub = command("info", _info, "say what is installed and what a model is")
-    _add_model(sub)
-    _add_json(sub)
-    return parser
-
-
-def _add_model(sub: Any) -> None:
-    sub.add_argument("--model", default="nano", help="bundled name or model folder")
-
-
-def _add_workdir(sub: Any, example: str) -> None:
-    sub.add_argument("--workdir", required=True, type=Path, help="checkpoints, log")
-    sub.add_argument(
-        "--override",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help=f"change a field of the config, e.g. {example}",
-    )
-
-
-def _add_json(sub: Any) -> None:
-    sub.add_argument("--json", action="store_true", help="machine-readable output")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not in 0 .. 2**32 - 1")
-    return int(text)
+COMMANDS = {
+    "upscale": _upscale,
+    "train": _train,
+    "finetune": _finetune,
+    "eval": _eval,
+    "tag": _tag,
+    "convert": _convert,
+    "bench": _bench,
+    "knee": _knee,
+    "info": _info,
+}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def of_tags(tags: Sequence[str], preset: Preset) -> Condition | None:
     """The condition of one image with these tags; None without any.
 
     Args:
-      tags: from `tagging.vocabulary.parse_tags`.
+      tags: entries of `tagging.vocabulary.TAGS`.
       preset: of the model.
 
     Returns:

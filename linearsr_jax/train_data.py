@@ -114,7 +114,7 @@ def _conditions(config, preset, source, file):
             raise ValueError(
                 f"condition.kind: preset {config.preset} takes features and no tags"
             )
-        tags = load_tag_cache(file, source.names) if file else source.tags
+        tags = _cached_tags(file, source.names) if file else source.tags
         return table_of_tags(tags, max_tokens=max_tokens)
     if kind == "features":
         if not file:
@@ -127,6 +127,16 @@ def _conditions(config, preset, source, file):
             file, source.names, features=size, max_tokens=max_tokens
         )
     raise ValueError(f"condition.kind {kind!r} must be none, tags or features")
+
+
+def _cached_tags(file, names):
+    tags = load_tag_cache(file)
+    if missing := sorted(set(names) - tags.keys()):
+        raise ValueError(
+            f"{file}: has no tags of {len(missing)} photographs, the first "
+            f"{missing[0]}; make it of this folder with `linearsr tag DIR --cache`"
+        )
+    return [tags[name] for name in names]
 
 
 @contextlib.contextmanager

@@ -22,11 +22,6 @@ _OUTPUT_SUFFIX = ".png"
 FindTags = Callable[[np.ndarray], Sequence[str]]
 
 
-def no_tags(pixels: np.ndarray) -> Sequence[str]:
-    """What finds no tags."""
-    return ()
-
-
 class Job(NamedTuple):
     """One image to do."""
 
@@ -69,7 +64,7 @@ def upscale_files(
     jobs: Sequence[Job],
     *,
     overwrite: bool,
-    find_tags: FindTags = no_tags,
+    find_tags: FindTags,
     **settings: Any,
 ) -> tuple[list[dict[str, Any]], int]:
     """Runs the jobs; a failure is reported and the others still run.
@@ -78,7 +73,8 @@ def upscale_files(
       upscaler: the model.
       jobs: from `plan_outputs`.
       overwrite: whether existing outputs are replaced.
-      find_tags: the tags of an image; they are written into its output, too.
+      find_tags: says what an image shows; what the model knows of it is written into
+        the output, too.
       **settings: others of `Upscaler.__call__`.
 
     Returns:
@@ -114,7 +110,7 @@ def _run(
     start = time.perf_counter()
     image_io.check_output(job.output, overwrite=overwrite)
     image = image_io.read_image(job.input)
-    tags = list(find_tags(image.pixels))
+    tags = list(upscaler.select_tags(find_tags(image.pixels)))
     pixels = upscaler(image.pixels, tags=tags, **settings)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     image_io.write_image(

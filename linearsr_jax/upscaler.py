@@ -1,6 +1,7 @@
 """The public Python API: an image in, one four times as large out."""
 
 import functools
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from PIL import Image
 
 from linearsr_jax.codecs import SCALE
-from linearsr_jax.conditions import null_of, of_tags, with_null
+from linearsr_jax.conditions import ConditionError, null_of, of_tags, with_null
 from linearsr_jax.models.conditioning import Condition
 from linearsr_jax.offloading import OffloadedUpscale
 from linearsr_jax.pretrained import PretrainedModel, load_pretrained
 from linearsr_jax.sampling import draw_noise, make_upscale
 from linearsr_jax.tagging.vocabulary import parse_tags
+
+logger = logging.getLogger(__name__)
 
 ImageLike = TypeVar("ImageLike", np.ndarray, Image.Image)
 
@@ -102,8 +105,8 @@ class Upscaler:
             default.
           seed: chooses the detail; 0 <= seed < 2**32. With one step of a pixel model
             nothing is random and every seed gives the same image.
-          tags: what the image shows, see `tagging.vocabulary.parse_tags`; `find_tags`
-            asks a tagger.
+          tags: what the image shows, see `select_tags`; a `tagging.load_tagger` can
+            say it.
           condition: features in place of tags, from `conditions.of_file`.
           guidance_scale: how much the tags count; see `diffusion.guidance`. Other
             than 1 costs twice the time, and means nothing without tags.
@@ -128,7 +131,7 @@ class Upscaler:
         if tags and condition is not None:
             raise UpscaleError("give tags or a condition, not both")
         if condition is None:
-            condition = of_tags(parse_tags(tags), self.model.preset)
+            condition = of_tags(self.select_tags(tags), self.model.preset)
         null = null_of(self.model)
         if condition is None:
             condition = null
@@ -143,6 +146,33 @@ class Upscaler:
                 SCALE * pixels.shape[0], SCALE * pixels.shape[1], *pixels.shape[2:]
             )
         return Image.fromarray(result) if isinstance(image, Image.Image) else result
+
+    def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
+        """The tags that the model can make something of.
+
+        Args:
+          tags: see `tagging.vocabulary.parse_tags`.
+
+        Returns:
+          Of the known ones those that the model was trained with, where it knows which;
+          the others are left out with a warning.
+
+        Raises:
+          ConditionError: there are tags, and the model takes none.
+        """
+        parsed = parse_tags(tags)
+        if parsed and not self.model.preset.tag_count:
+            raise ConditionError(
+                f"model {self.model.name} takes no tags; leave them out"
+            )
+        trained = self.model.training.get("tags", parsed)
+        if unseen := [tag for tag in parsed if tag not in trained]:
+            logger.warning(
+                "%s: left out, model %s has seen no photograph of it",
+                ", ".join(unseen),
+                self.model.name,
+            )
+        return tuple(tag for tag in parsed if tag in trained)
 
     def _upscale(
         self,

@@ -21,7 +21,7 @@ MAX_LINES = 500
 # and from those below; kernels_pallas is below all. A new module gets its place here.
 LAYERS = (
     {"cli"},
-    {"finetune", "info", "stages", "upscale_files"},
+    {"cli_arguments", "finetune", "info", "stages", "tag_files", "upscale_files"},
     {"bench_experts", "bench_model", "train", "upscaler"},
     # The parts that the programs above are made of.
     {"came", "checkpoint", "conditions", "config", "convert", "default_config"}
@@ -39,6 +39,7 @@ LAYERS = (
 PILLOW_IN_MEMORY = {
     "linearsr_jax.evaluate": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
+    "linearsr_jax.tagging.resizing": "makes the squares that the networks take",
     "linearsr_jax.upscaler": "takes and returns Pillow images",
 }
 

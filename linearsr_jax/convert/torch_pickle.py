@@ -3,6 +3,7 @@
 torch is not among our requirements; only these files need it.
 """
 
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,13 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 @contextmanager
-def open_pickle(path: Path) -> Iterator[Sources]:
+def open_pickle(path: Path, inside: str = "state_dict") -> Iterator[Sources]:
     """Opens a checkpoint: the tensors by name.
 
-    The tensors are those of the dict in the file, or of its "state_dict".
+    Args:
+      path: of the checkpoint, a dict.
+      inside: the entry of the dict that holds the tensors; without such an entry
+        the dict itself does.
 
     Raises:
       ConvertError: torch is not installed, or the file holds more than weights.
@@ -35,8 +39,10 @@ def open_pickle(path: Path) -> Iterator[Sources]:
             "a .safetensors file"
         ) from error
     try:
-        tree = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        tree = tree.get("state_dict", tree)
+        # Only the format of 2020 and newer, a zip, can stay on the disk.
+        is_mapped = zipfile.is_zipfile(path)
+        tree = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
+        tree = tree.get(inside, tree)
         tensors = {name: value.detach() for name, value in tree.items()}
     # torch raises almost anything on files that are not its own.
     except Exception as error:

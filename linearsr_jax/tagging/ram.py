@@ -1,0 +1,145 @@
+"""The tagger of the paper: RAM, from a folder made by `linearsr convert --from ram`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+from flax import traverse_util
+from safetensors.numpy import load_file
+
+from linearsr_jax.array_types import PyTree, UInt8
+from linearsr_jax.tagging.base import TaggerError, best_first, check_image, digest
+from linearsr_jax.tagging.ram_network import Ram, RamConfig, parameter_shapes
+from linearsr_jax.tagging.resizing import BILINEAR, resize
+from linearsr_jax.tagging.vocabulary import TAGS, ram_thresholds, tag_indices
+
+WEIGHTS_FILE = "tagger.safetensors"
+CONFIG_FILE = "config.json"
+
+# ImageNet's, of images in [0, 1].
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+class RamTagger:
+    """RAM with its weights; see `base.Tagger`.
+
+    A tag is given if its probability is above its own threshold, which is its score.
+
+    Args:
+      params: of `Ram`, float32.
+      config: sizes; its first labels are the first of `TAGS`.
+      version: tells one set of weights from another.
+      tags: those to look for, a part of `TAGS`; by default all. Others change nothing
+        in their scores, fewer take less time.
+
+    Raises:
+      ValueError: more labels than tags, or tags that are not among the labels.
+    """
+
+    name = "ram"
+
+    def __init__(
+        self,
+        params: PyTree,
+        config: RamConfig,
+        version: str,
+        tags: Sequence[str] | None = None,
+    ):
+        if config.tags > len(TAGS):
+            raise ValueError(f"RAM has {len(TAGS)} tags, not {config.tags}")
+        chosen = tag_indices(TAGS[: config.tags] if tags is None else tags)
+        if missing := [TAGS[i] for i in chosen if i >= config.tags]:
+            raise ValueError(f"these weights have no labels for {', '.join(missing)}")
+        self.version = version
+        self._size = config.trunk.image_size
+        self._tags = [TAGS[index] for index in chosen]
+        self._thresholds = ram_thresholds()[chosen]
+        network = Ram(config)
+        # The queries are the same for all images.
+        variables = {"params": params}
+        queries = network.apply(variables, method="label_queries")[chosen]
+
+        @jax.jit
+        def run(variables, image, queries):
+            embeddings = network.apply(variables, image, method="embed_image")
+            return network.apply(variables, embeddings, queries, method="classify")
+
+        self._run = lambda image: run(variables, image, queries)
+
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> list[tuple[str, float]]:
+        """See `base.Tagger`."""
+        probabilities = self.probabilities(image)
+        return best_first(
+            (tag, float(probability))
+            for tag, probability, threshold in zip(
+                self._tags, probabilities, self._thresholds, strict=True
+            )
+            if probability > threshold
+        )
+
+    def probabilities(self, image: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
+        """Of each tag looked for, float32, in the order of the list.
+
+        Raises:
+          ValueError: not uint8 (H, W, 3), or empty.
+        """
+        check_image(image)
+        square = resize(image, self._size, BILINEAR).astype(np.float32) / 255
+        logits = self._run(((square - _MEAN) / _DEVIATION)[None])
+        return np.asarray(jax.nn.sigmoid(logits))[0]
+
+    @classmethod
+    def load(cls, folder: Path, tags: Sequence[str] | None = None) -> "RamTagger":
+        """Loads a folder of `linearsr convert --from ram`.
+
+        Raises:
+          TaggerError: it lacks a file, or one is damaged or of something else.
+        """
+        description = _read_description(folder / CONFIG_FILE)
+        path = folder / WEIGHTS_FILE
+        try:
+            config = RamConfig.from_dict(description["tagger"]["sizes"])
+            version = digest([description["source"].encode()])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TaggerError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
+        try:
+            arrays = load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise TaggerError(f"{path}: {error}") from error
+        expected = parameter_shapes(config)
+        wrong = sorted(
+            name
+            for name in arrays.keys() | expected.keys()
+            if name not in arrays or arrays[name].shape != expected.get(name)
+        )
+        if wrong:
+            raise TaggerError(
+                f"{path}: {len(wrong)} tensors missing, unknown or of another shape: "
+                + ", ".join(wrong)
+            )
+        params = jax.device_put(traverse_util.unflatten_dict(arrays, sep="."))
+        return cls(params, config, version, tags)
+
+
+def describe_tagger(config: RamConfig) -> dict[str, Any]:
+    """What config.json says of the weights beside it."""
+    return {"name": RamTagger.name, "sizes": config.to_dict()}
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text("utf-8"))
+        name = description["tagger"]["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TaggerError(
+            f"{path}: no tagger is described there: {error!r}; make its folder with "
+            "`linearsr convert --from ram`"
+        ) from error
+    if name != RamTagger.name:
+        raise TaggerError(f"{path}: describes tagger {name!r}, and ram is needed")
+    return description
