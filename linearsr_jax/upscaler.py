@@ -162,9 +162,7 @@ class Upscaler:
         """
         parsed = parse_tags(tags)
         if parsed and not self.model.preset.tag_count:
-            raise ConditionError(
-                f"model {self.model.name} takes no tags; leave them out"
-            )
+            raise ConditionError(f"model {self.model.name} takes no tags; give none")
         trained = self.model.training.get("tags", parsed)
         if unseen := [tag for tag in parsed if tag not in trained]:
             logger.warning(
