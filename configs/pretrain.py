@@ -9,7 +9,14 @@ from linearsr_jax.default_config import default_config
 from linearsr_jax.models.presets import get_preset
 
 # Batches of each size; the paper does not say, SANA has 64 to 128 a GPU.
-_BATCH = {"debug": 8, "nano": 8, "small": 64, "600m": 384, "1600m": 384}
+_BATCH = {
+    "debug": 8,
+    "nano": 8,
+    "small": 64,
+    "600m": 384,
+    "1600m": 384,
+    "1600m_qk": 384,
+}
 
 
 def get_config(preset: str = "nano"):

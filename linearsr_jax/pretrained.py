@@ -284,7 +284,7 @@ def _write(path: Path, arrays: dict[str, Array]) -> None:
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         return read_tensors(path)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise PretrainedError(f"{path}: {error}") from error
 
 

@@ -144,6 +144,42 @@ def test_a_damaged_expert_is_named(tmp_path):
         pretrained.load_pretrained(tmp_path)
 
 
+def test_null_condition_round_trip(tmp_path):
+    expected = np.arange(48, dtype=np.float32).reshape(3, 16)
+    for null_condition in (expected, None):
+        pretrained.save_pretrained(
+            tmp_path,
+            make_experts(1),
+            get_preset("debug"),
+            PixelCodec(),
+            training={},
+            card="",
+            null_condition=null_condition,
+        )
+        actual = pretrained.load_pretrained(tmp_path).null_condition
+        if null_condition is None:
+            assert actual is None
+        else:
+            np.testing.assert_array_equal(actual, null_condition)
+            assert actual.dtype == np.float32
+    assert not list(tmp_path.glob("null_condition*"))
+
+
+@pytest.mark.parametrize("shape", [(3, 15), (16,), (1, 3, 16)])
+def test_null_condition_of_another_shape(tmp_path, shape):
+    pretrained.save_pretrained(
+        tmp_path,
+        make_experts(1),
+        get_preset("debug"),
+        PixelCodec(),
+        training={},
+        card="",
+        null_condition=np.zeros(shape, np.float32),
+    )
+    with pytest.raises(pretrained.PretrainedError, match=r"must hold null_condition"):
+        pretrained.load_pretrained(tmp_path)
+
+
 def test_changed_file_is_noticed(folder):
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b"\0")

@@ -126,7 +126,7 @@ class DcAeCodec:
         path = folder / WEIGHTS_FILE
         try:
             arrays = read_tensors(path)
-        except (OSError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise CodecError(f"{path}: {error}") from error
         expected = parameter_shapes(config)
         wrong = sorted(

@@ -19,6 +19,7 @@ from linearsr_jax.train_step import make_init, make_train_step, unboxed
 # SanaTransformer2DModel with 32 latent channels, as counted in diffusers.
 SANA_600M = 591_747_872
 SANA_1600M = 1_604_462_752
+SANA_1_5_1600M = 1_604_641_952
 
 
 def sana_total(depth, width):
@@ -43,7 +44,10 @@ COUNTS = {
     "small": 34_119_216 + 4585 * 256,
     "600m": SANA_600M + conditioning_total((64, 128, 32), 1152),
     "1600m": SANA_1600M + conditioning_total((64, 128, 32), 2240),
+    "1600m_qk": SANA_1_5_1600M + conditioning_total((64, 128, 32), 2240),
 }
+# A trace takes seconds; the last differs by norms that a block's tests have.
+TRACED = [name for name in COUNTS if name != "1600m_qk"]
 PIXEL = [name for name in PRESETS if PRESETS[name].codec == "pixel"]
 
 
@@ -74,6 +78,7 @@ def test_sanas_totals_are_the_closed_form():
     assert sana_total(20, 2240) == SANA_1600M
     assert COUNTS["600m"] == 591_897_280
     assert COUNTS["1600m"] == 1_604_646_976
+    assert SANA_1_5_1600M == SANA_1600M + 20 * 4 * 2240
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -83,7 +88,7 @@ def test_exact_number_of_parameters(name):
     assert {x.dtype for x in leaves} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", TRACED)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_training_step_can_be_traced(name, dtype):
     preset = get_preset(name)
