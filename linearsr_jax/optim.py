@@ -38,8 +38,9 @@ def ema_of_params(decay: float) -> optax.GradientTransformation:
     def update(updates, state, params):
         count = state.count + 1
         rate = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+        # In this form what does not change is its own average, to the bit.
         average = jax.tree.map(
-            lambda old, p, u: rate * old + (1.0 - rate) * (p + u),
+            lambda old, p, u: old + (1.0 - rate) * (p + u - old),
             state.params,
             params,
             updates,

@@ -75,6 +75,20 @@ def test_round_trip(tmp_path, suffix, mode):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_keywords_are_in_the_exif(tmp_path, suffix):
+    """Read by Pillow; 0x9C9E is XPKeywords of Windows' EXIF."""
+    path = tmp_path / f"a{suffix}"
+    write_image(path, smooth_image(), "RGB", keywords=["rose", "café"])
+    with Image.open(path) as image:
+        found = image.getexif().get(0x9C9E)
+    if suffix == ".bmp":
+        assert found is None
+    else:
+        assert bytes(found).decode("utf-16-le").rstrip("\0") == "rose;café"
+    np.testing.assert_allclose(read_image(path).pixels, smooth_image(), atol=12)
+
+
 def test_jpeg_is_not_subsampled(tmp_path):
     path = tmp_path / "out.jpg"
     write_image(path, smooth_image(), "RGB")

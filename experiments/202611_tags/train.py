@@ -90,7 +90,7 @@ def train_nano(photos: Path, workdir: Path) -> None:
         "condition.kind": "tags",
         "optimizer.only": only,
     }
-    train_and_evaluate(make_config(photos, "nano", 1_000, 0, **fields), workdir)
+    train_and_evaluate(make_config(photos, "nano", 600, 0, **fields), workdir)
 
 
 if __name__ == "__main__":
