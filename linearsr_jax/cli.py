@@ -64,7 +64,9 @@ def _upscale(args: argparse.Namespace) -> int:
 
     jobs = plan_outputs(args.inputs, args.output, recursive=args.recursive)
     upscaler = Upscaler.from_pretrained(
-        args.model, offload_experts=args.offload_experts
+        args.model,
+        offload_experts=args.offload_experts,
+        max_memory=args.max_memory,
     )
     condition = None
     if args.condition:

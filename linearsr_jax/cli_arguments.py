@@ -74,6 +74,13 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         help="how much tags count; other than 1 (the default) takes twice the time",
     )
     sub.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GB",
+        help="for one image, weights apart; larger ones go in bands of rows, with the "
+        "same result (default: half of the machine's, 80 %% of an accelerator's)",
+    )
+    sub.add_argument(
         "--offload-experts",
         action="store_true",
         help="at most two of a model's experts on the device: less memory, slower",

@@ -70,4 +70,4 @@ class OffloadedUpscale:
             # A third expert must not come before the first is gone.
             jax.block_until_ready(state)
             del params
-        return self._decode(codec, state, image_lr)
+        return self._decode(codec, state.x, image_lr)

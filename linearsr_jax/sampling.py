@@ -138,10 +138,10 @@ def _repeat(x, count):
 
 
 def decode(
-    codec: Codec, state: samplers.SamplerState, image_lr: UInt8[Array, "h w 3"]
+    codec: Codec, latents: Float[Array, "1 h w C"], image_lr: UInt8[Array, "H W 3"]
 ) -> tuple[UInt8[Array, "4h 4w 3"], Bool[Array, ""]]:
     """The HR image at the walk's end, and whether the floats behind it are finite."""
-    image = codec.decode(state.x, to_unit_range(image_lr)[None])[0]
+    image = codec.decode(latents, to_unit_range(image_lr)[None])[0]
     return to_uint8(image), jnp.all(jnp.isfinite(image))
 
 
@@ -173,6 +173,6 @@ def make_upscale(
             state = walk(
                 experts[expert], state, image_lr, table, condition, guidance_scale
             )
-        return decode(codec, state, image_lr)
+        return decode(codec, state.x, image_lr)
 
     return upscale

@@ -5,12 +5,14 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from PIL import Image
 
+from linearsr_jax import memory
+from linearsr_jax.banding import BandedUpscale
 from linearsr_jax.codecs import SCALE
 from linearsr_jax.conditions import ConditionError, null_of, of_tags, with_null
 from linearsr_jax.models.conditioning import Condition
@@ -29,9 +31,10 @@ class UpscaleError(Exception):
 
 
 class Upscaler:
-    """Upscales images x4 with one model, the whole image in one pass.
+    """Upscales images x4 with one model.
 
     The network is compiled once per image size and number of steps, for each expert.
+    An image that fits goes in one pass, a larger one in bands: see `banding`.
 
         up = Upscaler.from_pretrained("nano")
         image_hr = up(image_lr, steps=4, seed=0)
@@ -40,50 +43,70 @@ class Upscaler:
       model: the weights and what they mean.
     """
 
-    def __init__(self, model: PretrainedModel, *, offload_experts: bool = False):
+    def __init__(
+        self,
+        model: PretrainedModel,
+        *,
+        offload_experts: bool = False,
+        max_memory: float | None = None,
+    ):
         """Places the weights on the default device.
 
         Args:
           model: from `pretrained.load_pretrained`.
           offload_experts: leave the experts on the host and have at most two of them
             on the device, for models that do not fit. Every image then transfers them.
-        """
-        self.model = model
-        network = model.preset.make_model()
-        self._codec = jax.device_put(model.codec)
-        if offload_experts:
-            self._experts = model.experts
-            offloaded = OffloadedUpscale(network, model.preset, model.boundaries)
+          max_memory: GB that an image may take beside the weights, by estimate; what
+            would take more goes in bands of rows, slower and with the same result. By
+            default half of the machine's memory, or four fifths of an accelerator's.
 
-            def compiled(steps):
-                return functools.partial(offloaded, steps=steps)
+        Raises:
+          UpscaleError: max_memory is not above 0.
+        """
+        if max_memory is not None and not max_memory > 0:
+            raise UpscaleError(f"max_memory must be above 0 GB, got {max_memory}")
+        self.model = model
+        self._budget = (
+            memory.default_budget() if max_memory is None else int(max_memory * 1e9)
+        )
+        self._network = network = model.preset.make_model()
+        self._codec = jax.device_put(model.codec)
+        self._experts = model.experts
+        if offload_experts:
+            offloaded = OffloadedUpscale(network, model.preset, model.boundaries)
         else:
             self._experts = jax.device_put(model.experts)
 
-            def compiled(steps):
-                return jax.jit(
-                    make_upscale(
-                        network, model.preset, steps=steps, boundaries=model.boundaries
-                    )
+        def compiled(steps, rows):
+            if rows is not None:
+                banded = BandedUpscale(network, model.preset, model.boundaries, rows)
+                return functools.partial(banded, steps=steps)
+            if offload_experts:
+                return functools.partial(offloaded, steps=steps)
+            return jax.jit(
+                make_upscale(
+                    network, model.preset, steps=steps, boundaries=model.boundaries
                 )
+            )
 
-        # By number of steps; here and not on the class, so that it ends with self.
+        # By number of steps and rows; here and not on the class, so that it ends with
+        # self.
         self._compiled = functools.cache(compiled)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = "nano", *, offload_experts: bool = False
+        cls, name_or_path: str | Path = "nano", **settings: Any
     ) -> "Upscaler":
         """Loads a bundled model by name, or a model folder.
 
         Args:
           name_or_path: see `pretrained.load_pretrained`.
-          offload_experts: see `Upscaler`.
+          **settings: see `Upscaler`.
 
         Raises:
           PretrainedError: see `pretrained.load_pretrained`.
         """
-        return cls(load_pretrained(name_or_path), offload_experts=offload_experts)
+        return cls(load_pretrained(name_or_path), **settings)
 
     def __call__(
         self,
@@ -192,7 +215,14 @@ class Upscaler:
             steps=steps,
             seed=seed,
         )
-        image, is_finite = self._compiled(steps)(
+        rows = memory.rows_that_fit(
+            self._network,
+            self._codec,
+            noise.shape[:2],
+            self._budget,
+            1 if condition is None else len(condition.mask),
+        )
+        image, is_finite = self._compiled(steps, rows)(
             self._experts, self._codec, pixels, noise, condition, guidance_scale
         )
         if not is_finite:

@@ -24,8 +24,9 @@ LAYERS = (
     {"cli_arguments", "finetune", "info", "stages", "tag_files", "upscale_files"},
     {"bench_experts", "bench_model", "train", "upscaler"},
     # The parts that the programs above are made of.
-    {"came", "checkpoint", "conditions", "config", "convert", "default_config"}
-    | {"evaluate", "expert_axis", "export", "losses", "model_card", "monitor"}
+    {"banding", "came", "checkpoint", "conditions", "config", "convert"}
+    | {"default_config"}
+    | {"evaluate", "expert_axis", "export", "losses", "memory", "model_card", "monitor"}
     | {"offloading", "optim", "pretrained", "profiler", "progress", "rewind"}
     | {"run_parts", "run_record", "sampling", "sharding", "sharpness"}
     | {"start_state", "stop_signal", "train_data", "train_metrics", "train_step"}

@@ -21,10 +21,13 @@ class Codec(Protocol):
     Attributes:
       factor: HR pixels per latent pixel, in each direction.
       channels: channels of the latents, which have about unit variance.
+      decode_halo: rows of latents, and of the LR image, on either side that the pixels
+        of a row of latents depend on; None if they depend on all.
     """
 
     factor: int
     channels: int
+    decode_halo: int | None
 
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]

@@ -58,6 +58,11 @@ class DcAeCodec:
         """See `Codec`."""
         return self.config.latent_channels
 
+    @property
+    def decode_halo(self) -> None:
+        """See `Codec`: attention sees the whole image; `decode` has its own bands."""
+        return None
+
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
     ) -> Float[Array, "B H/32 W/32 32"]:

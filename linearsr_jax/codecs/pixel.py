@@ -44,6 +44,11 @@ class PixelCodec:
     factor: int = SCALE
     channels: int = 3 * SCALE * SCALE
 
+    @property
+    def decode_halo(self) -> int:
+        """See `Codec`: what the bicubic kernel reaches."""
+        return 2
+
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
     ) -> Float[Array, "B h w 48"]:

@@ -105,9 +105,21 @@ def walk(denoise: Denoise, state: SamplerState, table: SolverTable) -> SamplerSt
     """
 
     def step(state, row):
-        x0_hat = denoise(state.x, row.sigma)
-        x = row.decay * state.x + row.current * x0_hat + row.previous * state.before
-        return SamplerState(x, x0_hat), None
+        return take_step(state, denoise(state.x, row.sigma), row), None
 
     rows = SolverTable(*(jnp.asarray(column, state.x.dtype) for column in table))
     return jax.lax.scan(step, state, rows)[0]
+
+
+def take_step(
+    state: SamplerState, x0_hat: Float[Array, "B h w C"], row: SolverTable
+) -> SamplerState:
+    """The state after a step.
+
+    Args:
+      state: before it.
+      x0_hat: the network's answer to it.
+      row: one of the table.
+    """
+    x = row.decay * state.x + row.current * x0_hat + row.previous * state.before
+    return SamplerState(x, x0_hat)

@@ -64,29 +64,67 @@ def stem_halo(strides: Sequence[int]) -> int:
     return -(-reach // stride)
 
 
+def fill_rows(
+    target: np.ndarray,
+    bands: Sequence[Band],
+    compute: Callable[[Band], Array],
+) -> None:
+    """target[:, band.rows] = compute(band) of all bands.
+
+    Each is fetched while the next one computes. target may be what they are computed
+    from: no row is overwritten before all bands that see it have copied it, as long as
+    a halo is no higher than a band.
+
+    Args:
+      target: on the host, (B, height, ...).
+      bands: from `cut_bands`.
+      compute: returns a band's rows, on the device. What it hands over from the target
+        must be a copy.
+    """
+    pending = None
+    for band in bands:
+        computed = compute(band)
+        if pending is not None:
+            target[:, pending[0]] = pending[1]
+        pending = band.rows, computed
+    target[:, pending[0]] = pending[1]
+
+
 class BandedDenoise:
     """`LinearDiT.denoise` in bands; equal to it but for rounding.
 
     Compiled for each width of an image and height of a band.
     """
 
-    def __init__(self, model: LinearDiT, rows: int):
+    def __init__(
+        self,
+        model: LinearDiT,
+        rows: int,
+        network_input: Callable[[Array, Array], Array] = lambda x, sigma: x,
+    ):
         """Compiles nothing yet.
 
         Args:
           model: what runs.
           rows: of latents, in a band; at least 1.
+          network_input: (latents, sigma) -> what the network takes, see
+            `diffusion.flow.Prediction`; done here band by band.
         """
         self._model = model
         self._rows = rows
         block = make_block(model)
 
-        def of_model(method: Callable, **kwargs) -> Callable:
-            def call(params, *args, **settings):
-                variables = {"params": params}
-                return model.apply(variables, *args, **settings, method=method)
-
-            return jax.jit(call, **kwargs)
+        def embed(params, latents, sigma, image_lr, first_row, height):
+            level = sigma[:, None, None, None]
+            tokens = model.apply(
+                {"params": params},
+                network_input(latents, level),
+                image_lr,
+                first_row,
+                height,
+                method="embed",
+            )
+            return tokens.reshape(*latents.shape[:3], -1)
 
         def add_state(params, layer, tokens, t6, state):
             variables = {"params": _at(params["blocks"], layer)}
@@ -104,11 +142,20 @@ class BandedDenoise:
             )
             return tokens.reshape(window.shape)
 
-        self._embed_time = of_model(LinearDiT.embed_time)
-        self._embed = of_model(_embed, static_argnames="height")
-        self._read_out = of_model(_read_out)
+        def read_out(params, tokens, e):
+            output = model.apply(
+                {"params": params}, _flat(tokens), e, method="read_out"
+            )
+            return output.reshape(*tokens.shape[:3], -1)
+
+        def embed_time(params, sigma):
+            return model.apply({"params": params}, sigma, method="embed_time")
+
+        self._embed_time = jax.jit(embed_time)
+        self._embed = jax.jit(embed, static_argnames="height")
         self._add_state = jax.jit(add_state)
         self._apply_block = jax.jit(apply_block)
+        self._read_out = jax.jit(read_out)
 
     def __call__(
         self,
@@ -122,7 +169,8 @@ class BandedDenoise:
 
         Args:
           params: on the device.
-          latents, image_lr: on the host; values as for `LinearDiT.denoise`.
+          latents, image_lr: on the host; values as for `LinearDiT.denoise`, the
+            latents before `network_input`.
           sigma, memory: see `LinearDiT.denoise`.
 
         Returns:
@@ -132,63 +180,63 @@ class BandedDenoise:
         batch, height, width, _ = latents.shape
         keys_and_values, mask = memory or (None, None)
         e, t6 = self._embed_time(params, sigma)
+        tokens = np.empty((batch, height, width, model.width), model.dtype)
+        stride = math.prod(model.stem_strides)
         size = model.width // model.heads
         no_state = np.zeros((batch, model.heads, size, size + 1), np.float32)
-        stride = math.prod(model.stem_strides)
+        # Of the block whose input is being made.
+        state = no_state
 
-        def sweep(halo, compute, channels, dtype, layer=None):
-            """All bands' rows, and the state that the block layer reads of them."""
-            rows = np.empty((batch, height, width, channels), dtype)
-            state, pending = no_state, None
-            for band in cut_bands(height, self._rows, halo):
-                x = compute(band)[:, band.skip :][:, : _count(band.rows)]
-                if layer is not None:
-                    state = self._add_state(params, layer, x, t6, state)
-                # Fetched one band late, so that the device need not wait for the host.
-                if pending is not None:
-                    rows[:, pending[0]] = pending[1]
-                pending = band.rows, x
-            rows[:, pending[0]] = pending[1]
-            return rows, state
+        def bands(halo):
+            return cut_bands(height, self._rows, halo)
 
         def embed(band):
+            nonlocal state
             lr = slice(stride * band.window.start, stride * band.window.stop)
-            start = np.int32(band.window.start)
-            return self._embed(
-                params, latents[:, band.window], image_lr[:, lr], start, height=height
+            window = self._embed(
+                params,
+                latents[:, band.window],
+                sigma,
+                image_lr[:, lr],
+                np.int32(band.window.start),
+                height=height,
             )
+            x = _cut(window, band)
+            state = self._add_state(params, 0, x, t6, state)
+            return x
 
-        tokens, state = sweep(
-            stem_halo(model.stem_strides), embed, model.width, model.dtype, 0
-        )
+        fill_rows(tokens, bands(stem_halo(model.stem_strides)), embed)
         for layer in range(model.depth):
+            whole, state = state, no_state
 
-            def apply_block(band, layer=layer, tokens=tokens, state=state):
-                window = tokens[:, band.window]
-                return self._apply_block(
-                    params, layer, window, t6, keys_and_values, mask, state
+            def apply_block(band, layer=layer, whole=whole):
+                nonlocal state
+                window = self._apply_block(
+                    params,
+                    layer,
+                    tokens[:, band.window].copy(),
+                    t6,
+                    keys_and_values,
+                    mask,
+                    whole,
                 )
+                x = _cut(window, band)
+                if layer + 1 < model.depth:
+                    state = self._add_state(params, layer + 1, x, t6, state)
+                return x
 
-            following = layer + 1 if layer + 1 < model.depth else None
-            tokens, state = sweep(
-                BLOCK_HALO, apply_block, model.width, model.dtype, following
-            )
-        output, _ = sweep(
-            0,
-            lambda band: self._read_out(params, tokens[:, band.window], e),
-            model.latent_channels,
-            np.float32,
+            fill_rows(tokens, bands(BLOCK_HALO), apply_block)
+        output = np.empty((*tokens.shape[:3], model.latent_channels), np.float32)
+        fill_rows(
+            output,
+            bands(0),
+            lambda band: self._read_out(params, tokens[:, band.rows], e),
         )
         return output
 
 
-def _embed(model, latents, image_lr, first_row, height):
-    tokens = model.embed(latents, image_lr, first_row, height)
-    return tokens.reshape(*latents.shape[:3], -1)
-
-
-def _read_out(model, tokens, e):
-    return model.read_out(_flat(tokens), e).reshape(*tokens.shape[:3], -1)
+def _cut(window, band):
+    return window[:, band.skip : band.skip + band.rows.stop - band.rows.start]
 
 
 def _flat(tokens):
@@ -197,7 +245,3 @@ def _flat(tokens):
 
 def _at(stacked, layer):
     return jax.tree.map(lambda x: x[layer], stacked)
-
-
-def _count(rows: slice) -> int:
-    return rows.stop - rows.start

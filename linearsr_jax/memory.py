@@ -1,0 +1,98 @@
+"""How much memory an image takes, how much there is, and the bands that fit.
+
+Closed forms on the large side, so that nothing need be compiled to know; tests compare
+them with what XLA allocates.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from linearsr_jax.codecs import Codec
+from linearsr_jax.models.bands import stem_halo
+from linearsr_jax.models.linear_dit import LinearDiT
+
+# Of the memory there is: what an image may take if nobody says otherwise.
+CPU_SHARE, ACCELERATOR_SHARE = 0.5, 0.8
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def default_budget() -> int | None:
+    """Bytes for one image on the default device; None where nothing is known."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+        return limit and int(ACCELERATOR_SHARE * limit)
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    # A container has less than its machine.
+    if (
+        _CGROUP_LIMIT.is_file()
+        and (text := _CGROUP_LIMIT.read_text().strip()).isdigit()
+    ):
+        total = min(total, int(text))
+    return int(CPU_SHARE * total)
+
+
+def network_bytes(model: LinearDiT, tokens: int) -> int:
+    """What one evaluation allocates for so many tokens, weights apart.
+
+    A block holds about five arrays of its width and of Mix-FFN's at once, in float32 as
+    far as attention is concerned.
+    """
+    return 20 * (model.width + model.expanded) * tokens
+
+
+def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
+    """What an image allocates in one pass, weights apart.
+
+    Args:
+      model, codec: what runs.
+      tokens: of its latents.
+      count: evaluations at once; 2 with guidance.
+    """
+    solver = 4 * 4 * codec.channels
+    # As float32, a copy of that for the rearrangement, and as uint8.
+    pixels = 3 * codec.factor**2 * (4 + 4 + 1)
+    return network_bytes(model, count * tokens) + tokens * (solver + pixels)
+
+
+def host_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
+    """What stays on the host of an image in bands; arguments as for `image_bytes`."""
+    latents = 4 * codec.channels * (3 + count)
+    pixels = 3 * codec.factor**2
+    return tokens * (
+        count * model.width * jnp.dtype(model.dtype).itemsize + latents + pixels
+    )
+
+
+def rows_that_fit(
+    model: LinearDiT,
+    codec: Codec,
+    grid: tuple[int, int],
+    budget: int | None,
+    count: int = 1,
+) -> int | None:
+    """Rows of latents in a band, so that an image takes no more than a budget.
+
+    Args:
+      model, codec: what runs.
+      grid: (h, w) of the latents.
+      budget: bytes beside the weights; None is no bound.
+      count: see `image_bytes`.
+
+    Returns:
+      None if the whole image fits; otherwise at least 1, even if that is too much.
+    """
+    height, width = grid
+    if budget is None or image_bytes(model, codec, height * width, count) <= budget:
+        return None
+    if jax.default_backend() == "cpu":
+        budget -= host_bytes(model, codec, height * width, count)
+    # One computes while the other is fetched.
+    row = 2 * network_bytes(model, count * width)
+    return max(1, min(budget // row - 2 * stem_halo(model.stem_strides), height))
