@@ -546,8 +546,6 @@ def test_killed_it_leaves_no_folder_that_looks_whole(codec, tmp_path):
     assert not (tmp_path / "to").exists()
     hidden = [path for path in tmp_path.iterdir() if path != source]
     assert all(path.name.startswith(".") for path in hidden)
-    convert(*arguments)
-    load_pretrained(tmp_path / "to")
 
 
 def test_commands(codec, tmp_path, capsys):
