@@ -11,6 +11,7 @@ A model that was given the embedding of "no text" has it in null_condition.safet
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -320,8 +321,12 @@ def _load_null_condition(path: Path, features: int) -> Float[Array, "T F"]:
     return arrays[_NULL_CONDITION]
 
 
+@functools.cache
 def parameter_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a preset's parameters, as in its weights file."""
+    """Names and shapes of a preset's parameters, as in its weights file.
+
+    Kept, because tracing the network takes a second; not to be changed.
+    """
     model = preset.make_model()
     abstract = jax.eval_shape(model.init_params, jax.random.key(0))
     flat = traverse_util.flatten_dict(abstract, sep=".")

@@ -29,7 +29,6 @@ TWINS = {
     "plain": {},
     "qk": {"qk_norm": "rms_norm_across_heads"},
     "position": {"interpolation_scale": 2.0},
-    "one_block": {"qk_norm": "rms_norm_across_heads", "num_layers": 1},
 }
 CODEC_CONFIG = DcAeConfig(
     widths=(2, 2, 2, 4, 4, 4),
@@ -49,8 +48,6 @@ def golden_weights(twin: str = "plain") -> dict[str, np.ndarray]:
     }
     if not TWINS[twin].get("qk_norm"):
         weights = {k: v for k, v in weights.items() if ".norm_" not in k}
-    if TWINS[twin].get("num_layers") == 1:
-        weights = {k: v for k, v in weights.items() if "blocks.1." not in k}
     return weights
 
 

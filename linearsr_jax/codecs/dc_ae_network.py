@@ -9,6 +9,7 @@ decoder are always float32, since they make the image.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -216,8 +217,12 @@ def init_params(
     return params if boxed else nn.meta.unbox(params)
 
 
+@functools.cache
 def parameter_shapes(config: DcAeConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters, as in a weights file."""
+    """Names and shapes of the parameters, as in a weights file.
+
+    Kept, because tracing the network takes a second; not to be changed.
+    """
     abstract = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     flat = traverse_util.flatten_dict(abstract, sep=".")
     return {name: tuple(value.shape) for name, value in flat.items()}

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from linearsr_jax.cli import main
-from linearsr_jax.convert.ram import convert, match_sources, tensor_rows
-from linearsr_jax.convert.safetensors_stream import ConvertError
+from linearsr_jax.convert.ram import convert, match_sources, tensor_parts
+from linearsr_jax.convert.safetensors_stream import ConvertError, SourceTensor
 from linearsr_jax.tagging import TaggerError, load_tagger
 from linearsr_jax.tagging.ram_network import RamConfig, parameter_shapes
 from linearsr_jax.tagging.swin import SwinConfig
@@ -102,12 +102,14 @@ def test_the_real_ones():
     assert (trunk, layers) == (195_198_516, 13_389_312)
     theirs = ram_shapes(RamConfig())
     assert sum(int(np.prod(shape)) for shape in theirs.values()) == 212_117_045
-    rows = tensor_rows(RamConfig())
-    assert sorted(row.theirs for row in rows) == sorted(theirs)
-    assert sorted(row.ours for row in rows) == sorted(shapes)
-    for row in rows:
-        changed = row.change(np.broadcast_to(np.float32(0), theirs[row.theirs]))
-        assert changed.shape == shapes[row.ours], row.ours
+    parts = tensor_parts(RamConfig())
+    assert sorted(name for part in parts.values() for name in part.theirs) == sorted(
+        theirs
+    )
+    assert sorted(parts) == sorted(shapes)
+    for ours, ((name,), change) in parts.items():
+        changed = change(np.broadcast_to(np.float32(0), theirs[name]))
+        assert changed.shape == shapes[ours], ours
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -147,13 +149,14 @@ def test_from_a_pickle(tmp_path):
 
 
 def test_unknown_and_missing_tensors_are_listed():
-    names = set(ram_shapes(TINY)) | set(EXTRAS)
-    match_sources(names, TINY)
-    names = names - {"fc.bias"} | {"lora.weight"}
+    shapes = ram_shapes(TINY) | dict.fromkeys(EXTRAS, (4, 4))
+    tensors = {name: SourceTensor(shape, np.zeros) for name, shape in shapes.items()}
+    match_sources(tensors, TINY)
+    tensors["lora.weight"] = tensors.pop("fc.bias")
     with pytest.raises(
         ConvertError, match=r"1 missing: fc\.bias; 1 unknown: lora\.weight"
     ):
-        match_sources(names, TINY)
+        match_sources(tensors, TINY)
 
 
 @pytest.mark.parametrize(

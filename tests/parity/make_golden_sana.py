@@ -32,12 +32,11 @@ CONFIG: dict[str, Any] = {
     "caption_channels": 12,
     "sample_size": 16,
 }
-# SANA 1.0, SANA 1.5, SANA at 4K (extent 16 / 2), and one block of SANA 1.5.
+# SANA 1.0, SANA 1.5 and SANA at 4K (extent 16 / 2).
 TWINS: dict[str, dict[str, Any]] = {
     "plain": {},
     "qk": {"qk_norm": "rms_norm_across_heads"},
     "position": {"interpolation_scale": 2.0},
-    "one_block": {"qk_norm": "rms_norm_across_heads", "num_layers": 1},
 }
 # Height and width; the last is the grid that the position embedding was made for.
 GRIDS = ((4, 6), (5, 3), (16, 16))
