@@ -77,6 +77,7 @@ def describe_origin(training: dict[str, Any]) -> dict[str, Any]:
     return {
         "degradation": config.get("data", {}).get("degradation"),
         "expert_boundaries": list(config.get("expert_boundaries", ())),
+        "only": list(config.get("optimizer", {}).get("only", ())),
         "step": training.get("step"),
         "photographs": len(training.get("files", ())),
         "esgf": training.get("esgf"),

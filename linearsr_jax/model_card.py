@@ -36,7 +36,8 @@ def model_card(training: dict[str, Any]) -> str:
 
 def _stages(training) -> list[str]:
     """What it started from, the first first; nothing for one stage from scratch."""
-    stages = [_describe(training, training["config"].get("expert_boundaries", ()))]
+    last = training | {"only": training["config"]["optimizer"].get("only")}
+    stages = [_describe(last, training["config"].get("expert_boundaries", ()))]
     origin = training.get("origin")
     while origin:
         stages.insert(0, _describe(origin, origin["expert_boundaries"]))
@@ -64,4 +65,6 @@ def _describe(stage, boundaries) -> str:
         parts.append("no knee found" if knee is None else f"after a knee at {knee}")
     if rewinds:
         parts.append(f"{len(rewinds)} rewinds")
+    if only := stage.get("only"):
+        parts.append(f"of which only {', '.join(only)} were trained")
     return ", ".join(parts)

@@ -56,8 +56,6 @@ class PretrainedModel:
       experts: a tree of parameters each, clean to noisy; float32, on the host.
       boundaries: noise levels between the experts; see `diffusion.experts`.
       training: what the config says of how it was trained.
-      tagger: who finds tags for it if nobody says otherwise; see
-        `tagging.load_tagger`.
       null_condition: condition tokens that stand for none, if it was trained with any
         (SANA's caption dropout).
     """
@@ -68,8 +66,12 @@ class PretrainedModel:
     experts: tuple[PyTree, ...]
     boundaries: tuple[float, ...]
     training: dict[str, Any]
-    tagger: str = "none"
     null_condition: Float[Array, "T F"] | None = None
+
+    @property
+    def tagger(self) -> str:
+        """Who finds its tags if nobody says otherwise; see `tagging.load_tagger`."""
+        return "light" if self.training.get("tags") else "none"
 
 
 def bundled_models() -> list[str]:
@@ -219,7 +221,6 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
         experts,
         boundaries,
         config["training"],
-        config.get("tagger", "none"),
         null_condition,
     )
 

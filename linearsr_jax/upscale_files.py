@@ -93,7 +93,9 @@ def upscale_files(
                 logger.error("linearsr: %s", error)
                 continue
             outputs.append(done)
-            logger.info("%s -> %s  %dx%d  %.1f s", *job, *(done[k] for k in _REPORTED))
+            shown = "".join(f"  {tag}" for tag in done["tags"])
+            numbers = (done[key] for key in _REPORTED)
+            logger.info("%s -> %s  %dx%d  %.1f s%s", *job, *numbers, shown)
     return outputs, failures
 
 
