@@ -57,6 +57,10 @@ def export_model(
         "rewinds": run["rewinds"],
         "origin": run["origin"],
     }
+    # What it has learned of tags before, it still knows.
+    before = (run["origin"] or {}).get("tags", ())
+    if tags := sorted({*files.get("tags", ()), *before}):
+        training["tags"] = tags
     save_pretrained(
         folder,
         expert_axis.split(jax.device_get(params)),
@@ -80,6 +84,7 @@ def describe_origin(training: dict[str, Any]) -> dict[str, Any]:
         "only": list(config.get("optimizer", {}).get("only", ())),
         "step": training.get("step"),
         "photographs": len(training.get("files", ())),
+        "tags": list(training.get("tags", ())),
         "esgf": training.get("esgf"),
         "rewinds": training.get("rewinds", []),
         "origin": training.get("origin"),

@@ -61,9 +61,14 @@ def with_tags(plain, tagged, tmp_path_factory):
     )
 
 
-def plain_folder(plain, folder):
+def plain_folder(plain, folder, training=None):
     save_pretrained(
-        folder / "plain", plain.experts, plain.preset, plain.codec, training={}, card=""
+        folder / "plain",
+        plain.experts,
+        plain.preset,
+        plain.codec,
+        training=training or {},
+        card="",
     )
     return folder / "plain"
 
@@ -72,7 +77,8 @@ def test_only_the_tags_that_were_there_are_learned(plain, with_tags):
     before, after = (model.experts[0]["tags"]["table"] for model in (plain, with_tags))
     changed = np.flatnonzero(np.any(before != after, axis=1)).tolist()
     assert changed == SEEN
-    assert sorted(with_tags.training["tags"]) == ["flower", "sky", "zoo"]
+    assert with_tags.training["tags"] == ["flower", "sky", "zoo"]
+    assert (plain.tagger, with_tags.tagger) == ("none", "light")
 
 
 def test_the_rest_is_kept(plain, with_tags):
@@ -91,6 +97,13 @@ def test_without_tags_it_answers_as_before_and_with_them_not(plain, with_tags):
     before, after = Upscaler(plain), Upscaler(with_tags)
     np.testing.assert_array_equal(before(image), after(image))
     assert np.any(after(image, tags="sky") != after(image))
+
+
+def test_tags_are_known_after_a_run_without(with_tags, photos, tmp_path):
+    folder = plain_folder(with_tags, tmp_path, with_tags.training)
+    later = train(photos, tmp_path / "run", init_from=str(folder))
+    assert later.training["tags"] == with_tags.training["tags"]
+    assert (with_tags.tagger, later.tagger) == ("light", "light")
 
 
 def test_tags_it_has_not_seen_are_left_out(with_tags, caplog):
