@@ -67,6 +67,7 @@ def _upscale(args: argparse.Namespace) -> int:
         args.model,
         offload_experts=args.offload_experts,
         max_memory=args.max_memory,
+        dtype=args.dtype,
     )
     condition = None
     if args.condition:

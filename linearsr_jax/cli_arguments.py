@@ -85,6 +85,7 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         action="store_true",
         help="at most two of a model's experts on the device: less memory, slower",
     )
+    _add_dtype(sub, "of the computation; bfloat16 for large models on accelerators")
     sub.add_argument(
         "--overwrite", action="store_true", help="replace existing outputs"
     )
@@ -215,12 +216,7 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="output pixels a side, of forward and upscale; default: 512",
     )
-    sub.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        default="float32",
-        help="of forward and upscale; default: float32",
-    )
+    _add_dtype(sub, "of forward and upscale")
     _add_json(sub)
 
     sub = command("knee", "find where a run stopped getting better")
@@ -260,6 +256,15 @@ def _add_workdir(sub: Any, example: str) -> None:
         default=[],
         metavar="FIELD=VALUE",
         help=f"change a field of the config, e.g. {example}",
+    )
+
+
+def _add_dtype(sub: Any, text: str) -> None:
+    sub.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help=f"{text} (default: float32)",
     )
 
 

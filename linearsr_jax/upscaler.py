@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -16,6 +17,7 @@ from linearsr_jax.banding import BandedUpscale
 from linearsr_jax.codecs import SCALE
 from linearsr_jax.conditions import ConditionError, null_of, of_tags, with_null
 from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.offloading import OffloadedUpscale
 from linearsr_jax.pretrained import PretrainedModel, load_pretrained
 from linearsr_jax.sampling import draw_noise, make_upscale
@@ -49,6 +51,7 @@ class Upscaler:
         *,
         offload_experts: bool = False,
         max_memory: float | None = None,
+        dtype: str = "float32",
     ):
         """Places the weights on the default device.
 
@@ -59,23 +62,27 @@ class Upscaler:
           max_memory: GB that an image may take beside the weights, by estimate; what
             would take more goes in bands of rows, slower and with the same result. By
             default half of the machine's memory, or four fifths of an accelerator's.
+          dtype: of the computation, "float32" or "bfloat16"; the latter is for large
+            models on accelerators.
 
         Raises:
-          UpscaleError: max_memory is not above 0.
+          UpscaleError: max_memory is not above 0, or another dtype.
         """
+        if dtype not in ("float32", "bfloat16"):
+            raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")
         if max_memory is not None and not max_memory > 0:
             raise UpscaleError(f"max_memory must be above 0 GB, got {max_memory}")
         self.model = model
         self._budget = (
             memory.default_budget() if max_memory is None else int(max_memory * 1e9)
         )
-        self._network = network = model.preset.make_model()
-        self._codec = jax.device_put(model.codec)
-        self._experts = model.experts
+        self._network = network = model.preset.make_model(dtype=jnp.dtype(dtype))
+        self._codec = jax.device_put(model.codec.astype(network.dtype))
+        self._experts = tuple(cast_kernels(x, network.dtype) for x in model.experts)
         if offload_experts:
             offloaded = OffloadedUpscale(network, model.preset, model.boundaries)
         else:
-            self._experts = jax.device_put(model.experts)
+            self._experts = jax.device_put(self._experts)
 
         def compiled(steps, rows):
             if rows is not None:

@@ -89,3 +89,12 @@ def test_output_that_is_not_finite_is_an_error(pixels):
     upscaler.model.experts[0]["head"]["bias"][0] = np.nan
     with pytest.raises(UpscaleError, match="not finite"):
         Upscaler(upscaler.model)(pixels)
+
+
+def test_bfloat16_is_near(upscaler, pixels):
+    half = Upscaler.from_pretrained("nano", dtype="bfloat16")
+    difference = half(pixels, steps=2).astype(int) - upscaler(pixels, steps=2)
+    # Nano's corrections are some 20 levels, of 8 bits in bfloat16; and it was used.
+    assert 0 < np.abs(difference).max() <= 4
+    with pytest.raises(UpscaleError, match="'float16' must be float32 or bfloat16"):
+        Upscaler(upscaler.model, dtype="float16")

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import jax.numpy as jnp
+
 from linearsr_jax.array_types import Array, Float
 
 # HR size over LR size; the one scale this project trains for.
@@ -39,6 +41,10 @@ class Codec(Protocol):
         self, latents: Float[Array, "B H/f W/f C"], image_lr: Float[Array, "B h w 3"]
     ) -> Float[Array, "B H W 3"]:
         """HR images from latents; about [-1, 1], not clipped, float32."""
+        ...
+
+    def astype(self, dtype: jnp.dtype) -> Self:
+        """The codec that computes in another type, where it computes much."""
         ...
 
     def settings(self) -> dict[str, Any]:

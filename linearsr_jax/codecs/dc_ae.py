@@ -103,6 +103,10 @@ class DcAeCodec:
             halo=halo,
         )
 
+    def astype(self, dtype: jnp.dtype) -> "DcAeCodec":
+        """See `Codec`."""
+        return self.replace(dtype=dtype)
+
     def settings(self) -> dict[str, Any]:
         """See `Codec`."""
         return self.config.to_dict()

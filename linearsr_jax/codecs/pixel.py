@@ -75,6 +75,10 @@ class PixelCodec:
         )
         return upscale_bicubic(image_lr) + residual * self.residual_std
 
+    def astype(self, dtype: jnp.dtype) -> Self:
+        """See `Codec`: its arithmetic is what makes the image, and little."""
+        return self
+
     def settings(self) -> dict[str, Any]:
         """See `Codec`."""
         return dataclasses.asdict(self)

@@ -99,7 +99,7 @@ def cast_kernels(params: PyTree, dtype: jnp.dtype) -> PyTree:
     def cast(path, x):
         names = [entry.key for entry in path]
         is_product = names[-1] == "kernel" and "head" not in names
-        return x.astype(dtype) if is_product else x
+        return x.astype(dtype, copy=False) if is_product else x
 
     return jax.tree_util.tree_map_with_path(cast, params)
 
