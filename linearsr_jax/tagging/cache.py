@@ -6,6 +6,7 @@ is; "lr": reduced by 4, as the model gets to see it) and "tags", a list of
 [tag, score], the best first.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -105,7 +106,8 @@ def fill_tag_cache(
       Each file with its entry, or None.
 
     Raises:
-      TagCacheError: the cache is of other images or another tagger, or damaged.
+      TagCacheError: the cache is of other images or another tagger, damaged, or
+        cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
     origin = Origin(tagger.name, tagger.version, input)
@@ -186,8 +188,15 @@ def _write(path: Path, entries: Mapping[str, Entry]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise TagCacheError(
+            f"{path}: cannot be written ({error.strerror}); check that its folder "
+            "exists, is writable and has space"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # The folder itself may be what is missing, or not a folder at all.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _to_line(entry: Entry) -> str:

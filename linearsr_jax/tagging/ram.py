@@ -104,7 +104,8 @@ class RamTagger:
         path = folder / WEIGHTS_FILE
         try:
             config = RamConfig.from_dict(description["tagger"]["sizes"])
-            version = digest([description["source"].encode()])
+            parts = [description["source"], *(["all"] if tags is None else tags)]
+            version = digest(part.encode() for part in parts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TaggerError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
         try:

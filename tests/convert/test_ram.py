@@ -10,8 +10,10 @@ from linearsr_jax.cli import main
 from linearsr_jax.convert.ram import convert, match_sources, tensor_parts
 from linearsr_jax.convert.safetensors_stream import ConvertError, SourceTensor
 from linearsr_jax.tagging import TaggerError, load_tagger
+from linearsr_jax.tagging.ram import RamTagger
 from linearsr_jax.tagging.ram_network import RamConfig, parameter_shapes
 from linearsr_jax.tagging.swin import SwinConfig
+from linearsr_jax.tagging.vocabulary import TAGS
 
 TINY = RamConfig(
     trunk=SwinConfig(
@@ -133,6 +135,10 @@ def test_converts(tmp_path, old):
     tagger = load_tagger(f"ram:{tmp_path / 'ours'}")
     assert tagger.name == "ram"
     tagger(np.zeros((5, 7, 3), np.uint8))
+    # Caches must not mix up what looked for all tags and what looked for some.
+    some = RamTagger.load(tmp_path / "ours", tags=TAGS[:2])
+    assert some.version != tagger.version
+    assert RamTagger.load(tmp_path / "ours").version == tagger.version
 
 
 def test_from_a_pickle(tmp_path):

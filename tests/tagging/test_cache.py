@@ -181,3 +181,13 @@ def test_no_cache_and_no_text(tmp_path):
         load_tag_cache(tmp_path / "tags.jsonl")
     (tmp_path / "tags.jsonl").write_bytes(b"")
     assert load_tag_cache(tmp_path / "tags.jsonl") == {}
+
+
+def test_a_place_that_cannot_be_written(folder):
+    tagger = Counting()
+    cache = folder / "nowhere" / "tags.jsonl"
+    with pytest.raises(TagCacheError, match="cannot be written") as caught:
+        list(fill_tag_cache(cache, tagger, folder, FILES, read))
+    assert str(caught.value).startswith(str(cache.parent))
+    # Found out before the work.
+    assert tagger.shapes == []
