@@ -62,6 +62,9 @@ def draw_weights(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     draw = rng.standard_normal(shape).astype(np.float32)
     if name.endswith("scale_shift_table"):
         return 0.5 * draw
+    if any(part in name for part in ("to_q.", "to_k.", "caption_projection.linear_2.")):
+        # So small that the eps of the norms behind them shows.
+        draw *= 0.03
     if len(shape) > 1:
         return draw / np.float32(np.prod(shape[1:]) ** 0.5)
     return 0.2 * draw + (1.0 if "norm" in name else 0.0)
