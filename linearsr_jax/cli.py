@@ -58,10 +58,12 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _upscale(args: argparse.Namespace) -> int:
+    from linearsr_jax.compilation_cache import enable_compilation_cache
     from linearsr_jax.conditions import of_file
     from linearsr_jax.upscale_files import plan_outputs, upscale_files
     from linearsr_jax.upscaler import Upscaler
 
+    enable_compilation_cache()
     jobs = plan_outputs(args.inputs, args.output, recursive=args.recursive)
     upscaler = Upscaler.from_pretrained(
         args.model,
@@ -150,8 +152,10 @@ def _finetune(args: argparse.Namespace) -> int:
 
 def _eval(args: argparse.Namespace) -> int:
     from linearsr_jax import evaluate
+    from linearsr_jax.compilation_cache import enable_compilation_cache
     from linearsr_jax.metrics import get_metrics, tables
 
+    enable_compilation_cache()
     if not (args.data or args.lr or args.sr):
         raise UsageError("eval: give --data DIR, --lr DIR, or --sr DIR and --hr DIR")
     if args.data and (args.hr or args.lr):
@@ -210,8 +214,10 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _tag(args: argparse.Namespace) -> int:
     from linearsr_jax import tag_files
+    from linearsr_jax.compilation_cache import enable_compilation_cache
     from linearsr_jax.tagging import load_tagger
 
+    enable_compilation_cache()
     if args.cache and (len(args.inputs) > 1 or not args.inputs[0].is_dir()):
         raise UsageError("tag: --cache is of one folder; give one, and no files")
     if args.lr and not args.cache:

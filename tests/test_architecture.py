@@ -21,7 +21,8 @@ MAX_LINES = 500
 # and from those below; kernels_pallas is below all. A new module gets its place here.
 LAYERS = (
     {"cli"},
-    {"cli_arguments", "finetune", "info", "stages", "tag_files", "upscale_files"},
+    {"cli_arguments", "compilation_cache", "finetune", "info", "stages"}
+    | {"tag_files", "upscale_files"},
     {"bench_experts", "bench_model", "train", "upscaler"},
     # The parts that the programs above are made of.
     {"banding", "came", "checkpoint", "conditions", "config", "convert"}
