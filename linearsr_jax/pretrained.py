@@ -28,7 +28,13 @@ from linearsr_jax.array_types import Array, Float, PyTree
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
 from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.models.presets import Preset
-from linearsr_jax.tensor_files import read_tensors, sha256, write_tensors
+from linearsr_jax.tensor_files import (
+    TensorFileError,
+    read_params,
+    read_tensors,
+    sha256,
+    write_tensors,
+)
 
 CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
@@ -291,23 +297,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _load_expert(path: Path, expected: dict[str, tuple[int, ...]]) -> PyTree:
-    """Parameters from a file that holds exactly the expected tensors."""
-    arrays = _read(path)
-    problems = {
-        "missing": sorted(expected.keys() - arrays.keys()),
-        "unknown": sorted(arrays.keys() - expected.keys()),
-        "of another shape": sorted(
-            name
-            for name in expected.keys() & arrays.keys()
-            if expected[name] != arrays[name].shape
-        ),
-    }
-    for problem, names in problems.items():
-        if names:
-            raise PretrainedError(
-                f"{path}: {len(names)} tensors {problem}: " + ", ".join(names)
-            )
-    return traverse_util.unflatten_dict(arrays, sep=".")
+    try:
+        return read_params(path, expected)
+    except TensorFileError as error:
+        raise PretrainedError(str(error)) from error
 
 
 def _load_null_condition(path: Path, features: int) -> Float[Array, "T F"]:

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from flax import traverse_util
+from safetensors import SafetensorError, safe_open
+
+from linearsr_jax.array_types import PyTree
+
+
+class TensorFileError(Exception):
+    """A file without the tensors that it should have; one line."""
+
 
 _ALIGNMENT = 64  # bytes
 
@@ -68,6 +76,34 @@ def write_tensors(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_params(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> PyTree:
+    """Reads a file that holds exactly these tensors, into a tree split at the dots.
+
+    Raises:
+      TensorFileError: it cannot be read, or tensors are missing, unknown or of another
+        shape.
+    """
+    try:
+        arrays = read_tensors(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TensorFileError(f"{path}: {error}") from error
+    problems = {
+        "missing": sorted(shapes.keys() - arrays.keys()),
+        "unknown": sorted(arrays.keys() - shapes.keys()),
+        "of another shape": sorted(
+            name
+            for name in shapes.keys() & arrays.keys()
+            if shapes[name] != arrays[name].shape
+        ),
+    }
+    for problem, names in problems.items():
+        if names:
+            raise TensorFileError(
+                f"{path}: {len(names)} tensors {problem}: " + ", ".join(names)
+            )
+    return traverse_util.unflatten_dict(arrays, sep=".")
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

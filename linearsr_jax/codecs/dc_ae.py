@@ -12,7 +12,6 @@ from typing import Any
 import flax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from flax import traverse_util
 
 from linearsr_jax.array_types import Array, Float, PyTree
@@ -24,7 +23,7 @@ from linearsr_jax.codecs.dc_ae_network import (
     Encoder,
     parameter_shapes,
 )
-from linearsr_jax.tensor_files import read_tensors, write_tensors
+from linearsr_jax.tensor_files import TensorFileError, read_params, write_tensors
 
 WEIGHTS_FILE = "codec.safetensors"
 # HR pixels that the decoder's convolution stages hold at once: 2 M of 128 float32
@@ -132,20 +131,8 @@ class DcAeCodec:
                 "of them with `linearsr convert --from dc-ae` and set codec_folder"
             )
         config = DcAeConfig.from_dict(settings)
-        path = folder / WEIGHTS_FILE
         try:
-            arrays = read_tensors(path)
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise CodecError(f"{path}: {error}") from error
-        expected = parameter_shapes(config)
-        wrong = sorted(
-            name
-            for name in arrays.keys() | expected.keys()
-            if name not in arrays or arrays[name].shape != expected.get(name)
-        )
-        if wrong:
-            raise CodecError(
-                f"{path}: {len(wrong)} tensors missing, unknown or of another shape: "
-                + ", ".join(wrong)
-            )
-        return cls(traverse_util.unflatten_dict(arrays, sep="."), config)
+            params = read_params(folder / WEIGHTS_FILE, parameter_shapes(config))
+        except TensorFileError as error:
+            raise CodecError(str(error)) from error
+        return cls(params, config)

@@ -7,15 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
-from flax import traverse_util
-from safetensors.numpy import load_file
 
 from linearsr_jax.array_types import PyTree, UInt8
 from linearsr_jax.tagging.base import TaggerError, best_first, check_image, digest
 from linearsr_jax.tagging.ram_network import Ram, RamConfig, parameter_shapes
 from linearsr_jax.tagging.resizing import BILINEAR, resize
 from linearsr_jax.tagging.vocabulary import TAGS, ram_thresholds, tag_indices
+from linearsr_jax.tensor_files import TensorFileError, read_params
 
 WEIGHTS_FILE = "tagger.safetensors"
 CONFIG_FILE = "config.json"
@@ -101,7 +99,6 @@ class RamTagger:
           TaggerError: it lacks a file, or one is damaged or of something else.
         """
         description = _read_description(folder / CONFIG_FILE)
-        path = folder / WEIGHTS_FILE
         try:
             config = RamConfig.from_dict(description["tagger"]["sizes"])
             parts = [description["source"], *(["all"] if tags is None else tags)]
@@ -109,22 +106,10 @@ class RamTagger:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TaggerError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
         try:
-            arrays = load_file(path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise TaggerError(f"{path}: {error}") from error
-        expected = parameter_shapes(config)
-        wrong = sorted(
-            name
-            for name in arrays.keys() | expected.keys()
-            if name not in arrays or arrays[name].shape != expected.get(name)
-        )
-        if wrong:
-            raise TaggerError(
-                f"{path}: {len(wrong)} tensors missing, unknown or of another shape: "
-                + ", ".join(wrong)
-            )
-        params = jax.device_put(traverse_util.unflatten_dict(arrays, sep="."))
-        return cls(params, config, version, tags)
+            params = read_params(folder / WEIGHTS_FILE, parameter_shapes(config))
+        except TensorFileError as error:
+            raise TaggerError(str(error)) from error
+        return cls(jax.device_put(params), config, version, tags)
 
 
 def describe_tagger(config: RamConfig) -> dict[str, Any]:
