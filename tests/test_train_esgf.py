@@ -35,10 +35,8 @@ def poisoned(monkeypatch):
     real_batches, real_loss = train_data.global_batches, Loss.__call__
 
     @contextlib.contextmanager
-    def batches(config, source, mesh, *, seed, start_batch):
-        with real_batches(
-            config, source, mesh, seed=seed, start_batch=start_batch
-        ) as stream:
+    def batches(config, *args, seed, start_batch):
+        with real_batches(config, *args, seed=seed, start_batch=start_batch) as stream:
             yield (
                 jax.tree.map(
                     lambda x, n=n: x * 0 if seed == config.seed and n >= 2 else x, batch
