@@ -70,7 +70,10 @@ def load_stages(
                 own.append(override)
             elif stage == name:
                 own.append(rest)
-        stages[name] = load_config(spec, own)
+        try:
+            stages[name] = load_config(spec, own)
+        except ConfigError as error:
+            raise ConfigError(f"stage {name}: {error}") from error
     return stages
 
 

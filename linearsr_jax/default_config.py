@@ -56,11 +56,11 @@ def default_config() -> ConfigDict:
     config.val.steps = 1  # network evaluations an image
     config.val.every = 2_000
 
-    # Early-stopping guided fine-tuning; see docs/training.md.
+    # Early-stopping guided fine-tuning; see docs/stages.md.
     config.esgf = ConfigDict()
     config.esgf.stop_at_knee = False  # end there, and hand on the weights of the knee
     config.esgf.patience = 3  # evaluations that a knee has to stand for that
-    config.esgf.knee_step = 0  # the knee chosen by hand
+    config.esgf.knee_step = 0  # the knee chosen by hand; 0 is none
     config.esgf.candidates = 24  # evaluations whose weights are kept
     config.esgf.sharpness_every = 0  # evaluations; 0 is never
     config.esgf.max_rewinds = 3  # of a run that diverges

@@ -23,6 +23,7 @@ from linearsr_jax.codecs import Codec
 from linearsr_jax.esgf import curve_files, report
 from linearsr_jax.esgf.knee import Verdict, find_knee
 from linearsr_jax.run_parts import RunParts
+from linearsr_jax.run_record import TrainError
 from linearsr_jax.train_step import TrainState
 from linearsr_jax.validation import Validator
 
@@ -134,8 +135,24 @@ class Monitor:
         return measured
 
     def restore(self, step: int, state: TrainState) -> tuple[int, PyTree]:
-        """The candidate of a step, or the kept one nearest to it, and its own step."""
+        """The candidate of a knee, or the kept one nearest to it, and its own step.
+
+        Raises:
+          TrainError: none is kept, or not that of the step chosen by hand, which is
+            nobody's to replace.
+        """
         kept = self._candidates.steps
+        if not kept:
+            raise TrainError(
+                f"{self._path.parent / 'candidates'}: is empty, the weights of step "
+                f"{step} are gone; with esgf.stop_at_knee=False the run goes on to its "
+                "last step"
+            )
+        if step == self._config.esgf.knee_step and step not in kept:
+            raise TrainError(
+                f"esgf.knee_step {step}: no weights of that step are kept; there are "
+                f"those of {', '.join(map(str, kept))}"
+            )
         nearest = min(kept, key=lambda other: abs(other - step))
         if nearest != step:
             logger.warning(

@@ -71,8 +71,10 @@ def plan_rewind(
             f"{workdir}: {reason} by step {step}; "
             + (
                 f"given up after {len(rewinds)} rewinds ({history})"
-                if rewinds or to is not None
+                if rewinds
                 else "there is no checkpoint to go back to"
+                if to is None
+                else f"esgf.max_rewinds {max_rewinds} allows no rewind"
             )
             + ". Lower optimizer.learning_rate or optimizer.clip_norm; the checkpoints "
             f"kept are {list(kept)}"

@@ -58,6 +58,12 @@ _AT_LEAST_ONE = (
     "esgf.candidates",
     "accumulation",
 )
+_NOT_NEGATIVE = (
+    "esgf.patience",
+    "esgf.knee_step",
+    "esgf.sharpness_every",
+    "esgf.max_rewinds",
+)
 # Of what is in a checkpoint; another one cannot go on.
 _FORMAT = 2
 
@@ -103,6 +109,14 @@ def check_config(config: ConfigDict) -> None:
     for field in _AT_LEAST_ONE:
         if values[field] < 1:
             raise TrainError(f"{field} must be at least 1")
+    for field in _NOT_NEGATIVE:
+        if values[field] < 0:
+            raise TrainError(f"{field} must be at least 0")
+    if config.esgf.knee_step > config.steps:
+        raise TrainError(
+            f"esgf.knee_step {config.esgf.knee_step} lies beyond the last of the "
+            f"{config.steps} steps"
+        )
     if config.optimizer.learning_rate <= 0 and config.optimizer.descent == "cosine":
         raise TrainError("optimizer.learning_rate must be above 0 to descend from")
     if config.val.folder and config.val.holdout:

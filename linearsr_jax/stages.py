@@ -36,7 +36,8 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
       Whether all are finished; False if a signal came before.
 
     Raises:
-      TrainError: a later stage has an init_from; see also `train.train_and_evaluate`.
+      TrainError: a later stage has an init_from, or stages.json is damaged; see also
+        `train.train_and_evaluate`.
     """
     workdir = Path(workdir)
     for name in list(stages)[1:]:
@@ -45,9 +46,7 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
                 f"{name}.init_from is set; it starts from the stage before"
             )
     path = workdir / STAGES_FILE
-    before = {}
-    if path.exists():
-        before = {stage["name"]: stage for stage in json.loads(path.read_text())}
+    before = _read(path) if path.exists() else {}
     done: list[dict[str, Any]] = []
     for name, config in stages.items():
         if done:
@@ -73,6 +72,18 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
         _write(path, done + later)
         logger.info("stage %s hands on step %d", name, stage["esgf"]["step"])
     return True
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        stages = {stage["name"]: stage for stage in json.loads(path.read_text())}
+        if all({"config", "esgf"} <= stage.keys() for stage in stages.values()):
+            return stages
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise TrainError(
+        f"{path}: is damaged; delete it, and finished stages are opened once more"
+    )
 
 
 def _write(path: Path, stages: list[dict[str, Any]]) -> None:

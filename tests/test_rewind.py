@@ -63,5 +63,7 @@ def test_reports():
         plan([], [])
     with pytest.raises(TrainError, match=r"after 2 rewinds \(step 15 back to 10: bad;"):
         plan([10, 40], [10, 20], limit=2)
-    with pytest.raises(TrainError, match="given up after 0 rewinds"):
+    with pytest.raises(
+        TrainError, match=r"step 50; esgf\.max_rewinds 0 allows no rewind"
+    ):
         plan([10], [], limit=0)

@@ -150,6 +150,13 @@ def test_a_later_stage_has_no_start_of_its_own(photos, tmp_path):
         stages.run_stages(load(photos, "sft.init_from=nano"), tmp_path)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[{}]", '[{"name": "sft"}]'])
+def test_a_damaged_record(photos, tmp_path, text):
+    (tmp_path / "stages.json").write_text(text)
+    with pytest.raises(TrainError, match=r"stages\.json: is damaged; delete it"):
+        stages.run_stages(load(photos), tmp_path)
+
+
 def test_two_configs_of_one_name():
     with pytest.raises(ConfigError, match="two files of one name"):
         load_stages(["configs/sft.py:debug", "configs/sft.py:nano"])
@@ -162,3 +169,5 @@ def test_overrides_of_one_stage():
     )
     assert [config.steps for config in loaded.values()] == [7, 7]
     assert [config.seed for config in loaded.values()] == [0, 3]
+    with pytest.raises(ConfigError, match=r"stage sft: --override seeed=3: no such"):
+        load_stages(["configs/sft.py:debug"], ["sft.seeed=3"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +36,8 @@ def poisoned(monkeypatch):
     real_batches, real_loss = train_data.global_batches, Loss.__call__
 
     @contextlib.contextmanager
-    def batches(config, source, mesh, *, seed, start_batch):
-        with real_batches(
-            config, source, mesh, seed=seed, start_batch=start_batch
-        ) as stream:
+    def batches(config, *args, seed, start_batch):
+        with real_batches(config, *args, seed=seed, start_batch=start_batch) as stream:
             yield (
                 jax.tree.map(
                     lambda x, n=n: x * 0 if seed == config.seed and n >= 2 else x, batch
@@ -191,6 +190,15 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     by_hand = train.train_and_evaluate(config, tmp_path / "run").esgf
     assert (by_hand["step"], by_hand["by"]) == (4, "hand")
     assert pretrained.load_pretrained(tmp_path / "run/model").training["step"] == 4
+    # One that is not kept is not replaced by another.
+    shutil.rmtree(tmp_path / "run/candidates/3")
+    config = make_config(photos, **stopping, **{"esgf.knee_step": 3})
+    with pytest.raises(TrainError, match=r"knee_step 3: no weights .* of 1, 2, 4, 5,"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/candidates")
+    with pytest.raises(TrainError, match=r"candidates: is empty, the weights of step"):
+        train.train_and_evaluate(make_config(photos, **stopping), tmp_path / "run")
+    assert pretrained.load_pretrained(tmp_path / "run/model").training["step"] == 4
 
 
 @pytest.mark.usefixtures("curve")
@@ -202,6 +210,22 @@ def test_the_ring_keeps_the_newest_and_the_knee(photos, tmp_path, stopping):
     kept = {int(path.name) for path in (tmp_path / "candidates").glob("[0-9]*")}
     assert {37, 38, 39, 40} <= kept
     assert len(kept) <= 5
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("knee_step", 21, "esgf.knee_step 21 lies beyond the last of the 20 steps"),
+        ("knee_step", -1, "esgf.knee_step must be at least 0"),
+        ("patience", -1, "esgf.patience must be at least 0"),
+        ("candidates", 0, "esgf.candidates must be at least 1"),
+    ],
+)
+def test_what_no_run_can_work_with(photos, tmp_path, field, value, message):
+    fields = {"val.folder": str(photos), f"esgf.{field}": value}
+    with pytest.raises(TrainError, match=message):
+        train.train_and_evaluate(make_config(photos, **fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_knee_needs_validations(photos, tmp_path):

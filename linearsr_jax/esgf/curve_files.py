@@ -21,8 +21,8 @@ _LOG_NAME = "metrics.jsonl"
 _VALIDATION = "val_"
 _REPEATS = "val_gain_"
 
-# Whole numbers beyond are not exact as floats.
-_LARGEST_STEP = 2**53
+# From here on whole numbers are not exact as floats.
+_STEP_LIMIT = 2**53
 
 # Line number, step, and the values of an evaluation.
 Row = tuple[int, int, dict[str, float]]
@@ -82,10 +82,12 @@ def read_curve(
     both = set(lower) & set(higher)
     absent = (set(lower) | set(higher)) - set(names)
     if both or absent:
-        fault = "is in both --lower and --higher" if both else "is no metric"
-        raise CurveError(
-            f"{path}: {min(both or absent)!r} {fault}; there are {', '.join(names)}"
+        fault = (
+            "is in both --lower and --higher; leave it in one"
+            if both
+            else f"is no metric; there are {', '.join(names)}"
         )
+        raise CurveError(f"{path}: {min(both or absent)!r} {fault}")
     table: dict[int, dict[str, float]] = {}
     for line, step, values in rows:
         if step in table:
@@ -147,13 +149,18 @@ def _is_higher_better(path, name, lower, higher) -> bool:
 
 
 def _read_csv(path: Path, text: str) -> tuple[list[str], Iterable[Row]]:
+    if not text.strip():
+        raise CurveError(f"{path}: is empty; its first line is step,<metric>,...")
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-    header = [cell.strip() for cell in next(reader, [])]
+    try:
+        header = [cell.strip() for cell in next(reader)]
+    except csv.Error as error:
+        raise CurveError(f"{path}: line 1: {error}") from error
     names = [name for name in header if name.lower() != "step"]
     if len(header) - len(names) != 1:
         raise CurveError(
             f"{path}: line 1: needs one column called step; the header is "
-            "step,<metric>,..."
+            "step,<metric>,... with commas"
         )
     if not names:
         raise CurveError(f"{path}: line 1: has no metric beside step")
@@ -181,11 +188,9 @@ def _csv_rows(path, reader, header) -> Iterator[Row]:
                 for name, cell in zip(header, cells, strict=True)
                 if cell.strip()
             }
-            step = row.pop(header[at], math.nan)
-            if not step.is_integer() or abs(step) > _LARGEST_STEP:
-                raise CurveError(f"{path}: line {line}: step is not a whole number")
+            step = _whole(path, line, row.pop(header[at], math.nan))
             if row:
-                yield line, int(step), row
+                yield line, step, row
     except csv.Error as error:
         raise CurveError(f"{path}: line {reader.line_num}: {error}") from error
 
@@ -193,10 +198,16 @@ def _csv_rows(path, reader, header) -> Iterator[Row]:
 def _number(path, line, name, cell) -> float:
     try:
         return float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise CurveError(
             f"{path}: line {line}: {name} is {str(cell).strip()[:40]!r}, not a number"
         ) from None
+
+
+def _whole(path, line, step: float) -> int:
+    if not float(step).is_integer() or abs(step) >= _STEP_LIMIT:
+        raise CurveError(f"{path}: line {line}: step is not a whole number below 2^53")
+    return int(step)
 
 
 def _read_log(path: Path, text: str) -> tuple[list[str], list[Row]]:
@@ -215,7 +226,9 @@ def _read_log(path: Path, text: str) -> tuple[list[str], list[Row]]:
             for name, value in _validations(record).items()
         }
         if values:
-            rows.append((line, step, values))
+            rows.append(
+                (line, _whole(path, line, _number(path, line, "step", step)), values)
+            )
     names = list(dict.fromkeys(name for *_, values in rows for name in values))
     if not names:
         raise CurveError(

@@ -256,13 +256,18 @@ def _reason(verdict, knee, evidence) -> str:
     on_plateau, rising = votes.count("plateau"), votes.count("rising")
     most = max((e.evaluations for e in evidence.values()), default=0)
     if verdict == "diverged":
-        return "the newest evaluations are not finite or have lost most of the rise"
+        if all(e.diverged_since_step is None for e in evidence.values()):
+            return "no metric of the newest evaluations is finite"
+        return "the newest evaluations have lost more than half of the rise"
     if knee is not None:
         swings = ", which swings beyond the noise" if verdict == "oscillating" else ""
         voters = on_plateau + rising
         return f"{on_plateau} of {voters} metrics have reached a plateau{swings}"
     if most < tracker.MIN_EVALUATIONS:
-        return f"only {most} evaluations; {tracker.MIN_EVALUATIONS} are the least"
+        ending = "" if most == 1 else "s"
+        return (
+            f"only {most} evaluation{ending}; {tracker.MIN_EVALUATIONS} are the least"
+        )
     if not on_plateau + rising:
         return "no rise beyond the noise"
     return (

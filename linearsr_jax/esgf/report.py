@@ -67,12 +67,14 @@ def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
         it exists.
 
     Raises:
-      PlotError: matplotlib is not installed or does not know the ending, or path
-        cannot be written.
+      PlotError: path has no ending or cannot be written, or matplotlib is not
+        installed or does not know the ending.
     """
+    if not path.suffix:
+        raise PlotError(f"--plot {path}: needs an ending that says the format: .png")
     try:
         from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter
+        from matplotlib.ticker import EngFormatter, MaxNLocator
     except ImportError as error:
         raise PlotError(
             '--plot: needs matplotlib; pip install "linearsr_jax[plot]"'
@@ -87,6 +89,7 @@ def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
     axes[0].set_title(format_verdict(verdict).splitlines()[0], fontsize=10)
     axes[-1].set_xlabel("step")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = {}
     for axis in axes:
         found, labels = axis.get_legend_handles_labels()
@@ -132,9 +135,12 @@ def _draw(axis, steps, values, verdict: Verdict, evidence: Evidence) -> None:
             axis.axvspan(
                 swings, end, color="tab:orange", alpha=0.2, lw=0, label="oscillation"
             )
-    if evidence.diverged_since_step is not None:
+    lost = evidence.diverged_since_step
+    if verdict.verdict == "diverged" and not finite[-1]:
+        lost = verdict.since_step
+    if lost is not None:
         axis.axvspan(
-            evidence.diverged_since_step,
+            lost,
             steps[-1],
             color="tab:red",
             alpha=0.2,
@@ -147,10 +153,12 @@ def _draw(axis, steps, values, verdict: Verdict, evidence: Evidence) -> None:
 
 
 def _limit(axis, values) -> None:
-    # A single evaluation that is far off must not flatten the curve.
+    # A single evaluation that is far off must not flatten the curve; the first is the
+    # start of the rise, however far off.
     if len(values) < 20:
         return
-    low, high = np.quantile(values, [0.02, 0.98])
+    ends = np.quantile(values, [0.02, 0.98])
+    low, high = min(values[0], ends[0]), max(values[0], ends[1])
     margin = 0.25 * (high - low)
     axis.set_ylim(
         max(values.min(), low - margin) - 0.2 * margin,

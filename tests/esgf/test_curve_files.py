@@ -67,14 +67,17 @@ def test_direction_by_hand(tmp_path):
         read(tmp_path, text)
     with pytest.raises(CurveError, match="'eror' is no metric; there are error, psnr"):
         read(tmp_path, text, lower=["eror"])
-    with pytest.raises(CurveError, match="in both"):
+    with pytest.raises(CurveError, match="in both --lower and --higher; leave"):
         read(tmp_path, text, lower=["error"], higher=["error"])
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "line 1: needs one column called step"),
+        ("", "is empty; its first line is step,<metric>,"),
+        (" \n\n", "is empty"),
+        ("step;psnr\n1;2\n", "line 1: needs one column called step; .* with commas"),
+        (f"step,{'x' * 200_000}\n", "line 1: field larger than field limit"),
         ("iteration,psnr\n1,2\n", "line 1: needs one column called step"),
         ("step,step,psnr\n1,1,2\n", "line 1: needs one column called step"),
         ("step\n1\n", "line 1: has no metric"),
@@ -86,7 +89,9 @@ def test_direction_by_hand(tmp_path):
         ("step,psnr\n1.5,2\n", "line 2: step is not a whole number"),
         ("step,psnr\n,2\n", "line 2: step is not a whole number"),
         ("step,psnr\ninf,2\n", "line 2: step is not a whole number"),
-        ("step,psnr\n1e30,2\n", "line 2: step is not a whole number"),
+        ("step,psnr\n1e30,2\n", r"line 2: step is not a whole number below 2\^53"),
+        # The nearest float is 2 ** 53.
+        (f"step,psnr\n{2**53 + 1},2\n", "line 2: step is not a whole number"),
         (b"\x89PNG\x00\xff", "is not a text file"),
     ],
 )
@@ -128,6 +133,9 @@ def test_training_folder(tmp_path):
         ('{"val_psnr": 2}\n{"step": 1, "val_psnr": 2}\n', "line 1: is not a line"),
         ('{"step": 1, "val_psnr": "x"}\n{"step": 2}', "line 1: val_psnr is 'x', not"),
         ('{"step": "1", "val_psnr": 1}\n{"step": 2}', "line 1: is not a line"),
+        (f'{{"step": {10**30}, "val_psnr": 1}}', "line 1: step is not a whole number"),
+        (f'{{"step": {10**400}, "val_psnr": 1}}', "line 1: step is '10*', not a num"),
+        (f'{{"step": 1, "val_psnr": {10**400}}}', "line 1: val_psnr is '10*', not"),
     ],
 )
 def test_broken_logs(tmp_path, text, message):

@@ -64,7 +64,8 @@ def test_few_evaluations_are_no_error(capsys, tmp_path, count):
     found = json.loads(out)
     assert (found["verdict"], found["knee_step"]) == ("none", None)
     assert found["decided_at_step"] is None
-    assert f"only {count} evaluations" in found["reason"]
+    noun = "evaluation" if count == 1 else "evaluations"
+    assert found["reason"] == f"only {count} {noun}; 8 are the least"
 
 
 def test_infinite_values_are_valid_json(capsys, tmp_path):
@@ -76,7 +77,9 @@ def test_infinite_values_are_valid_json(capsys, tmp_path):
     def fail(constant):
         raise AssertionError(constant)
 
-    assert json.loads(out, parse_constant=fail)["verdict"] == "diverged"
+    found = json.loads(out, parse_constant=fail)
+    assert found["verdict"] == "diverged"
+    assert found["reason"] == "no metric of the newest evaluations is finite"
 
 
 def test_errors_are_one_line(capsys, tmp_path):
@@ -119,11 +122,36 @@ def test_plot(capsys, curve, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["curve.csv", "knee.png"]
 
 
-def test_plot_of_unknown_kind(capsys, curve, tmp_path):
+def test_plot_of_a_lost_run_begins_at_its_first_evaluation(
+    capsys, curve, tmp_path, monkeypatch
+):
+    figure = pytest.importorskip("matplotlib.figure")
+    lines = curve.read_text().splitlines()[:31]
+    curve.write_text("\n".join([*lines, *(f"{n}000,nan,nan" for n in range(30, 36))]))
+    drawn = []
+    save = figure.Figure.savefig
+
+    def keep(self, *args, **kwargs):
+        drawn.append(self)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(figure.Figure, "savefig", keep)
+    code, out, _ = run(capsys, curve, "--plot", tmp_path / "knee.png")
+    assert (code, out.split(":")[0]) == (0, "diverged since step 30000")
+    for axis, name in zip(drawn[0].axes, ("psnr", "lpips"), strict=True):
+        first = axis.lines[0].get_ydata()[0]
+        low, high = axis.get_ylim()
+        assert low < first < high, name
+        lost = [patch for patch in axis.patches if patch.get_label() == "lost"]
+        assert [patch.get_x() for patch in lost] == [30000], name
+
+
+@pytest.mark.parametrize("name", ["knee.xyz", "knee"])
+def test_plot_of_unknown_kind(capsys, curve, tmp_path, name):
     pytest.importorskip("matplotlib")
-    code, _, err = run(capsys, curve, "--plot", tmp_path / "knee.xyz")
+    code, _, err = run(capsys, curve, "--plot", tmp_path / name)
     assert code == 1
-    assert "knee.xyz" in err
+    assert f"--plot {tmp_path / name}: " in err
     assert err.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["curve.csv"]
 
