@@ -42,7 +42,14 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
-    "test": ["build", "matplotlib>=3.8", "pytest>=8", "ruff==0.17.6", "scipy"],
+    "test": [
+        "build",
+        "matplotlib>=3.8",
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "ruff==0.17.6",
+        "scipy",
+    ],
     # The pictures of `linearsr knee --plot`.
     "plot": ["matplotlib>=3.8"],
     # DISTS, MUSIQ, MANIQA, CLIPIQA, FID; brings torch, and its licence is
