@@ -86,7 +86,7 @@ def test_errors_are_one_line(capsys, tmp_path):
     unknown = tmp_path / "unknown.csv"
     unknown.write_text("step,quality\n1,2\n")
     for args, message in (
-        ((tmp_path / "absent.csv",), "absent.csv"),
+        ((tmp_path / "absent.csv",), "absent.csv: No such file or directory"),
         ((tmp_path,), "metrics.jsonl"),
         ((unknown,), "--lower quality or --higher quality"),
     ):
