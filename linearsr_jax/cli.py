@@ -47,6 +47,8 @@ def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
         logger.exception("linearsr: failed")
     else:
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
         print(f"linearsr: {text}", file=sys.stderr)
     return code
 

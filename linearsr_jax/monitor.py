@@ -9,7 +9,7 @@ Differs from the paper: it picks the knee by eye, from one metric.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from linearsr_jax.checkpoint import Candidates
 from linearsr_jax.codecs import Codec
 from linearsr_jax.esgf import curve_files, report
 from linearsr_jax.esgf.knee import Verdict, find_knee
+from linearsr_jax.metrics import get_metrics
 from linearsr_jax.run_parts import RunParts
 from linearsr_jax.run_record import TrainError
 from linearsr_jax.train_step import TrainState
@@ -33,9 +34,22 @@ logger = logging.getLogger(__name__)
 _SHARPNESS_SAMPLES = 4
 
 
-def judge(evaluations: Sequence[dict[str, float]]) -> Verdict:
-    """The verdict on a run's evaluations; see `esgf.knee.find_knee`."""
-    curve = curve_files.curve_of(evaluations)
+def judge(
+    evaluations: Sequence[dict[str, float]], metrics: Iterable[str] = ("psnr",)
+) -> Verdict:
+    """The verdict on a run's evaluations; see `esgf.knee.find_knee`.
+
+    Args:
+      evaluations: of the run so far.
+      metrics: val.metrics, which say what is better where a score's name does not, as
+        those of pyiqa. A score of neither has no vote.
+    """
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    scores = {name for row in evaluations for name in row}
+    for metric in get_metrics(metrics):
+        prefix = f"val_{metric.name}_"
+        sides[metric.higher_is_better] += [s for s in scores if s.startswith(prefix)]
+    curve = curve_files.curve_of(evaluations, lower=sides[False], higher=sides[True])
     return find_knee(curve.steps, curve.metrics, curve.higher_is_better)
 
 
@@ -111,7 +125,7 @@ class Monitor:
         raw, _ = self._validator(expert_axis.split(state.params))
         scores |= {f"{name}_raw": score for name, score in raw.items()}
         evaluations.append({"step": step, **scores})
-        verdict = judge(evaluations)
+        verdict = judge(evaluations, self._config.val.metrics)
         self._candidates.save(step, averaged, knee_step=verdict.knee_step)
         if jax.process_index() == 0:
             text = json.dumps(report.to_json(verdict), indent=2)

@@ -184,7 +184,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         summary = train_metrics.TrainMetrics.empty()
         samples = parts.experts * config.batch_size
         progress = Progress(step, config.steps, samples)
-        verdict = judge(run["evaluations"])
+        verdict = judge(run["evaluations"], config.val.metrics)
         knee = choose_knee(config, run["evaluations"], verdict, is_over=False)
         while step < config.steps and knee is None:
             step += 1
@@ -247,7 +247,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                     "rewinds": rewinds,
                 }
                 summary = train_metrics.TrainMetrics.empty()
-                verdict = judge(run["evaluations"])
+                verdict = judge(run["evaluations"], config.val.metrics)
                 log, batches = open_streams()
                 progress = Progress(step, config.steps, samples)
                 continue

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from linearsr_jax.default_config import default_config
+from linearsr_jax.metrics import METRICS, Metric
 from linearsr_jax.monitor import choose_knee, judge
 
 KNEE = 12
@@ -70,6 +71,22 @@ def test_by_hand(evaluations):
 def test_no_evaluations():
     assert judge([]).verdict == "none"
     assert choose([], is_over=True) is None
+
+
+def test_metrics_whose_names_do_not_say_what_is_better(evaluations, monkeypatch):
+    # As one of pyiqa, which need not be installed here.
+    odd = Metric("pyiqa:odd", None, higher_is_better=False, load=lambda: None)
+    monkeypatch.setitem(METRICS, odd.name, odd)
+    falling = [
+        {"step": row["step"], "val_pyiqa:odd_light": -row["val_psnr_light"]}
+        for row in evaluations
+    ]
+    found = judge(falling, ["psnr", "pyiqa:odd"])
+    assert (
+        found.metrics["val_pyiqa:odd_light"].knee_step == judge(evaluations).knee_step
+    )
+    # Of a run that has dropped it: no vote, and no crash.
+    assert judge(falling, ["psnr"]).metrics == {}
 
 
 def test_scores_that_are_not_finite_are_missing(evaluations):

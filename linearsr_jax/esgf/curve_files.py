@@ -93,34 +93,48 @@ def read_curve(
         if step in table:
             raise CurveError(f"{path}: line {line}: step {step} stands there twice")
         table[step] = values
-    return _make_curve(path, names, table, lower, higher)
+    is_higher = {name: _is_higher_better(name, lower, higher) for name in names}
+    for name in names:
+        if is_higher[name] is None:
+            raise CurveError(
+                f"{path}: {name!r}: are higher or lower values better? "
+                f"--lower {name} or --higher {name}"
+            )
+    return _make_curve(table, is_higher)
 
 
-def curve_of(evaluations: Sequence[Mapping[str, float | None]]) -> Curve:
+def curve_of(
+    evaluations: Sequence[Mapping[str, float | None]],
+    *,
+    lower: Collection[str] = (),
+    higher: Collection[str] = (),
+) -> Curve:
     """The curve of a run's evaluations, as `read_curve` reads it from the run's log.
+
+    A metric of which nobody says what is better is left out.
 
     Args:
       evaluations: each with its step, and what validations write.
-
-    Raises:
-      CurveError: a metric of which nobody says what is better.
+      lower, higher: see `read_curve`.
     """
     table = {row["step"]: _validations(row) for row in evaluations}
-    names = list(dict.fromkeys(name for row in table.values() for name in row))
-    return _make_curve("evaluations", names, table, (), ())
+    names = dict.fromkeys(name for row in table.values() for name in row)
+    known = {name: _is_higher_better(name, lower, higher) for name in names}
+    return _make_curve(
+        table,
+        {name: is_higher for name, is_higher in known.items() if is_higher is not None},
+    )
 
 
-def _make_curve(source, names, table, lower, higher) -> Curve:
+def _make_curve(table, higher_is_better) -> Curve:
     steps = sorted(table)
     return Curve(
         steps=np.array(steps, dtype=np.int64),
         metrics={
             name: np.array([table[step].get(name, math.nan) for step in steps], float)
-            for name in names
+            for name in higher_is_better
         },
-        higher_is_better={
-            name: _is_higher_better(source, name, lower, higher) for name in names
-        },
+        higher_is_better=higher_is_better,
     )
 
 
@@ -133,19 +147,15 @@ def _validations(row) -> dict[str, float]:
     }
 
 
-def _is_higher_better(path, name, lower, higher) -> bool:
+def _is_higher_better(name, lower, higher) -> bool | None:
+    """None: nobody says."""
     if name in lower or name in higher:
         return name in higher
     parts = set(re.split(r"[^a-z]+", name.lower()))
     # "clip-iqa" and "clip_iqa" are clipiqa.
     parts |= {"clipiqa"} if {"clip", "iqa"} <= parts else set()
     is_higher, is_lower = bool(parts & set(HIGHER)), bool(parts & set(LOWER))
-    if is_higher == is_lower:
-        raise CurveError(
-            f"{path}: {name!r}: are higher or lower values better? "
-            f"--lower {name} or --higher {name}"
-        )
-    return is_higher
+    return None if is_higher == is_lower else is_higher
 
 
 def _read_csv(path: Path, text: str) -> tuple[list[str], Iterable[Row]]:

@@ -89,7 +89,9 @@ def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
     axes[0].set_title(format_verdict(verdict).splitlines()[0], fontsize=10)
     axes[-1].set_xlabel("step")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1].xaxis.set_major_locator(
+        MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10])
+    )
     handles = {}
     for axis in axes:
         found, labels = axis.get_legend_handles_labels()

@@ -86,7 +86,7 @@ def test_errors_are_one_line(capsys, tmp_path):
     unknown = tmp_path / "unknown.csv"
     unknown.write_text("step,quality\n1,2\n")
     for args, message in (
-        ((tmp_path / "absent.csv",), "absent.csv"),
+        ((tmp_path / "absent.csv",), "absent.csv: No such file or directory"),
         ((tmp_path,), "metrics.jsonl"),
         ((unknown,), "--lower quality or --higher quality"),
     ):
@@ -127,6 +127,7 @@ def test_plot_of_a_lost_run_begins_at_its_first_evaluation(
 ):
     figure = pytest.importorskip("matplotlib.figure")
     lines = curve.read_text().splitlines()[:31]
+    lines[1] = "0,18,0.8"  # an untrained model
     curve.write_text("\n".join([*lines, *(f"{n}000,nan,nan" for n in range(30, 36))]))
     drawn = []
     save = figure.Figure.savefig
