@@ -89,20 +89,20 @@ def write_tensors_resumably(
                 f"{part}: was begun with other input or options; repeat those, or "
                 "remove it"
             )
+        size = os.fstat(file.fileno()).st_size
         file.seek(0)
         file.write(header)
-        size = part.stat().st_size
-        names = list(shapes)
-        start = end = len(header)
-        for name, shape in shapes.items():
-            end += _bytes_of(shape, dtype)
+        file.flush()
+        os.fsync(file.fileno())
+        names, done, start = list(shapes), 0, len(header)
+        for done, shape in enumerate(shapes.values()):
+            end = start + _bytes_of(shape, dtype)
             if end >= size:
                 break
-            names.remove(name)
             start = end
-        file.truncate(max(start, len(header)))
+        file.truncate(start)
         file.seek(start)
-        for name in progress(names):
+        for name in progress(names[done:]):
             _write(file, name, shapes[name], read(name), dtype)
             file.flush()
             os.fsync(file.fileno())

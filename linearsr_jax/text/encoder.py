@@ -15,7 +15,7 @@ from linearsr_jax.array_types import Float, PyTree
 from linearsr_jax.checksums import SUMS_FILE, check_sums
 from linearsr_jax.tensor_files import read_tensors
 from linearsr_jax.text.base import TextError
-from linearsr_jax.text.gemma2 import Gemma2, Gemma2Config, parameter_shapes
+from linearsr_jax.text.gemma2 import Gemma2, Gemma2Config, as_bits, parameter_shapes
 from linearsr_jax.text.instruction import name_instruction, select_tokens
 from linearsr_jax.text.tokenizer import (
     TOKENIZER_FILE,
@@ -39,7 +39,7 @@ class TextEncoder:
     """Gemma 2 with its weights and tokenizer.
 
     Args:
-      params: of `Gemma2`, float32 or bfloat16.
+      params: of `Gemma2`, float32, bfloat16 or `as_bits`.
       config: sizes.
       tokenize: text to ids.
       source: tells one set of weights and tokenizer from another.
@@ -137,7 +137,7 @@ class TextEncoder:
         try:
             encoder = description["text_encoder"]
             config = Gemma2Config(**encoder["sizes"])
-            stored = jnp.dtype(encoder["weights"])
+            stored = jnp.dtype(DTYPES[DTYPES.index(encoder["weights"])])
         except (KeyError, TypeError, ValueError) as error:
             raise TextError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
         tokenize = load_tokenizer(folder / TOKENIZER_FILE, config.vocabulary)
@@ -160,7 +160,7 @@ def describe_encoder(config: Gemma2Config, weights: str) -> dict[str, Any]:
 def _load_params(path: Path, config: Gemma2Config, dtype: jnp.dtype) -> PyTree:
     try:
         arrays = read_tensors(path, dtype)
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise TextError(f"{path}: {error}") from error
     expected = parameter_shapes(config)
     wrong = sorted(
@@ -173,7 +173,7 @@ def _load_params(path: Path, config: Gemma2Config, dtype: jnp.dtype) -> PyTree:
             f"{path}: {len(wrong)} tensors missing, unknown or of another shape: "
             + ", ".join(wrong)
         )
-    return jax.device_put(traverse_util.unflatten_dict(arrays, sep="."))
+    return jax.device_put(as_bits(traverse_util.unflatten_dict(arrays, sep=".")))
 
 
 def _read_description(path: Path) -> dict[str, Any]:
