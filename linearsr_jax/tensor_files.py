@@ -5,6 +5,7 @@ arrays and the file they come from; of models of gigabytes that is twice too muc
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -94,15 +95,13 @@ def write_tensors_resumably(
         file.write(header)
         file.flush()
         os.fsync(file.fileno())
-        names, done, start = list(shapes), 0, len(header)
-        for done, shape in enumerate(shapes.values()):
-            end = start + _bytes_of(shape, dtype)
-            if end >= size:
-                break
-            start = end
-        file.truncate(start)
-        file.seek(start)
-        for name in progress(names[done:]):
+        sizes = [_bytes_of(shape, dtype) for shape in shapes.values()]
+        starts = list(itertools.accumulate(sizes, initial=len(header)))
+        # Those that ended before the file did; never the last of all.
+        done = sum(end < size for end in starts[1:-1])
+        file.truncate(starts[done])
+        file.seek(starts[done])
+        for name in progress(list(shapes)[done:]):
             _write(file, name, shapes[name], read(name), dtype)
             file.flush()
             os.fsync(file.fileno())

@@ -122,7 +122,17 @@ def test_goes_on_where_it_was_stopped(tmp_path):
     # Cut off anywhere, the last bytes lost.
     content = whole.read_bytes()
     start = len(content) - 5 * 12
-    for size in (0, 5, start - 1, start, start + 1, start + 12, start + 30, start + 60):
+    for size in (
+        0,
+        5,
+        start - 1,
+        start,
+        start + 1,
+        start + 12,
+        start + 30,
+        start + 60,
+        start + 99,
+    ):
         kept = max(size - 2, min(size, start))
         part.write_bytes(content[:kept] + bytes(size - kept))
         write_some(path, 5)
