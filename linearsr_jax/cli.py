@@ -201,9 +201,13 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from linearsr_jax.convert import dc_ae, ram, sana
+    from linearsr_jax.convert import dc_ae, gemma2, ram, sana
 
-    converters = {"dc-ae": dc_ae.convert, "ram": ram.convert}
+    converters = {
+        "dc-ae": dc_ae.convert,
+        "gemma2": gemma2.convert,
+        "ram": ram.convert,
+    }
     if args.source_model == "sana":
         count = sana.convert(args.source, args.to, args.codec)
     elif args.codec is not None:
@@ -239,6 +243,33 @@ def _tag(args: argparse.Namespace) -> int:
     elif args.cache:
         print(f"{args.cache}: the tags of {len(images)} images")
     return 1 if failures else 0
+
+
+def _text(args: argparse.Namespace) -> int:
+    from linearsr_jax import text_files
+    from linearsr_jax.tagging.cache import load_tag_cache
+    from linearsr_jax.text.encoder import TextEncoder
+
+    if (args.text is None) == (args.tags is None):
+        raise UsageError("text: give TEXT or --tags CACHE, one of them")
+    text_files.check_output(args.output, overwrite=args.overwrite)
+    # Before the weights: they take long to load.
+    tags = None if args.tags is None else load_tag_cache(args.tags)
+    instruction = text_files.find_instruction(args.instruction)
+    encoder = TextEncoder.load(args.encoder, args.dtype, instruction)
+    if tags is None:
+        counts = text_files.write_condition(encoder, args.text, args.output)
+    else:
+        counts = text_files.write_features(
+            encoder, tags, args.output, _progress("texts")
+        )
+    if args.json:
+        print(json.dumps({"output": str(args.output), **counts}))
+    else:
+        print(
+            f"{args.output}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+        )
+    return 0
 
 
 def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
@@ -325,6 +356,7 @@ COMMANDS = {
     "finetune": _finetune,
     "eval": _eval,
     "tag": _tag,
+    "text": _text,
     "convert": _convert,
     "bench": _bench,
     "knee": _knee,

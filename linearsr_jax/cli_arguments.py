@@ -177,11 +177,54 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     _add_json(sub)
 
+    sub = command("text", "turn texts into the features that SANA's models take")
+    sub.add_argument(
+        "text", nargs="?", metavar="TEXT", help='what an image shows; "" for nothing'
+    )
+    sub.add_argument(
+        "--tags",
+        type=Path,
+        metavar="CACHE",
+        help="in place of TEXT: the tags of a folder, from linearsr tag --cache",
+    )
+    sub.add_argument(
+        "--encoder",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="from linearsr convert --from gemma2",
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="safetensors: of TEXT for upscale --condition, of --tags for training's "
+        "condition.file; the latter resumes",
+    )
+    sub.add_argument(
+        "--instruction",
+        type=Path,
+        metavar="FILE",
+        help="what the encoder reads before each text, as SANA was trained",
+    )
+    sub.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of the computation and the features; default: float32",
+    )
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output"
+    )
+    _add_json(sub)
+
     sub = command("convert", "turn other projects' weights into ours")
     sub.add_argument(
         "--from",
         required=True,
-        choices=["dc-ae", "ram", "sana"],
+        choices=["dc-ae", "gemma2", "ram", "sana"],
         dest="source_model",
         help="model",
     )

@@ -25,6 +25,7 @@ import safetensors
 from flax import traverse_util
 
 from linearsr_jax.array_types import Array, Float, PyTree
+from linearsr_jax.checksums import check_sums, write_sums
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
 from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.models.presets import Preset
@@ -37,7 +38,6 @@ from linearsr_jax.tensor_files import (
 )
 
 CONFIG_FILE = "config.json"
-SUMS_FILE = "SHA256SUMS"
 CARD_FILE = "README.md"
 WEIGHTS_FILE = "model.safetensors"
 NULL_CONDITION_FILE = "null_condition.safetensors"
@@ -174,9 +174,7 @@ def describe_folder(
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / CARD_FILE).write_text(card)
-    summed = (*files, CONFIG_FILE, CARD_FILE)
-    sums = [f"{sha256(folder / name)}  {name}\n" for name in summed]
-    (folder / SUMS_FILE).write_text("".join(sums))
+    write_sums(folder, (*files, CONFIG_FILE, CARD_FILE))
 
 
 def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
@@ -188,7 +186,10 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
         of another shape.
     """
     folder = _find(str(name_or_path))
-    files = _check_sums(folder)
+    try:
+        files = check_sums(folder)
+    except ValueError as error:
+        raise PretrainedError(str(error)) from error
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
         if config["format"] != _FORMAT:
@@ -263,25 +264,6 @@ def _find(name: str) -> Path:
     raise PretrainedError(
         f"{name}: no such model; give one of {known} or a folder with {CONFIG_FILE}"
     )
-
-
-def _check_sums(folder: Path) -> set[str]:
-    """Names of the files that are in it and whole."""
-    names = set()
-    try:
-        lines = (folder / SUMS_FILE).read_text().splitlines()
-        for line in lines:
-            expected, _, name = line.partition("  ")
-            if sha256(folder / name) != expected:
-                raise PretrainedError(
-                    f"{folder / name}: does not match {SUMS_FILE}; copy the model again"
-                )
-            names.add(name)
-    except OSError as error:
-        raise PretrainedError(
-            f"{folder}: incomplete, {error.filename}: {error.strerror}"
-        ) from error
-    return names
 
 
 def _write(path: Path, arrays: dict[str, Array]) -> None:

@@ -22,7 +22,7 @@ MAX_LINES = 500
 LAYERS = (
     {"cli"},
     {"cli_arguments", "compilation_cache", "finetune", "info", "stages"}
-    | {"tag_files", "upscale_files"},
+    | {"tag_files", "text_files", "upscale_files"},
     {"bench_experts", "bench_model", "train", "upscaler"},
     # The parts that the programs above are made of.
     {"banding", "came", "checkpoint", "conditions", "config", "convert"}
@@ -32,9 +32,9 @@ LAYERS = (
     | {"run_parts", "run_record", "sampling", "sharding", "sharpness"}
     | {"start_state", "stop_signal", "train_data", "train_metrics", "train_step"}
     | {"validation", "writers"},
-    {"codecs", "data", "image_io", "models", "tagging"},
+    {"codecs", "data", "image_io", "models", "tagging", "text"},
     {"diffusion", "esgf", "metrics"},
-    {"array_types", "image_range", "rng", "tensor_files"},
+    {"array_types", "checksums", "image_range", "rng", "tensor_files"},
 )
 
 # Pillow images that never were a file of their own; all other use is image_io's.
@@ -51,6 +51,7 @@ OPTIONAL = {
     "linearsr_jax.convert.torch_pickle": {"torch"},
     "linearsr_jax.esgf.report": {"matplotlib"},
     "linearsr_jax.metrics.pyiqa_adapter": {"pyiqa", "torch"},
+    "linearsr_jax.text.tokenizer": {"tokenizers"},
     "linearsr_jax.writers": {"tensorflow"},
 }
 

@@ -1,12 +1,18 @@
 """Safetensors files one tensor at a time: the library reads what was written."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax.tensor_files import read_tensors, sha256, write_tensors
+from linearsr_jax.tensor_files import (
+    read_tensors,
+    sha256,
+    write_tensors,
+    write_tensors_resumably,
+)
 
 
 def test_parts_are_joined_along_the_first_axis(tmp_path):
@@ -63,6 +69,85 @@ def test_other_types_and_damage_are_errors(tmp_path):
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(SafetensorError):
             read_tensors(path)
+
+
+def test_bfloat16(tmp_path):
+    """Written from float32: rounded to the nearest, ties to even."""
+    path = tmp_path / "a.safetensors"
+    given = np.float32([[1, 1 + 2**-8], [1 + 3 * 2**-8, 1 + 2**-8 + 2**-20]])
+    expected = np.float32([[1, 1], [1 + 2**-6, 1 + 2**-7]])
+    shapes = {"a": given.shape, "b": ()}
+    values = {"a": given, "b": np.array(3, np.float32)}
+    write_tensors(path, shapes, values.get, {}, "bfloat16")
+    for arrays in (load_file(path), read_tensors(path, "bfloat16")):
+        assert arrays["a"].dtype == arrays["b"].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.float32(arrays["a"]), expected)
+        assert arrays["b"].shape == ()
+    with pytest.raises(ValueError, match=r"is BF16, and not float32 \(F32\)"):
+        read_tensors(path)
+
+
+class Stopped(Exception):
+    """Stands for a power cut."""
+
+
+def write_some(path, count, metadata=(("x", "1"),), size=3):
+    """Five tensors of which `count` may be read; returns the names that were."""
+    names = []
+
+    def read(name):
+        if len(names) == count:
+            raise Stopped
+        names.append(name)
+        return np.full(size, ord(name), np.float32)
+
+    shapes = dict.fromkeys("abcde", (size,))
+    write_tensors_resumably(path, shapes, read, dict(metadata))
+    return "".join(names)
+
+
+def test_goes_on_where_it_was_stopped(tmp_path):
+    path, whole = tmp_path / "a.safetensors", tmp_path / "whole.safetensors"
+    assert write_some(whole, 5) == "abcde"
+    part = tmp_path / "a.safetensors.part"
+    for count in (0, 3):
+        with pytest.raises(Stopped):
+            write_some(path, count)
+        assert part.exists()
+        assert not path.exists()
+    # The last that is there is made again.
+    assert write_some(path, 5) == "cde"
+    assert path.read_bytes() == whole.read_bytes()
+    np.testing.assert_array_equal(load_file(path)["d"], np.full(3, ord("d")))
+    # Cut off anywhere, the last bytes lost.
+    content = whole.read_bytes()
+    start = len(content) - 5 * 12
+    for size in (
+        0,
+        5,
+        start - 1,
+        start,
+        start + 1,
+        start + 12,
+        start + 30,
+        start + 60,
+        start + 99,
+    ):
+        kept = max(size - 2, min(size, start))
+        part.write_bytes(content[:kept] + bytes(size - kept))
+        write_some(path, 5)
+        assert path.read_bytes() == content, size
+        assert not part.exists()
+
+
+def test_a_part_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(Stopped):
+        write_some(path, 3)
+    for changes in ({"metadata": [("x", "2")]}, {"size": 4}):
+        with pytest.raises(ValueError, match=r"a\.safetensors\.part: was begun with"):
+            write_some(path, 5, **changes)
+    assert not path.exists()
 
 
 def test_sha256(tmp_path):

@@ -5,7 +5,7 @@ A converter then holds one tensor in memory, whatever the model's size.
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +23,12 @@ class SourceTensor(NamedTuple):
     Attributes:
       shape: known without reading.
       read: reads it, as float32.
+      is_bfloat16: whether it is known to hold no more than that.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    is_bfloat16: bool = False
 
     def __call__(self) -> np.ndarray:
         """The tensor, float32."""
@@ -34,6 +36,43 @@ class SourceTensor(NamedTuple):
 
 
 Sources = dict[str, SourceTensor]
+
+
+def find_weights(folder: Path, name: str) -> Path | None:
+    """The safetensors file, or the index of several, among a model's files.
+
+    Args:
+      folder: as diffusers or transformers save it; may be missing.
+      name: what their files' names begin with.
+
+    Raises:
+      ConvertError: there are several.
+    """
+    default = folder / f"{name}.safetensors"
+    if default.is_file():
+        return default
+    # Other precisions are marked in the name; of shards the index is meant.
+    whole = [p for p in folder.glob(f"{name}.*safetensors") if "-of-" not in p.name]
+    found = sorted([*whole, *folder.glob(f"{name}.*.json")])
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ConvertError(f"{folder}: holds {names}; give one of these files")
+    return found[0] if found else None
+
+
+def weight_files(weights: Path) -> list[Path]:
+    """The weights file, or the shards of an index that has been read."""
+    if weights.suffix != ".json":
+        return [weights]
+    files = json.loads(weights.read_text("utf-8"))["weight_map"].values()
+    return [weights.parent / name for name in sorted(set(files))]
+
+
+def open_weights(weights: Path) -> AbstractContextManager[Sources]:
+    """Opens what `find_weights` has found; see `open_tensors` and `open_shards`."""
+    if weights.suffix == ".json":
+        return open_shards(weights)
+    return open_tensors(weights)
 
 
 @contextmanager
@@ -46,9 +85,10 @@ def open_tensors(path: Path) -> Iterator[Sources]:
     try:
         # The framework only chooses the arrays' type: numpy alone has no bfloat16.
         with safe_open(path, framework="flax") as file:
-            shapes = {
-                name: tuple(file.get_slice(name).get_shape())
-                for name in file.keys()  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {
+                name: (tuple(part.get_shape()), part.get_dtype() == "BF16")
+                for name, part in slices.items()
             }
     except (OSError, SafetensorError) as error:
         raise ConvertError(f"{path}: cannot be read: {error}") from error
@@ -61,12 +101,15 @@ def open_tensors(path: Path) -> Iterator[Sources]:
 
         return read
 
-    yield {name: SourceTensor(shape, reader(name)) for name, shape in shapes.items()}
+    yield {
+        name: SourceTensor(shape, reader(name), is_bfloat16)
+        for name, (shape, is_bfloat16) in found.items()
+    }
 
 
 @contextmanager
 def open_shards(index: Path) -> Iterator[Sources]:
-    """Opens the files that a diffusers index (.index.json) names.
+    """Opens the files that an index (.index.json) names.
 
     Raises:
       ConvertError: the index cannot be read, a file is missing or cannot be read, or

@@ -30,8 +30,9 @@ from linearsr_jax.convert.name_map import check_shapes, read_part
 from linearsr_jax.convert.safetensors_stream import (
     ConvertError,
     Sources,
-    open_shards,
-    open_tensors,
+    find_weights,
+    open_weights,
+    weight_files,
 )
 from linearsr_jax.convert.torch_pickle import PICKLE_SUFFIXES, open_pickle
 from linearsr_jax.models.conditioning import LRStem
@@ -138,7 +139,7 @@ def _write(weights: Path, folder: Path, codec_source: Path) -> int:
                 folder, null_condition.reshape(-1, preset.condition_features)
             )
             files.append(NULL_CONDITION_FILE)
-    sources = {path.name: sha256(path) for path in _files(weights)}
+    sources = {path.name: sha256(path) for path in weight_files(weights)}
     names = [name for name, known in PRESETS.items() if known == preset]
     describe_folder(
         folder,
@@ -168,39 +169,18 @@ def _find_weights(source: Path) -> Path:
     if source.is_file():
         return source
     for folder in (source, source / "transformer"):
-        default = folder / f"{_FILES}.safetensors"
-        if default.is_file():
-            return default
-        # Other precisions are marked in the name; of shards the index is meant.
-        whole = [
-            p for p in folder.glob(f"{_FILES}.*safetensors") if "-of-" not in p.name
-        ]
-        found = sorted([*whole, *folder.glob(f"{_FILES}.*.json")])
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise ConvertError(f"{folder}: holds {names}; give one of these files")
-        if found:
-            return found[0]
+        if found := find_weights(folder, _FILES):
+            return found
     raise ConvertError(
         f"{source}: no weights; give diffusers' folder of SANA, a .safetensors file of "
         "one, or an official .pth"
     )
 
 
-def _files(weights: Path) -> list[Path]:
-    """The weights file, or the shards of an index."""
-    if weights.suffix != ".json":
-        return [weights]
-    files = json.loads(weights.read_text("utf-8"))["weight_map"].values()
-    return [weights.parent / name for name in sorted(set(files))]
-
-
 def _open(weights: Path) -> AbstractContextManager[Sources]:
-    if weights.suffix == ".json":
-        return open_shards(weights)
     if weights.suffix in PICKLE_SUFFIXES:
         return open_pickle(weights)
-    return open_tensors(weights)
+    return open_weights(weights)
 
 
 def _preset(weights: Path, tensors: Sources) -> Preset:
