@@ -8,12 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-from flax import traverse_util
 
 from linearsr_jax.array_types import Float, PyTree
 from linearsr_jax.checksums import SUMS_FILE, check_sums
-from linearsr_jax.tensor_files import read_tensors
+from linearsr_jax.tensor_files import TensorFileError, read_params
 from linearsr_jax.text.base import TextError
 from linearsr_jax.text.gemma2 import Gemma2, Gemma2Config, as_bits, parameter_shapes
 from linearsr_jax.text.instruction import name_instruction, select_tokens
@@ -148,32 +146,19 @@ class TextEncoder:
             raise TextError(str(error)) from error
         except KeyError as error:
             raise TextError(f"{folder / SUMS_FILE}: lacks {error}") from error
-        params = _load_params(folder / WEIGHTS_FILE, config, stored)
+        try:
+            params = read_params(
+                folder / WEIGHTS_FILE, parameter_shapes(config), stored
+            )
+        except TensorFileError as error:
+            raise TextError(str(error)) from error
+        params = jax.device_put(as_bits(params))
         return cls(params, config, tokenize, source, dtype, instruction)
 
 
 def describe_encoder(config: Gemma2Config, weights: str) -> dict[str, Any]:
     """What config.json says of the weights beside it, of a type of `DTYPES`."""
     return {"name": NAME, "sizes": config.to_dict(), "weights": weights}
-
-
-def _load_params(path: Path, config: Gemma2Config, dtype: jnp.dtype) -> PyTree:
-    try:
-        arrays = read_tensors(path, dtype)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise TextError(f"{path}: {error}") from error
-    expected = parameter_shapes(config)
-    wrong = sorted(
-        name
-        for name in arrays.keys() | expected.keys()
-        if name not in arrays or arrays[name].shape != expected.get(name)
-    )
-    if wrong:
-        raise TextError(
-            f"{path}: {len(wrong)} tensors missing, unknown or of another shape: "
-            + ", ".join(wrong)
-        )
-    return jax.device_put(as_bits(traverse_util.unflatten_dict(arrays, sep=".")))
 
 
 def _read_description(path: Path) -> dict[str, Any]:
