@@ -218,7 +218,7 @@ def test_bench_experts(capsys, monkeypatch):
 def test_info(capsys):
     code, out, _ = run(capsys, "info", "--json")
     assert code == 0
-    assert json.loads(out)["model"]["parameters"] == 448_976
+    assert json.loads(out)["model"]["parameters"] == 742_416
     assert "sha256" in run(capsys, "info")[1]
 
 
