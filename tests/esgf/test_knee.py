@@ -223,7 +223,8 @@ def test_too_short(count):
     steps, values = exponential(count=max(count, 1), knee_index=1)
     verdict = judge(steps[:count], values[:count])
     assert (verdict.verdict, verdict.knee_step) == ("none", None)
-    assert f"only {count} evaluations" in verdict.reason
+    noun = "evaluation" if count == 1 else "evaluations"
+    assert f"only {count} {noun};" in verdict.reason
 
 
 def test_no_metrics():
