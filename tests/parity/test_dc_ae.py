@@ -18,6 +18,7 @@ from linearsr_jax.codecs.dc_ae_blocks import (
 )
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, Decoder, Encoder
 from linearsr_jax.convert.dc_ae import convert
+from tests.parity.comparing import relative_error
 
 GOLDEN = Path(__file__).parent / "golden" / "dc_ae.safetensors"
 # As in make_golden_dc_ae.py, which needs torch to be imported.
@@ -31,12 +32,6 @@ CONFIG = DcAeConfig(
 CASES = (0, 1)
 MODULE_TOLERANCE = 1e-5
 WHOLE_TOLERANCE = 1e-4
-
-
-def relative_error(actual, expected):
-    expected = np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape
-    return np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
 
 
 @pytest.fixture(scope="module")

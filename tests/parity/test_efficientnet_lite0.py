@@ -11,6 +11,7 @@ from safetensors.numpy import load, load_file
 from linearsr_jax.convert.efficientnet_lite0 import convert
 from linearsr_jax.tagging.efficientnet_lite import EfficientNetLite0
 from linearsr_jax.tagging.light import NETWORK_FILE
+from tests.parity.comparing import relative_error
 
 GOLDEN = Path(__file__).parent / "golden" / "efficientnet_lite0.safetensors"
 
@@ -23,12 +24,6 @@ def make_image():
         for n in (4, 16, 56, 224)
     )
     return np.clip(127 + 40 * image, 0, 255).astype(np.float32)
-
-
-def relative_error(actual, expected):
-    expected = np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape
-    return np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,9 @@ from linearsr_jax.tensor_files import read_tensors
 from linearsr_jax.text.encoder import WEIGHTS_FILE
 from linearsr_jax.text.gemma2 import Gemma2
 from tests.gemma2_testing import CONFIG, GOLDEN, save_source
+from tests.parity.comparing import relative_error
 
 TOLERANCE = 1e-5
-
-
-def relative_error(actual, expected):
-    actual, expected = np.float64(actual), np.float64(expected)
-    assert actual.shape == expected.shape
-    return np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from linearsr_jax.convert.ram import convert
 from linearsr_jax.tagging.ram import WEIGHTS_FILE
 from linearsr_jax.tagging.ram_network import Ram, RamConfig
 from linearsr_jax.tagging.swin import SwinConfig
+from tests.parity.comparing import relative_error
 
 GOLDEN = Path(__file__).parent / "golden" / "ram.safetensors"
 # Six tokens a side in stage 1, three in stage 2, as many as a window has.
@@ -26,12 +27,6 @@ CONFIG = RamConfig(
     hidden=20,
 )
 TOLERANCE = 1e-5
-
-
-def relative_error(actual, expected):
-    expected = np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape
-    return np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
 
 
 @pytest.fixture(scope="module")

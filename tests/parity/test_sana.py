@@ -25,18 +25,13 @@ from linearsr_jax.models.conditioning import (
 from linearsr_jax.models.linear_attention import LinearSelfAttention
 from linearsr_jax.pretrained import load_pretrained
 from tests.models.test_blocks import attend
+from tests.parity.comparing import relative_error
 from tests.sana_testing import GOLDEN, TWINS, golden_weights, save_codec, save_diffusers
 
 MODULE_TOLERANCE = 1e-5
 WHOLE_TOLERANCE = 1e-4
 # Of make_golden_sana.GRIDS, one each; position on a new grid and on its own.
 CASES = (("plain", 0), ("qk", 1), ("position", 1), ("position", 2))
-
-
-def relative_error(actual, expected):
-    expected = np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape
-    return np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
 
 
 @pytest.fixture(scope="module")
