@@ -10,11 +10,11 @@ ROOT = Path(__file__).resolve().parent
 
 def read_version() -> str:
     """`__version__` of the package, read without importing it (and so JAX)."""
-    tree = ast.parse((ROOT / "linearsr_jax" / "__init__.py").read_text("utf-8"))
+    tree = ast.parse((ROOT / "linearsr_jax" / "core" / "version.py").read_text("utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "__version__":
             return ast.literal_eval(node.value)
-    raise RuntimeError("linearsr_jax/__init__.py: has no __version__")
+    raise RuntimeError("linearsr_jax/core/version.py: has no __version__")
 
 
 # Installing this must never replace a jax that is already there: it may be a CUDA or
@@ -92,15 +92,23 @@ setup(
         "kernels_pallas.glu_depthwise_conv",
         "kernels_pallas.linear_attention",
         "linearsr_jax",
+        "linearsr_jax.benchmarks",
+        "linearsr_jax.cli",
         "linearsr_jax.codecs",
+        "linearsr_jax.config",
         "linearsr_jax.convert",
+        "linearsr_jax.core",
         "linearsr_jax.data",
         "linearsr_jax.diffusion",
         "linearsr_jax.esgf",
+        "linearsr_jax.evaluation",
+        "linearsr_jax.inference",
         "linearsr_jax.metrics",
         "linearsr_jax.models",
+        "linearsr_jax.pretrained",
         "linearsr_jax.tagging",
-        "linearsr_jax.text",
+        "linearsr_jax.text_encoder",
+        "linearsr_jax.training",
     ],
     package_data={
         "linearsr_jax": ["weights/**"],
@@ -108,7 +116,7 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["linearsr = linearsr_jax.cli:main"]},
+    entry_points={"console_scripts": ["linearsr = linearsr_jax.cli.main:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Environment :: Console",

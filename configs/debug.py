@@ -4,7 +4,7 @@
         --override data.folder=PHOTOS
 """
 
-from linearsr_jax.default_config import default_config
+from linearsr_jax.config.defaults import default_config
 
 
 def get_config(arg: str = ""):

@@ -4,8 +4,8 @@
         --config configs/pretrain.py:nano configs/experts.py:nano configs/sft.py:nano
 """
 
-from linearsr_jax.codecs import SCALE
-from linearsr_jax.default_config import default_config
+from linearsr_jax.config.defaults import default_config
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.models.presets import get_preset
 
 # Batches of each size; the paper does not say, SANA has 64 to 128 a GPU.

@@ -6,14 +6,15 @@ image_hr = Upscaler.from_pretrained("nano")(image_lr)
 
 from typing import Any
 
-__version__ = "0.1.0"
+from linearsr_jax.core.version import __version__
+
 __all__ = ["Upscaler", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: `linearsr --help` must not wait for JAX.
     if name == "Upscaler":
-        from linearsr_jax.upscaler import Upscaler
+        from linearsr_jax.inference.upscaler import Upscaler
 
         return Upscaler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.models.presets import get_preset
-from linearsr_jax.pretrained import PretrainedModel
+from linearsr_jax.pretrained.model_folder import PretrainedModel
 
 PRESET = get_preset("debug")
 FOUR = (0.223, 0.875, 0.939)

@@ -14,35 +14,37 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("linearsr_jax", "kernels_pallas")
-CONFIG = "linearsr_jax.config"
+CONFIG = "linearsr_jax.config.loading"
 MAX_LINES = 500
 
-# The modules of linearsr_jax from top to bottom. A module imports from its own layer
-# and from those below; kernels_pallas is below all. A new module gets its place here.
-LAYERS = (
-    {"cli"},
-    {"cli_arguments", "compilation_cache", "finetune", "info", "stages"}
-    | {"tag_files", "text_files", "upscale_files"},
-    {"bench_experts", "bench_model", "train", "upscaler"},
-    # The parts that the programs above are made of.
-    {"banding", "came", "checkpoint", "conditions", "config", "convert"}
-    | {"default_config"}
-    | {"evaluate", "expert_axis", "export", "losses", "memory", "model_card", "monitor"}
-    | {"offloading", "optim", "pretrained", "profiler", "progress", "rewind"}
-    | {"run_parts", "run_record", "sampling", "sharding", "sharpness"}
-    | {"start_state", "stop_signal", "train_data", "train_metrics", "train_step"}
-    | {"validation", "writers"},
-    {"codecs", "data", "image_io", "models", "tagging", "text"},
-    {"diffusion", "esgf", "metrics"},
-    {"array_types", "checksums", "image_range", "rng", "tensor_files"},
+# The folders of linearsr_jax from top to bottom. A module imports from its own folder
+# and from those below; kernels_pallas is below all. A new folder gets its place here.
+FOLDERS = (
+    "cli",
+    "training",
+    "benchmarks",
+    "inference",
+    "convert",
+    "pretrained",
+    "evaluation",
+    "data",
+    "codecs",
+    "models",
+    "diffusion",
+    "text_encoder",
+    "tagging",
+    "metrics",
+    "esgf",
+    "config",
+    "core",
 )
 
 # Pillow images that never were a file of their own; all other use is image_io's.
 PILLOW_IN_MEMORY = {
-    "linearsr_jax.evaluate": "the baselines bicubic and unsharp mask",
+    "linearsr_jax.evaluation.runner": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
     "linearsr_jax.tagging.resizing": "makes the squares that the networks take",
-    "linearsr_jax.upscaler": "takes and returns Pillow images",
+    "linearsr_jax.inference.upscaler": "takes and returns Pillow images",
 }
 
 # Imported only where they are installed; elsewhere other code does the work, or an
@@ -51,8 +53,8 @@ OPTIONAL = {
     "linearsr_jax.convert.torch_pickle": {"torch"},
     "linearsr_jax.esgf.report": {"matplotlib"},
     "linearsr_jax.metrics.pyiqa_adapter": {"pyiqa", "torch"},
-    "linearsr_jax.text.tokenizer": {"tokenizers"},
-    "linearsr_jax.writers": {"tensorflow"},
+    "linearsr_jax.text_encoder.tokenizer": {"tokenizers"},
+    "linearsr_jax.training.writers": {"tensorflow"},
 }
 
 # Where a requirement is not called as it is imported.
@@ -107,20 +109,25 @@ def imported_roots(name: str) -> set[str]:
     return {imported.partition(".")[0] for imported in imports(name)}
 
 
-def layer(name: str) -> int:
-    part = name.split(".")[1]
-    found = [depth for depth, parts in enumerate(LAYERS) if part in parts]
-    assert found, f"{part} has no layer: add it to LAYERS"
-    return found[0]
+def depth(name: str) -> int:
+    folder = name.split(".")[1]
+    assert folder in FOLDERS, f"{folder} has no place: add it to FOLDERS"
+    return FOLDERS.index(folder)
 
 
 def test_imports_point_downwards():
-    layers = {name: layer(name) for name in FILES if name.startswith("linearsr_jax.")}
+    depths = {name: depth(name) for name in FILES if name.startswith("linearsr_jax.")}
     assert not [
         f"{name} imports {imported}"
-        for name in layers
-        for imported in imports(name) & layers.keys()
-        if layers[imported] < layers[name]
+        for name in depths
+        for imported in imports(name) & depths.keys()
+        if depths[imported] < depths[name]
+    ]
+
+
+def test_root_has_no_loose_modules():
+    assert [path.name for path in (ROOT / "linearsr_jax").glob("*.py")] == [
+        "__init__.py"
     ]
 
 
@@ -156,7 +163,7 @@ def test_no_config_object_reaches(part):
 
 
 def test_image_files_are_read_and_written_in_one_place():
-    touches_files = ("linearsr_jax.image_io", "linearsr_jax.data.")
+    touches_files = ("linearsr_jax.core.image_io", "linearsr_jax.data.")
     others = [name for name in FILES if not name.startswith(touches_files)]
     with_pillow = {name for name in others if "PIL" in imported_roots(name)}
     assert with_pillow <= PILLOW_IN_MEMORY.keys()

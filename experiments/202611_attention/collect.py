@@ -14,7 +14,7 @@ import context
 import measure
 import variants
 
-from linearsr_jax import evaluate
+from linearsr_jax.evaluation import runner as evaluate
 
 RESULTS = Path("experiments/202611_attention/results.json")
 PAIRS = (("linear", "none"), ("softmax", "none"), ("linear", "softmax"))

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Float, PyTree, UInt8
-from linearsr_jax.codecs import SCALE
+from linearsr_jax.core.array_types import Array, Float, PyTree, UInt8
+from linearsr_jax.core.image_range import to_unit_range
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.evaluate import bicubic
-from linearsr_jax.image_range import to_unit_range
+from linearsr_jax.evaluation.runner import bicubic
 from linearsr_jax.metrics.psnr_ssim import psnr_y
-from linearsr_jax.pretrained import PretrainedModel
+from linearsr_jax.pretrained.model_folder import PretrainedModel
 
 # LR pixels, and so tokens, a side.
 WHOLE = 128

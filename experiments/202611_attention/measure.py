@@ -12,11 +12,12 @@ from pathlib import Path
 import context
 import variants
 
-from linearsr_jax import evaluate, pretrained
-from linearsr_jax.codecs import SCALE
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data.sources import open_source
-from linearsr_jax.upscaler import Upscaler
-from linearsr_jax.validation import degrade_fixed
+from linearsr_jax.evaluation import runner as evaluate
+from linearsr_jax.inference.upscaler import Upscaler
+from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.training.validation import degrade_fixed
 
 METRICS = ("psnr", "ssim", "lpips")
 # Data set -> every how many-th of its images, by name.

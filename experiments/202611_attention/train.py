@@ -10,9 +10,9 @@ from pathlib import Path
 import variants
 from ml_collections import ConfigDict
 
-from linearsr_jax.config import apply_overrides
-from linearsr_jax.default_config import default_config
-from linearsr_jax.train import train_and_evaluate
+from linearsr_jax.config.defaults import default_config
+from linearsr_jax.config.loading import apply_overrides
+from linearsr_jax.training.loop import train_and_evaluate
 
 
 def make_config(variant: str, seed: int, photos: Path) -> ConfigDict:

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.models.linear_attention import TELEMETRY, LinearSelfAttention
 from linearsr_jax.models.presets import PRESETS, Preset
 

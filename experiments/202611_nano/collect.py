@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from linearsr_jax import pretrained
+from linearsr_jax.pretrained import model_folder as pretrained
 
 RESULTS = Path("experiments/202611_nano/results.json")
 

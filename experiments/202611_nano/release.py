@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from linearsr_jax import pretrained
-from linearsr_jax.model_card import model_card
+from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained.model_card import model_card
 
 TARGET = Path("linearsr_jax/weights/nano")
 

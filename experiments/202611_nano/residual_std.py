@@ -8,9 +8,9 @@ import sys
 import numpy as np
 
 from linearsr_jax.codecs import PixelCodec
-from linearsr_jax.config import load_config
+from linearsr_jax.config.loading import load_config
+from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.data import pipeline
-from linearsr_jax.image_range import to_unit_range
 
 BATCHES, BATCH_SIZE = 24, 32
 

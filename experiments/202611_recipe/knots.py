@@ -11,13 +11,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from linearsr_jax.core.image_io import find_images, read_image
 from linearsr_jax.diffusion import samplers
 from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
-from linearsr_jax.evaluate import find_folders
-from linearsr_jax.image_io import find_images, read_image
+from linearsr_jax.evaluation.runner import find_folders
+from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.metrics import get_metrics
-from linearsr_jax.pretrained import load_pretrained
-from linearsr_jax.sampling import draw_noise, make_upscale
+from linearsr_jax.pretrained.model_folder import load_pretrained
 
 SIDE = 60
 

@@ -8,10 +8,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from linearsr_jax.default_config import default_config
+from linearsr_jax.config.defaults import default_config
 from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES, uniform_boundaries
 from linearsr_jax.models.presets import PRESETS
-from linearsr_jax.train import train_and_evaluate
+from linearsr_jax.training.loop import train_and_evaluate
 
 # Between debug and nano: 187,000 parameters.
 PRESETS["tiny"] = dataclasses.replace(

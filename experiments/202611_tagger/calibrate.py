@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from linearsr_jax import image_io
+from linearsr_jax.core import image_io
 from linearsr_jax.tagging import light
 from linearsr_jax.tagging.vocabulary import parse_tags
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from linearsr_jax import image_io
-from linearsr_jax.convert.efficientnet_lite0 import convert
+from experiments.shipped_weights.efficientnet_lite0 import convert
 from linearsr_jax.convert.torch_pickle import open_pickle
+from linearsr_jax.core import image_io
 from linearsr_jax.tagging import light
 
 

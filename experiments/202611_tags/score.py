@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import train
 
-from linearsr_jax import image_io
-from linearsr_jax.evaluate import bicubic
+from linearsr_jax.core import image_io
+from linearsr_jax.evaluation.runner import bicubic
+from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.metrics import get_metrics
-from linearsr_jax.pretrained import load_pretrained
+from linearsr_jax.pretrained.model_folder import load_pretrained
 from linearsr_jax.tagging import load_tagger
-from linearsr_jax.upscaler import Upscaler
-from linearsr_jax.validation import degrade_fixed
+from linearsr_jax.training.validation import degrade_fixed
 
 SIDE = 192
 STEPS = (1, 4)

@@ -12,9 +12,9 @@ import random
 import sys
 from pathlib import Path
 
-from linearsr_jax.default_config import default_config
+from linearsr_jax.config.defaults import default_config
 from linearsr_jax.models.presets import PRESETS
-from linearsr_jax.train import train_and_evaluate
+from linearsr_jax.training.loop import train_and_evaluate
 
 # As in 202611_recipe, whose pretrained model the comparison starts from.
 PRESETS["tiny"] = dataclasses.replace(

@@ -1,6 +1,6 @@
 """Between images and latents: the codec interface and the codecs by name."""
 
-from linearsr_jax.codecs.base import SCALE, Codec, CodecError
+from linearsr_jax.codecs.base import Codec, CodecError
 from linearsr_jax.codecs.dc_ae import DcAeCodec
 from linearsr_jax.codecs.loading import (
     CODECS,
@@ -12,7 +12,6 @@ from linearsr_jax.codecs.pixel import PixelCodec
 
 __all__ = [
     "CODECS",
-    "SCALE",
     "Codec",
     "CodecError",
     "DcAeCodec",

@@ -5,10 +5,7 @@ from typing import Any, Protocol, Self
 
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float
-
-# HR size over LR size; the one scale this project trains for.
-SCALE = 4
+from linearsr_jax.core.array_types import Array, Float
 
 
 class CodecError(Exception):

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from linearsr_jax.array_types import Array, Float, PyTree
 from linearsr_jax.codecs.base import CodecError
 from linearsr_jax.codecs.dc_ae_bands import decoder_halo, map_bands
 from linearsr_jax.codecs.dc_ae_network import (
@@ -23,7 +22,8 @@ from linearsr_jax.codecs.dc_ae_network import (
     Encoder,
     parameter_shapes,
 )
-from linearsr_jax.tensor_files import TensorFileError, read_params, write_tensors
+from linearsr_jax.core.array_types import Array, Float, PyTree
+from linearsr_jax.core.tensor_files import TensorFileError, read_params, write_tensors
 
 WEIGHTS_FILE = "codec.safetensors"
 # HR pixels that the decoder's convolution stages hold at once: 2 M of 128 float32

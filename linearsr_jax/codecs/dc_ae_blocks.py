@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels_pallas import glu_depthwise_conv, linear_attention
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.models.layers import Dense
 
 NORM_EPS = 1e-5

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from linearsr_jax.array_types import Array, Float, Key, PyTree
 from linearsr_jax.codecs.dc_ae_blocks import (
     AffineRMSNorm,
     AttentionBlock,
@@ -27,6 +26,7 @@ from linearsr_jax.codecs.dc_ae_blocks import (
     Up,
     mean_of_groups,
 )
+from linearsr_jax.core.array_types import Array, Float, Key, PyTree
 
 
 @dataclasses.dataclass(frozen=True)

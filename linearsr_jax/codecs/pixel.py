@@ -12,8 +12,8 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float
-from linearsr_jax.codecs.base import SCALE
+from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.core.scale import SCALE
 
 
 def upscale_bicubic(image_lr: Float[Array, "B h w 3"]) -> Float[Array, "B 4h 4w 3"]:

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from linearsr_jax import __version__
-from linearsr_jax.checksums import write_sums
 from linearsr_jax.convert.name_map import (
     Change,
     Part,
@@ -34,10 +32,16 @@ from linearsr_jax.convert.safetensors_stream import (
     open_weights,
     weight_files,
 )
-from linearsr_jax.tensor_files import sha256, write_tensors
-from linearsr_jax.text.encoder import CONFIG_FILE, WEIGHTS_FILE, describe_encoder
-from linearsr_jax.text.gemma2 import Gemma2Config, parameter_shapes
-from linearsr_jax.text.tokenizer import TOKENIZER_FILE
+from linearsr_jax.core.files import write_sums
+from linearsr_jax.core.tensor_files import sha256, write_tensors
+from linearsr_jax.core.version import __version__
+from linearsr_jax.text_encoder.encoder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    describe_encoder,
+)
+from linearsr_jax.text_encoder.gemma2 import Gemma2Config, parameter_shapes
+from linearsr_jax.text_encoder.tokenizer import TOKENIZER_FILE
 
 # Known tensors that are not needed, by how their names end.
 DROPPED_SUFFIXES = {

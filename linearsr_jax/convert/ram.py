@@ -26,9 +26,9 @@ from linearsr_jax.convert.safetensors_stream import (
     open_tensors,
 )
 from linearsr_jax.convert.torch_pickle import PICKLE_SUFFIXES, open_pickle
+from linearsr_jax.core.tensor_files import sha256, write_tensors
 from linearsr_jax.tagging.ram import CONFIG_FILE, WEIGHTS_FILE, describe_tagger
 from linearsr_jax.tagging.ram_network import RamConfig, parameter_shapes
-from linearsr_jax.tensor_files import sha256, write_tensors
 
 # Known tensors that tagging does not need, by how their names begin or end.
 DROPPED_PREFIXES = {

@@ -21,8 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from linearsr_jax import __version__
-from linearsr_jax.array_types import PyTree
 from linearsr_jax.codecs import DcAeCodec, load_codec
 from linearsr_jax.codecs import dc_ae as dc_ae_codec
 from linearsr_jax.convert import dc_ae, sana_names
@@ -35,9 +33,12 @@ from linearsr_jax.convert.safetensors_stream import (
     weight_files,
 )
 from linearsr_jax.convert.torch_pickle import PICKLE_SUFFIXES, open_pickle
+from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.core.tensor_files import sha256, write_tensors
+from linearsr_jax.core.version import __version__
 from linearsr_jax.models.conditioning import LRStem
 from linearsr_jax.models.presets import PRESETS, Preset
-from linearsr_jax.pretrained import (
+from linearsr_jax.pretrained.model_folder import (
     CONFIG_FILE,
     NULL_CONDITION_FILE,
     WEIGHTS_FILE,
@@ -45,7 +46,6 @@ from linearsr_jax.pretrained import (
     parameter_shapes,
     write_null_condition,
 )
-from linearsr_jax.tensor_files import sha256, write_tensors
 
 STEM_SEED = 0
 _FILES = "diffusion_pytorch_model"

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Float, Int, UInt8
+from linearsr_jax.core.array_types import Array, Float, Int, UInt8
+from linearsr_jax.core.rng import stream_key
 from linearsr_jax.data import blur_kernels, degradations
 from linearsr_jax.data.degradation_params import RealEsrganParams
 from linearsr_jax.data.degradation_plan import RESIZE_MODES
 from linearsr_jax.data.device_jpeg import jpeg
-from linearsr_jax.rng import stream_key
 
 Plan = dict[str, Array]
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Float, Int
+from linearsr_jax.core.array_types import Array, Float, Int
 
 _LUMA_TABLE = np.array(
     [

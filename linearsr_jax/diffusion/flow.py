@@ -13,7 +13,7 @@ from typing import Protocol
 
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float
 
 
 def interpolate(x0, noise, sigma):

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float
 
 Denoise = Callable[[Float[Array, "B h w C"], Float[Array, ""]], Array]
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Float, Int, Key
+from linearsr_jax.core.array_types import Array, Float, Int, Key
 from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.diffusion.schedule import shift_sigma, unshift_sigma
 

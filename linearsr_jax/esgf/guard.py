@@ -14,7 +14,7 @@ import flax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Bool, Float, Int
+from linearsr_jax.core.array_types import Array, Bool, Float, Int
 
 SKIPPED_IN_A_ROW = 3
 # Time constants of the two means, in steps.

@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 from safetensors.numpy import load
 
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.metrics.psnr_ssim import check_pair
 
 WEIGHTS_FILE = "lpips_alexnet.safetensors"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from linearsr_jax.array_types import Array, Float, PyTree
+from linearsr_jax.core.array_types import Array, Float, PyTree
 from linearsr_jax.models.linear_dit import ConditionMemory, LinearDiT, make_block
 
 # Rows on each side that Mix-FFN's convolution sees.

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels_pallas import glu_depthwise_conv
-from linearsr_jax.array_types import Array, Bool, Float
+from linearsr_jax.core.array_types import Array, Bool, Float
 from linearsr_jax.models.layers import Dense, RMSNorm, modulated_layer_norm
 from linearsr_jax.models.linear_attention import LinearSelfAttention
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Bool, Float, Int
+from linearsr_jax.core.array_types import Array, Bool, Float, Int
 from linearsr_jax.diffusion.schedule import TIMESTEP_SCALE
 from linearsr_jax.models.layers import Dense, RMSNorm
 

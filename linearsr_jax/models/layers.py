@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Float, PyTree
+from linearsr_jax.core.array_types import Array, Float, PyTree
 
 xavier_uniform = nn.initializers.xavier_uniform()
 LAYER_NORM_EPS = 1e-6

@@ -9,7 +9,7 @@ from kernels_pallas import (
     linear_attention_output,
     linear_attention_state,
 )
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.models.layers import Dense, RMSNorm
 
 # The collection of what a run should watch, sown if it is mutable.

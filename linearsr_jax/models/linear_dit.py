@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from linearsr_jax.array_types import Array, Bool, Float, Int, Key, PyTree
+from linearsr_jax.core.array_types import Array, Bool, Float, Int, Key, PyTree
 from linearsr_jax.models.blocks import Block, KeysAndValues
 from linearsr_jax.models.conditioning import (
     Condition,

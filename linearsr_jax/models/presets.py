@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import Any
 
-from linearsr_jax.codecs.base import SCALE
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.models.linear_dit import LinearDiT
 
 # Of `tagging.vocabulary`, which is RAM's.

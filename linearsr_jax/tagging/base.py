@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from linearsr_jax.array_types import UInt8
+from linearsr_jax.core.array_types import UInt8
 
 
 class TaggerError(Exception):

@@ -23,7 +23,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import load
 
-from linearsr_jax.array_types import Float, UInt8
+from linearsr_jax.core.array_types import Float, UInt8
 from linearsr_jax.tagging.base import best_first, check_image, digest
 from linearsr_jax.tagging.efficientnet_lite import SIZE, EfficientNetLite0
 from linearsr_jax.tagging.resizing import BICUBIC, central_box, resize

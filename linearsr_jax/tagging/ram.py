@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from linearsr_jax.array_types import PyTree, UInt8
+from linearsr_jax.core.array_types import PyTree, UInt8
+from linearsr_jax.core.tensor_files import TensorFileError, read_params
 from linearsr_jax.tagging.base import TaggerError, best_first, check_image, digest
 from linearsr_jax.tagging.ram_network import Ram, RamConfig, parameter_shapes
 from linearsr_jax.tagging.resizing import BILINEAR, resize
 from linearsr_jax.tagging.vocabulary import TAGS, ram_thresholds, tag_indices
-from linearsr_jax.tensor_files import TensorFileError, read_params
 
 WEIGHTS_FILE = "tagger.safetensors"
 CONFIG_FILE = "config.json"

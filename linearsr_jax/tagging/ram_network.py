@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from linearsr_jax.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.tagging.swin import Dense, Norm, Swin, SwinConfig
 
 # BERT's, of the head's norms.

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from linearsr_jax.array_types import UInt8
+from linearsr_jax.core.array_types import UInt8
 
 Box = tuple[float, float, float, float]
 

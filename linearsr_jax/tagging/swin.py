@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.array_types import Array, Float, Int
+from linearsr_jax.core.array_types import Array, Float, Int
 
 # What is added to the logit of a pair that may not see each other: Swin's, not -inf.
 _MASKED = -100.0

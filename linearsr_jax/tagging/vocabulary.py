@@ -17,7 +17,7 @@ from importlib import resources
 
 import numpy as np
 
-from linearsr_jax.array_types import Float, Int
+from linearsr_jax.core.array_types import Float, Int
 
 _logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from configs import debug
-from linearsr_jax import train
+from linearsr_jax.cli.info_text import describe
 from linearsr_jax.codecs import CodecError, DcAeCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
 from linearsr_jax.codecs.loading import CONFIG_FILE
-from linearsr_jax.info import describe
+from linearsr_jax.inference.sampling import make_upscale
+from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.models.presets import PRESETS, get_preset
-from linearsr_jax.pretrained import PretrainedError, load_pretrained
-from linearsr_jax.sampling import make_upscale
-from linearsr_jax.upscaler import Upscaler
+from linearsr_jax.pretrained.model_folder import PretrainedError, load_pretrained
+from linearsr_jax.training import loop as train
 
 # Factor 8: LR sides must fill two pixels.
 TINY = DcAeConfig(

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax.cli import main
+from linearsr_jax.cli.main import main
 from linearsr_jax.codecs import load_codec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, parameter_shapes
 from linearsr_jax.convert.dc_ae import convert, match_sources, tensor_rows
 from linearsr_jax.convert.safetensors_stream import ConvertError
-from linearsr_jax.tensor_files import write_tensors
+from linearsr_jax.core.tensor_files import write_tensors
 
 TINY = DcAeConfig(
     widths=(4, 8, 8),

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax.checksums import check_sums
-from linearsr_jax.cli import main
+from linearsr_jax.cli.main import main
 from linearsr_jax.convert import gemma2
 from linearsr_jax.convert.gemma2 import config_of, convert, match_sources, tensor_parts
 from linearsr_jax.convert.safetensors_stream import ConvertError, SourceTensor
-from linearsr_jax.text.gemma2 import Gemma2Config, parameter_shapes
+from linearsr_jax.core.files import check_sums
+from linearsr_jax.text_encoder.gemma2 import Gemma2Config, parameter_shapes
 from tests.gemma2_testing import (
     CONFIG,
     golden_fields,

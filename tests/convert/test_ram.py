@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax.cli import main
+from linearsr_jax.cli.main import main
 from linearsr_jax.convert.ram import convert, match_sources, tensor_parts
 from linearsr_jax.convert.safetensors_stream import ConvertError, SourceTensor
 from linearsr_jax.tagging import TaggerError, load_tagger

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax.cli import main
+from linearsr_jax.cli.main import main
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig
 from linearsr_jax.convert import dc_ae, sana_names
 from linearsr_jax.convert.safetensors_stream import ConvertError, SourceTensor
 from linearsr_jax.convert.sana import convert
 from linearsr_jax.models.presets import PRESETS, get_preset, sana_preset
-from linearsr_jax.pretrained import load_pretrained, parameter_shapes
+from linearsr_jax.pretrained.model_folder import load_pretrained, parameter_shapes
 from tests.parity.test_dc_ae import CONFIG as GOLDEN_DC_AE
 from tests.sana_testing import (
     CODEC_CONFIG,

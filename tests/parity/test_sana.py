@@ -23,7 +23,7 @@ from linearsr_jax.models.conditioning import (
     TimeEmbedding,
 )
 from linearsr_jax.models.linear_attention import LinearSelfAttention
-from linearsr_jax.pretrained import load_pretrained
+from linearsr_jax.pretrained.model_folder import load_pretrained
 from tests.models.test_blocks import attend
 from tests.parity.comparing import relative_error
 from tests.sana_testing import GOLDEN, TWINS, golden_weights, save_codec, save_diffusers

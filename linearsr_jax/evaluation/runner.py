@@ -1,0 +1,302 @@
+"""Compares upscalers and folders of upscaled images: the field's protocol, one table.
+
+PSNR and SSIM on Y without border crop, LPIPS AlexNet; LR images are used as they
+are, and images belong together by name, never by their place in a list. Where there
+are LR images, bicubic and bicubic sharpened by an unsharp mask can be rows of the
+table: whatever does not beat the second has only learned to sharpen.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from linearsr_jax.core import image_io
+from linearsr_jax.core.scale import SCALE
+from linearsr_jax.metrics import Metric, get_metrics
+
+# radius in pixels, percent, threshold in levels
+UNSHARP_MASK = (2, 200, 0)
+
+# Makes a uint8 (4h, 4w, 3) image of a (h, w, 3) one; or a folder of such images.
+Method = Callable[[np.ndarray], np.ndarray] | Path
+
+
+class EvaluationError(Exception):
+    """Images that cannot be compared; one line, says what to do."""
+
+
+class MissingReferenceError(EvaluationError):
+    """A metric or a method needs a folder of images that is not given."""
+
+
+@dataclass
+class Scores:
+    """What `evaluate` measured, for `metrics.tables`.
+
+    Attributes:
+        per_image: rows per method, {"image": name, <metric>: value}.
+        per_folder: per method, the values that only a set of images has.
+    """
+
+    per_image: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    per_folder: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def evaluate(
+    methods: Mapping[str, Method],
+    metrics: Sequence[str],
+    *,
+    hr: Path | None = None,
+    lr: Path | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Scores:
+    """Scores methods on the images of some folders, one image in memory at a time.
+
+    Args:
+      methods: by the name of their row: upscalers, or folders of upscaled images.
+      metrics: names for `metrics.get_metrics`.
+      hr: folder of the true images, 4x their LR images.
+      lr: folder of the images that are upscaled.
+      progress: wraps the list of images; a progress bar's place.
+
+    Returns:
+      The scores of every method, in the order of methods and of image names.
+
+    Raises:
+      MissingReferenceError: see `check_references`; before anything is read.
+      EvaluationError: the folders hold different names, sizes do not fit, or a
+        method or metric fails on an image, which the message names.
+      image_io.ImageError: a missing folder or unreadable image.
+      Whatever loading a metric raises.
+    """
+    selected = get_metrics(metrics)
+    check_references(methods, selected, hr, lr)
+    functions = {metric: metric.load() for metric in selected}
+    if all(metric.over == "image" for metric in selected):
+        return Scores(_score_images(methods, functions, hr, lr, progress))
+    with tempfile.TemporaryDirectory() as scratch:
+        # A set's metric reads files: outputs take disk then, not memory.
+        folders = {
+            name: method
+            if isinstance(method, Path)
+            else _write_outputs(method, lr, Path(scratch) / str(index), progress)
+            for index, (name, method) in enumerate(methods.items())
+        }
+        return Scores(
+            _score_images(folders, functions, hr, lr, progress),
+            {
+                name: _measure(folder, (folder, {"hr": hr}), functions, "folder")
+                for name, folder in folders.items()
+            },
+        )
+
+
+def check_references(
+    methods: Mapping[str, Method],
+    metrics: Iterable[Metric],
+    hr: Path | None,
+    lr: Path | None,
+) -> None:
+    """Checks that what is to be scored has the images it needs.
+
+    Raises:
+      MissingReferenceError: an upscaler without LR images, a metric without what it
+        compares with, or nothing to score.
+    """
+    if not methods:
+        raise MissingReferenceError("nothing to score: give --data, --lr or --sr")
+    for name, method in methods.items():
+        if lr is None and not isinstance(method, Path):
+            raise MissingReferenceError(
+                f"{name} needs low-resolution images: add --lr DIR"
+            )
+    for metric in metrics:
+        if metric.compares_with == "hr" and hr is None:
+            raise MissingReferenceError(
+                f"{metric.name} compares with the true images, and there are none: "
+                "add --hr DIR, or take --metrics that need none (niqe)"
+            )
+        if metric.compares_with == "lr" and lr is None:
+            raise MissingReferenceError(
+                f"{metric.name} compares with the low-resolution images: add --lr DIR"
+            )
+
+
+def find_folders(data: Path) -> tuple[Path | None, Path]:
+    """The HR and the LR folder inside a data set's folder, found by name.
+
+    HR or GT, and LR, alone or followed by more (LR_bicubic_x4), in any case.
+
+    Returns:
+      The folders; None for HR where there is none (RealLR200 has none).
+
+    Raises:
+      EvaluationError: no LR folder, or two of one kind.
+    """
+    if not data.is_dir():
+        raise EvaluationError(f"{data}: no such folder; it should hold HR and LR")
+    folders = sorted(path for path in data.iterdir() if path.is_dir())
+
+    def only(kind: str, prefixes: tuple[str, ...], allowed: tuple[int, ...]):
+        found = [p for p in folders if p.name.lower().startswith(prefixes)]
+        if len(found) not in allowed:
+            raise EvaluationError(
+                f"{data}: needs one folder of {kind} images named "
+                f"{' or '.join(prefixes).upper()}..., found {len(found)}"
+            )
+        return found[0] if found else None
+
+    return only("HR", ("hr", "gt"), (0, 1)), only("LR", ("lr",), (1,))
+
+
+def match_images(folders: Sequence[Path]) -> list[dict[Path, Path]]:
+    """Matches the images of several folders by name (without suffix).
+
+    The first folder has the names, and their order is its files'. Another may add one
+    ending to all of them: its 0001x4.png or 0001_x4.png is then 0001.
+
+    Returns:
+      For each image its file by folder, in the order given.
+
+    Raises:
+      EvaluationError: an image without a partner, or two of one name: silently
+        dropping or shifting pairs is how wrong numbers get published.
+      image_io.ImageError: a folder that is missing or without images.
+    """
+    files = {folder: _by_stem(folder) for folder in folders}
+    first = folders[0]
+    names = files[first].keys()
+    shortest = min(map(len, names))
+    for folder, by_stem in files.items():
+        added = min(map(len, by_stem)) - shortest
+        if added > 0 and len({stem[-added:] for stem in by_stem}) == 1:
+            by_stem = {stem[:-added]: path for stem, path in by_stem.items()}
+            files[folder] = by_stem
+        lonely = sorted(names ^ by_stem.keys())
+        if lonely:
+            raise EvaluationError(
+                f"{lonely[0]}: in only one of {first} and {folder} ({len(lonely)} "
+                "such names); the folders must hold the same names"
+            )
+    return [{folder: files[folder][name] for folder in files} for name in names]
+
+
+def bicubic(image_lr: np.ndarray) -> np.ndarray:
+    """Pillow's bicubic x4 of a uint8 image."""
+    return np.asarray(_bicubic(image_lr))
+
+
+def bicubic_unsharp(image_lr: np.ndarray) -> np.ndarray:
+    """Pillow's bicubic x4, then `UNSHARP_MASK`."""
+    return np.asarray(_bicubic(image_lr).filter(ImageFilter.UnsharpMask(*UNSHARP_MASK)))
+
+
+BASELINES: dict[str, Method] = {
+    "bicubic": bicubic,
+    "bicubic+unsharp": bicubic_unsharp,
+}
+
+
+def _bicubic(image_lr: np.ndarray) -> Image.Image:
+    height, width = image_lr.shape[:2]
+    return Image.fromarray(image_lr).resize(
+        (SCALE * width, SCALE * height), Image.Resampling.BICUBIC
+    )
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    by_stem: dict[str, Path] = {}
+    for path in image_io.find_images(folder):
+        if path.stem in by_stem:
+            raise EvaluationError(
+                f"{path}: {by_stem[path.stem].name} is there too; which of the two?"
+            )
+        by_stem[path.stem] = path
+    return by_stem
+
+
+def _write_outputs(
+    method: Callable, lr: Path, folder: Path, progress: Callable
+) -> Path:
+    """Upscales all LR images into a new folder of PNGs."""
+    folder.mkdir()
+    for path in progress(image_io.find_images(lr)):
+        output = _apply(method, path, image_io.read_image(path).pixels)
+        image_io.write_image(folder / f"{path.stem}.png", output, "RGB")
+    return folder
+
+
+def _score_images(
+    methods: Mapping[str, Method],
+    functions: Mapping[Metric, Callable[..., float]],
+    hr: Path | None,
+    lr: Path | None,
+    progress: Callable[[Iterable], Iterable],
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every method."""
+    made = [method for method in methods.values() if isinstance(method, Path)]
+    folders = [folder for folder in (hr, lr, *made) if folder is not None]
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
+    for files in progress(match_images(folders)):
+        references = {
+            kind: image_io.read_image(files[folder]).pixels
+            for kind, folder in (("hr", hr), ("lr", lr))
+            if folder is not None
+        }
+        for name, method in methods.items():
+            if isinstance(method, Path):
+                path = files[method]
+                output = image_io.read_image(path).pixels
+            else:
+                path = files[lr]
+                output = _apply(method, path, references["lr"])
+            if hr is not None and output.shape != references["hr"].shape:
+                raise EvaluationError(
+                    f"{path}: {name} is {_size(output)}, its HR image {files[hr]} is "
+                    f"{_size(references['hr'])}"
+                )
+            values = _measure(path, (output, references), functions, "image")
+            rows[name].append({"image": files[folders[0]].name, **values})
+    return rows
+
+
+def _apply(method: Callable, path: Path, image_lr: np.ndarray) -> np.ndarray:
+    try:
+        return method(image_lr)
+    except Exception as error:
+        raise EvaluationError(f"{path}: cannot be upscaled ({error})") from error
+
+
+def _measure(
+    path: Path,
+    judged: tuple[Any, Mapping[str, Any]],
+    functions: Mapping[Metric, Callable[..., float]],
+    over: str,
+) -> dict[str, float]:
+    """Values by metric's name of an image, or folder, with its references by kind."""
+    output, references = judged
+    values = {}
+    for metric, function in functions.items():
+        if metric.over != over:
+            continue
+        kind = metric.compares_with
+        inputs = (output,) if kind is None else (output, references[kind])
+        try:
+            value = float(function(*inputs))
+        # Metrics of other packages raise anything; which image it was helps most.
+        except Exception as error:
+            raise EvaluationError(f"{path}: {metric.name}: {error}") from error
+        if not math.isfinite(value):
+            raise EvaluationError(f"{path}: {metric.name} is {value}")
+        values[metric.name] = value
+    return values
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,0 +1,264 @@
+"""The public Python API: an image in, one four times as large out."""
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from linearsr_jax.core.scale import SCALE
+from linearsr_jax.inference import memory_budget as memory
+from linearsr_jax.inference.banded import BandedUpscale
+from linearsr_jax.inference.conditions import (
+    ConditionError,
+    null_of,
+    of_tags,
+    with_null,
+)
+from linearsr_jax.inference.offloaded import OffloadedUpscale
+from linearsr_jax.inference.sampling import draw_noise, make_upscale
+from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.layers import cast_kernels
+from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
+from linearsr_jax.tagging.vocabulary import parse_tags
+
+logger = logging.getLogger(__name__)
+
+ImageLike = TypeVar("ImageLike", np.ndarray, Image.Image)
+
+
+class UpscaleError(Exception):
+    """An image or setting that cannot be used, or an output that is not finite."""
+
+
+class Upscaler:
+    """Upscales images x4 with one model.
+
+    The network is compiled once per image size and number of steps, for each expert.
+    An image that fits goes in one pass, a larger one in bands: see `banding`.
+
+        up = Upscaler.from_pretrained("nano")
+        image_hr = up(image_lr, steps=4, seed=0)
+
+    Attributes:
+      model: the weights and what they mean.
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        *,
+        offload_experts: bool = False,
+        max_memory: float | None = None,
+        dtype: str = "float32",
+    ):
+        """Places the weights on the default device.
+
+        Args:
+          model: from `pretrained.load_pretrained`.
+          offload_experts: leave the experts on the host and have at most two of them
+            on the device, for models that do not fit. Every image then transfers them.
+          max_memory: GB that an image may take beside the weights, by estimate; what
+            would take more goes in bands of rows, slower and with the same result. By
+            default half of the machine's memory, or four fifths of an accelerator's.
+          dtype: of the computation, "float32" or "bfloat16"; the latter is for large
+            models on accelerators.
+
+        Raises:
+          UpscaleError: max_memory is not above 0, or another dtype.
+        """
+        if dtype not in ("float32", "bfloat16"):
+            raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")
+        if max_memory is not None and not max_memory > 0:
+            raise UpscaleError(f"max_memory must be above 0 GB, got {max_memory}")
+        self.model = model
+        self._budget = (
+            memory.default_budget() if max_memory is None else int(max_memory * 1e9)
+        )
+        self._network = network = model.preset.make_model(dtype=jnp.dtype(dtype))
+        self._codec = jax.device_put(model.codec.astype(network.dtype))
+        self._experts = tuple(cast_kernels(x, network.dtype) for x in model.experts)
+        if offload_experts:
+            offloaded = OffloadedUpscale(network, model.preset, model.boundaries)
+        else:
+            self._experts = jax.device_put(self._experts)
+
+        def compiled(steps, rows):
+            if rows is not None:
+                banded = BandedUpscale(network, model.preset, model.boundaries, rows)
+                return functools.partial(banded, steps=steps)
+            if offload_experts:
+                return functools.partial(offloaded, steps=steps)
+            return jax.jit(
+                make_upscale(
+                    network, model.preset, steps=steps, boundaries=model.boundaries
+                )
+            )
+
+        # By number of steps and rows; here and not on the class, so that it ends with
+        # self.
+        self._compiled = functools.cache(compiled)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path = "nano", **settings: Any
+    ) -> "Upscaler":
+        """Loads a bundled model by name, or a model folder.
+
+        Args:
+          name_or_path: see `pretrained.load_pretrained`.
+          **settings: see `Upscaler`.
+
+        Raises:
+          PretrainedError: see `pretrained.load_pretrained`.
+        """
+        return cls(load_pretrained(name_or_path), **settings)
+
+    def __call__(
+        self,
+        image: ImageLike,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        tags: str | Sequence[str] = (),
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+    ) -> ImageLike:
+        """Upscales one image.
+
+        Args:
+          image: PIL image of mode RGB or L, or uint8 array (H, W, 3), (H, W, 1) or
+            (H, W); any size.
+          steps: network evaluations. One gives the conditional mean, the closest to
+            the true image on average; more sample detail. None is the model's
+            default.
+          seed: chooses the detail; 0 <= seed < 2**32. With one step of a pixel model
+            nothing is random and every seed gives the same image.
+          tags: what the image shows, see `select_tags`; a `tagging.load_tagger` can
+            say it.
+          condition: features in place of tags, from `conditions.of_file`.
+          guidance_scale: how much the tags count; see `diffusion.guidance`. Other
+            than 1 costs twice the time, and means nothing without tags.
+
+        Returns:
+          The same kind of image, four times as high and wide.
+
+        Raises:
+          UpscaleError: unusable image, steps, seed or scale, tags and a condition, or
+            a non-finite result.
+          ConditionError: tags for a model that takes none.
+        """
+        steps = self.model.preset.default_steps if steps is None else steps
+        if not isinstance(steps, int) or steps < 1:
+            raise UpscaleError(f"steps must be a whole number above 0, got {steps}")
+        if not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise UpscaleError(f"seed must be in [0, 2**32), got {seed}")
+        if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+            raise UpscaleError(
+                f"guidance_scale must be 0 or more, got {guidance_scale}"
+            )
+        if tags and condition is not None:
+            raise UpscaleError("give tags or a condition, not both")
+        if condition is None:
+            condition = of_tags(self.select_tags(tags), self.model.preset)
+        null = null_of(self.model)
+        if condition is None:
+            condition = null
+        elif guidance_scale != 1:
+            condition = with_null(condition, null)
+        pixels = np.asarray(image)
+        result = self._upscale(
+            _to_rgb(image, pixels), steps, seed, condition, guidance_scale
+        )
+        if pixels.shape[2:] != (3,):
+            result = _to_gray(result).reshape(
+                SCALE * pixels.shape[0], SCALE * pixels.shape[1], *pixels.shape[2:]
+            )
+        return Image.fromarray(result) if isinstance(image, Image.Image) else result
+
+    def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
+        """The tags that the model can make something of.
+
+        Args:
+          tags: see `tagging.vocabulary.parse_tags`.
+
+        Returns:
+          Of the known ones those that the model was trained with, where it knows which;
+          the others are left out with a warning.
+
+        Raises:
+          ConditionError: there are tags, and the model takes none.
+        """
+        parsed = parse_tags(tags)
+        if parsed and not self.model.preset.tag_count:
+            raise ConditionError(f"model {self.model.name} takes no tags; give none")
+        trained = self.model.training.get("tags", parsed)
+        if unseen := [tag for tag in parsed if tag not in trained]:
+            logger.warning(
+                "%s: left out, model %s has seen no photograph of it",
+                ", ".join(unseen),
+                self.model.name,
+            )
+        return tuple(tag for tag in parsed if tag in trained)
+
+    def _upscale(
+        self,
+        pixels: np.ndarray,
+        steps: int,
+        seed: int,
+        condition: Condition | None,
+        guidance_scale: float,
+    ) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        # Codecs with a factor above 4 need LR sides that fill whole latent pixels.
+        multiple = self.model.codec.factor // SCALE
+        pad = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+        pixels = np.pad(pixels, pad, mode="edge")
+        noise = draw_noise(
+            self.model.preset,
+            self.model.codec,
+            *pixels.shape[:2],
+            steps=steps,
+            seed=seed,
+        )
+        rows = memory.rows_that_fit(
+            self._network,
+            self._codec,
+            noise.shape[:2],
+            self._budget,
+            1 if condition is None else len(condition.mask),
+        )
+        image, is_finite = self._compiled(steps, rows)(
+            self._experts, self._codec, pixels, noise, condition, guidance_scale
+        )
+        if not is_finite:
+            raise UpscaleError(
+                "the model's output is not finite; please report the image and model"
+            )
+        return np.asarray(image)[: SCALE * height, : SCALE * width]
+
+
+def _to_rgb(image: ImageLike, pixels: np.ndarray) -> np.ndarray:
+    if isinstance(image, Image.Image) and image.mode not in ("RGB", "L"):
+        raise UpscaleError(f"image mode {image.mode} is not supported; convert to RGB")
+    if pixels.dtype != np.uint8:
+        raise UpscaleError(f"pixels must be uint8, got {pixels.dtype}")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise UpscaleError(
+            f"image must be (H, W, 3), (H, W, 1) or (H, W) and not empty, "
+            f"got {np.shape(image)}"
+        )
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def _to_gray(pixels: np.ndarray) -> np.ndarray:
+    # The luma that image_io writes: the command and the API give the same pixels.
+    return np.asarray(Image.fromarray(pixels).convert("L"))

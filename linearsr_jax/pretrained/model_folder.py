@@ -1,0 +1,309 @@
+"""Released models: a folder of safetensors, config.json, SHA256SUMS and a card.
+
+Nothing is unpickled. The config holds every field of the preset the weights were
+trained with, so that a preset may change without old folders losing their meaning.
+
+The weights of one expert are model.safetensors; of several, model_0.safetensors and so
+on, from clean to noisy, each with the names and shapes of one. So every expert can be
+used as a model of its own, and writing several needs memory for one.
+
+A model that was given the embedding of "no text" has it in null_condition.safetensors.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+from flax import traverse_util
+
+from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
+from linearsr_jax.core.array_types import Array, Float, PyTree
+from linearsr_jax.core.files import check_sums, write_sums
+from linearsr_jax.core.tensor_files import (
+    TensorFileError,
+    read_params,
+    read_tensors,
+    sha256,
+    write_tensors,
+)
+from linearsr_jax.diffusion.experts import check_boundaries
+from linearsr_jax.models.presets import Preset
+
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+WEIGHTS_FILE = "model.safetensors"
+NULL_CONDITION_FILE = "null_condition.safetensors"
+_NULL_CONDITION = "null_condition"
+_FORMAT = 1
+# Of either form, those of an earlier model in the folder too.
+_WEIGHTS_FILE = re.compile(r"model(_\d+)?\.safetensors")
+
+
+class PretrainedError(Exception):
+    """A model folder that cannot be used; one line, says what is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedModel:
+    """A model ready to run.
+
+    Attributes:
+      name: the folder's name, or the bundled model's.
+      preset: sizes and the meaning of the output.
+      codec: between images and latents.
+      experts: a tree of parameters each, clean to noisy; float32, on the host.
+      boundaries: noise levels between the experts; see `diffusion.experts`.
+      training: what the config says of how it was trained.
+      null_condition: condition tokens that stand for none, if it was trained with any
+        (SANA's caption dropout).
+    """
+
+    name: str
+    preset: Preset
+    codec: Codec
+    experts: tuple[PyTree, ...]
+    boundaries: tuple[float, ...]
+    training: dict[str, Any]
+    null_condition: Float[Array, "T F"] | None = None
+
+    @property
+    def tagger(self) -> str:
+        """Who finds its tags if nobody says otherwise; see `tagging.load_tagger`."""
+        return "light" if self.training.get("tags") else "none"
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    folder = resources.files("linearsr_jax") / "weights"
+    return sorted(
+        entry.name for entry in folder.iterdir() if (entry / CONFIG_FILE).is_file()
+    )
+
+
+def save_pretrained(
+    folder: str | Path,
+    experts: Sequence[PyTree],
+    preset: Preset,
+    codec: Codec,
+    *,
+    boundaries: Sequence[float] = (),
+    training: dict[str, Any],
+    card: str,
+    null_condition: Float[Array, "T F"] | None = None,
+) -> None:
+    """Writes a model folder.
+
+    Args:
+      folder: made if missing; its files are replaced.
+      experts: parameters of the network `preset` builds, clean to noisy.
+      preset, codec: stored in the config with all their fields.
+      boundaries: noise levels between the experts; see `diffusion.experts`.
+      training: JSON-able; how the weights came about.
+      card: the model card, Markdown.
+      null_condition: see `PretrainedModel`.
+
+    Raises:
+      ValueError: bad boundaries, or another number of experts than they separate.
+    """
+    boundaries = check_boundaries(boundaries)
+    if len(experts) != len(boundaries) + 1:
+        raise ValueError(
+            f"{len(boundaries)} boundaries separate {len(boundaries) + 1} experts, "
+            f"got {len(experts)}"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights_files = _weights_files(boundaries)
+    for name in _found_weights(folder) - set(weights_files):
+        (folder / name).unlink()
+    for name, params in zip(weights_files, experts, strict=True):
+        flat = traverse_util.flatten_dict(params, sep=".")
+        _write(folder / name, flat)
+    (folder / NULL_CONDITION_FILE).unlink(missing_ok=True)
+    files = [*weights_files, *codec.save_weights(folder)]
+    if null_condition is not None:
+        write_null_condition(folder, null_condition)
+        files.append(NULL_CONDITION_FILE)
+    describe_folder(
+        folder,
+        files,
+        preset,
+        codec,
+        boundaries=boundaries,
+        training=training,
+        card=card,
+    )
+
+
+def write_null_condition(folder: Path, null_condition: Float[Array, "T F"]) -> None:
+    """Writes the null condition into a model folder; `describe_folder` lists it."""
+    _write(folder / NULL_CONDITION_FILE, {_NULL_CONDITION: null_condition})
+
+
+def describe_folder(
+    folder: Path,
+    files: Sequence[str],
+    preset: Preset,
+    codec: Codec,
+    *,
+    boundaries: Sequence[float],
+    training: dict[str, Any],
+    card: str,
+) -> None:
+    """Makes a model folder of one that holds the weights: config, card and sums.
+
+    Args:
+      folder: written to.
+      files: that are in it: weights, the codec's, the null condition.
+      preset, codec, boundaries, training, card: see `save_pretrained`.
+    """
+    config = {
+        "format": _FORMAT,
+        "preset": dataclasses.asdict(preset),
+        "boundaries": boundaries,
+        "codec": describe_codec(codec),
+        "training": training,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CARD_FILE).write_text(card)
+    write_sums(folder, (*files, CONFIG_FILE, CARD_FILE))
+
+
+def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
+    """Reads a model folder, or the bundled model of that name.
+
+    Raises:
+      PretrainedError: no such model, damaged or incomplete files, bad boundaries,
+        another number of experts than they separate, or tensors missing, unknown or
+        of another shape.
+    """
+    folder = _find(str(name_or_path))
+    try:
+        files = check_sums(folder)
+    except ValueError as error:
+        raise PretrainedError(str(error)) from error
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        if config["format"] != _FORMAT:
+            raise PretrainedError(
+                f"{folder}: format {config['format']}; this version reads {_FORMAT}"
+            )
+        fields = dict(
+            config["preset"], stem_widths=tuple(config["preset"]["stem_widths"])
+        )
+        preset = Preset(**fields)
+        # Older folders have no such field: they hold one expert.
+        boundaries = check_boundaries(config.get("boundaries", ()))
+        codec = make_codec(config["codec"], folder)
+    except CodecError as error:
+        raise PretrainedError(str(error)) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PretrainedError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
+    weights_files = _weights_files(boundaries)
+    if found := _found_weights(folder) ^ set(weights_files):
+        raise PretrainedError(
+            f"{folder}: {CONFIG_FILE} has {len(boundaries)} boundaries and so asks for "
+            f"{', '.join(weights_files)}; missing or too many: "
+            + ", ".join(sorted(found))
+        )
+    shapes = parameter_shapes(preset)
+    experts = tuple(_load_expert(folder / name, shapes) for name in weights_files)
+    null_condition = None
+    if NULL_CONDITION_FILE in files:
+        null_condition = _load_null_condition(
+            folder / NULL_CONDITION_FILE, preset.condition_features
+        )
+    return PretrainedModel(
+        folder.name,
+        preset,
+        codec,
+        experts,
+        boundaries,
+        config["training"],
+        null_condition,
+    )
+
+
+def weights_sha256(name_or_path: str | Path) -> list[str]:
+    """SHA-256 of a model's weights files, one for each expert, clean to noisy."""
+    folder = _find(str(name_or_path))
+    names = sorted(_found_weights(folder), key=lambda name: (len(name), name))
+    return [sha256(folder / name) for name in names]
+
+
+def _weights_files(boundaries: Sequence[float]) -> list[str]:
+    """Names of the experts' files, clean to noisy."""
+    if not boundaries:
+        return [WEIGHTS_FILE]
+    return [f"model_{expert}.safetensors" for expert in range(len(boundaries) + 1)]
+
+
+def _found_weights(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir() if _WEIGHTS_FILE.fullmatch(p.name)}
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if (path / CONFIG_FILE).is_file():
+        if (path / "model" / CONFIG_FILE).is_file():
+            raise PretrainedError(
+                f"{name}: is the workdir of a run; its model is {path / 'model'}"
+            )
+        return path
+    if name in bundled_models():
+        return Path(str(resources.files("linearsr_jax") / "weights" / name))
+    known = ", ".join(bundled_models())
+    raise PretrainedError(
+        f"{name}: no such model; give one of {known} or a folder with {CONFIG_FILE}"
+    )
+
+
+def _write(path: Path, arrays: dict[str, Array]) -> None:
+    shapes = {name: value.shape for name, value in arrays.items()}
+    write_tensors(path, shapes, lambda name: np.asarray(arrays[name], np.float32), {})
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_tensors(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise PretrainedError(f"{path}: {error}") from error
+
+
+def _load_expert(path: Path, expected: dict[str, tuple[int, ...]]) -> PyTree:
+    try:
+        return read_params(path, expected)
+    except TensorFileError as error:
+        raise PretrainedError(str(error)) from error
+
+
+def _load_null_condition(path: Path, features: int) -> Float[Array, "T F"]:
+    arrays = _read(path)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if [(name, *shape[1:]) for name, shape in shapes.items()] != [
+        (_NULL_CONDITION, features)
+    ]:
+        raise PretrainedError(
+            f"{path}: must hold {_NULL_CONDITION} (T, {features}), holds {shapes}"
+        )
+    return arrays[_NULL_CONDITION]
+
+
+@functools.cache
+def parameter_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a preset's parameters, as in its weights file.
+
+    Kept, because tracing the network takes a second; not to be changed.
+    """
+    model = preset.make_model()
+    abstract = jax.eval_shape(model.init_params, jax.random.key(0))
+    flat = traverse_util.flatten_dict(abstract, sep=".")
+    return {name: tuple(value.shape) for name, value in flat.items()}

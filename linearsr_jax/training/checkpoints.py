@@ -1,0 +1,141 @@
+"""What a run keeps on disk: checkpoints to go on from, candidates for the knee.
+
+A checkpoint is one Orbax composite per step. `state` is the TrainState of all experts
+(parameters, optimiser, EMA, guard, step), `run` is the JSON of `run_record`. The
+position in the data is not stored: it is a function of (step, seed).
+
+A candidate is the averaged weights alone, a quarter of a checkpoint with AdamW: the
+knee is known some evaluations after it has passed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.training.step import TrainState
+
+
+class Checkpointer:
+    """Saves and restores a run; the newest `keep` checkpoints stay on disk."""
+
+    def __init__(self, directory: Path, *, keep: int):
+        """Opens or creates the directory."""
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, enable_async_checkpointing=True
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, rising."""
+        return sorted(self._manager.all_steps())
+
+    def delete_after(self, step: int) -> None:
+        """Forgets later checkpoints: the run goes another way from there."""
+        self._manager.wait_until_finished()
+        for later in self.steps:
+            if later > step:
+                self._manager.delete(later)
+
+    def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
+        """Starts saving; a step that is already there is left alone."""
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
+            ),
+        )
+
+    def restore_run(self, step: int) -> dict[str, Any]:
+        """The JSON part of a checkpoint."""
+        args = ocp.args.Composite(run=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["run"]
+
+    def restore_state(
+        self, step: int, abstract_state: TrainState, shardings: PyTree
+    ) -> TrainState:
+        """The state, placed as the shardings say: any mesh will do.
+
+        Args:
+          step: of the checkpoint.
+          abstract_state: its shapes and types.
+          shardings: a tree like it.
+        """
+        target = _placed(abstract_state, shardings)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return self._manager.restore(step, args=args)["state"]
+
+    def close(self) -> None:
+        """Waits for saves under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+class Candidates:
+    """The averaged weights of the newest evaluations."""
+
+    def __init__(self, directory: Path, *, keep: int, start: int):
+        """Opens or creates the directory.
+
+        Args:
+          directory: its path.
+          keep: how many stay.
+          start: step of the run; later candidates are of a way it did not go.
+        """
+        self._keep = keep
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=True),
+        )
+        self.delete_after(start)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete candidates, rising."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, params: PyTree, *, knee_step: int | None) -> None:
+        """Starts saving, and forgets the oldest but for the knee."""
+        self._manager.save(step, args=ocp.args.StandardSave(params))
+        for old in self.steps[: -self._keep]:
+            if old != knee_step:
+                self._manager.delete(old)
+
+    def delete_after(self, step: int) -> None:
+        """Forgets later ones."""
+        self._manager.wait_until_finished()
+        for later in self.steps:
+            if later > step:
+                self._manager.delete(later)
+
+    def restore(self, step: int, like: PyTree) -> PyTree:
+        """The weights of a step, placed as those that `like` holds."""
+        self._manager.wait_until_finished()
+        shardings = jax.tree.map(lambda x: x.sharding, like)
+        args = ocp.args.StandardRestore(_placed(like, shardings))
+        return self._manager.restore(step, args=args)
+
+    def close(self) -> None:
+        """Waits for saves under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _placed(arrays: PyTree, shardings: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        arrays,
+        shardings,
+    )

@@ -1,0 +1,91 @@
+"""Writes the result of a run as a model folder, with what led to it."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from linearsr_jax.codecs import Codec
+from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.models.presets import get_preset
+from linearsr_jax.pretrained.model_card import model_card
+from linearsr_jax.pretrained.model_folder import save_pretrained
+from linearsr_jax.training import expert_axis
+
+
+def export_model(
+    folder: Path,
+    params: PyTree,
+    run: dict[str, Any],
+    codec: Codec,
+    files: dict[str, Sequence[str]],
+    esgf: dict[str, Any],
+) -> None:
+    """Writes the averaged weights of a run as a model folder; on every process.
+
+    Args:
+      folder: see `pretrained.save_pretrained`.
+      params: the averaged weights of all experts; fetched to the host.
+      run: the JSON part of its checkpoints.
+      codec: the one it was trained with.
+      files: names of the photographs trained on (files) and held out (held_out), and
+        their tags (tags).
+      esgf: of which step these weights are, and why.
+    """
+    if jax.process_count() > 1:
+        # No process has the whole of what is split over all of them.
+        params = multihost_utils.process_allgather(params, tiled=True)
+    if jax.process_index() != 0:
+        return
+    config = copy.deepcopy(run["config"])
+    # Where the photographs lay is nobody's business; their names are below.
+    config["data"]["folder"] = config["val"]["folder"] = ""
+    config["codec_folder"] = ""
+    config["condition"]["file"] = config["condition"]["val_file"] = ""
+    config["init_from"] = Path(config["init_from"]).name
+    evaluations = {row["step"]: row for row in run["evaluations"]}
+    training = {
+        "step": esgf["step"],
+        "config": config,
+        "versions": run["versions"],
+        **files,
+        "evaluation": evaluations.get(esgf["step"]),
+        "esgf": esgf,
+        "rewinds": run["rewinds"],
+        "origin": run["origin"],
+    }
+    # What it has learned of tags before, it still knows.
+    before = (run["origin"] or {}).get("tags", ())
+    if tags := sorted({*files.get("tags", ()), *before}):
+        training["tags"] = tags
+    save_pretrained(
+        folder,
+        expert_axis.split(jax.device_get(params)),
+        get_preset(run["config"]["preset"]),
+        codec,
+        boundaries=tuple(config["expert_boundaries"]),
+        training=training,
+        card=model_card(training),
+    )
+
+
+def describe_origin(training: dict[str, Any]) -> dict[str, Any]:
+    """What a run's record keeps of the model it starts from, and of that one's.
+
+    Models that were not made by a run say nothing of themselves; theirs is empty.
+    """
+    config = training.get("config", {})
+    return {
+        "degradation": config.get("data", {}).get("degradation"),
+        "expert_boundaries": list(config.get("expert_boundaries", ())),
+        "only": list(config.get("optimizer", {}).get("only", ())),
+        "step": training.get("step"),
+        "photographs": len(training.get("files", ())),
+        "tags": list(training.get("tags", ())),
+        "esgf": training.get("esgf"),
+        "rewinds": training.get("rewinds", []),
+        "origin": training.get("origin"),
+    }

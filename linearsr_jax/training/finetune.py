@@ -1,0 +1,191 @@
+"""Teaches a model the user's own photographs and shows what that changed.
+
+A tenth of the photographs is held out; the others train the model with the loop of
+`train.py`. Then the model before and after upscales the held-out ones, which stay in
+the workdir as data sets for `linearsr eval`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from linearsr_jax.config.defaults import default_config
+from linearsr_jax.config.loading import apply_overrides
+from linearsr_jax.core.array_types import Array, UInt8
+from linearsr_jax.core.image_io import find_images, read_image, write_image
+from linearsr_jax.core.scale import SCALE
+from linearsr_jax.data.sources import open_source
+from linearsr_jax.evaluation import tables
+from linearsr_jax.evaluation.runner import BASELINES, bicubic, evaluate
+from linearsr_jax.inference.upscaler import Upscaler
+from linearsr_jax.models.presets import PRESETS
+from linearsr_jax.pretrained.model_folder import load_pretrained
+from linearsr_jax.training.loop import train_and_evaluate
+from linearsr_jax.training.validation import degrade_fixed
+
+# Held-out photographs are cut to this many HR pixels a side, around their centre:
+# LPIPS of a whole camera image would need gigabytes.
+MAX_SIDE = 768
+METRICS = ("psnr", "ssim", "lpips")
+# The picture: photographs, and LR pixels a side of each.
+_SHOWN = 4
+_SHOWN_SIDE = 64
+
+
+class FinetuneError(Exception):
+    """A model or folders that cannot be used; one line, says what to do."""
+
+
+def finetune_config(
+    photos: Path, model: str, overrides: Sequence[str] = ()
+) -> ConfigDict:
+    """The training config of a fine-tuning run, locked.
+
+    Args:
+      photos: see `data.sources.open_source`.
+      model: bundled model's name or model folder.
+      overrides: as `config.load_config`.
+
+    Raises:
+      FinetuneError: the model is of no preset's sizes, or nothing is held out.
+      PretrainedError: see `pretrained.load_pretrained`.
+      ConfigError: see `config.load_config`.
+    """
+    preset = load_pretrained(model).preset
+    names = [name for name, known in PRESETS.items() if known == preset]
+    if not names:
+        raise FinetuneError(
+            f"{model}: its sizes are those of no preset ({', '.join(PRESETS)}); only "
+            "models of this version's presets can be fine-tuned"
+        )
+    config = default_config()
+    config.preset = names[0]
+    config.init_from = model
+    config.data.folder = str(photos)
+    # As many latent pixels for every codec.
+    config.data.crop_size *= preset.codec_factor // SCALE
+    config.val.crop_size *= preset.codec_factor // SCALE
+    config.val.holdout = 0.1
+    config.val.every = 500
+    config.steps = 3_000
+    # A tenth of what nano was trained with: enough to adapt, little to forget.
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.warmup_steps = 100
+    config.optimizer.decay_steps = 1_500
+    config.scan_unroll = 4  # faster on CPU
+    config.checkpoint_every = 500
+    config.lock()
+    apply_overrides(config, overrides)
+    if not config.val.holdout or config.val.folder:
+        raise FinetuneError(
+            "val.holdout must be above 0 and val.folder empty: the comparison is on "
+            "photographs held out"
+        )
+    return config
+
+
+def finetune(
+    photos: Path,
+    workdir: Path,
+    *,
+    model: str = "nano",
+    overrides: Sequence[str] = (),
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict[str, Any]:
+    """Trains, then compares before and after on the held-out photographs.
+
+    The same call goes on where a run stopped.
+
+    Args:
+      photos: two or more; see `data.sources.open_source`.
+      workdir: gets what `train.train_and_evaluate` writes (model/ is the result),
+        held_out/DEGRADATION/HR and LR, and before_after.png: bicubic, before, after
+        and the truth, side by side.
+      model: where to start: a bundled model's name or a model folder.
+      overrides: "field=value", see `default_config`.
+      progress: wraps the held-out photographs while they are scored.
+
+    Returns:
+      {"model": folder, DEGRADATION: {"rows": [...]}}, see `tables.summarize`; None
+      instead of rows if a signal ended training early.
+
+    Raises:
+      FinetuneError: the workdir lies inside photos; see also `finetune_config`.
+      TrainError, OSError, ValueError: see `train.train_and_evaluate`.
+    """
+    if workdir.resolve().is_relative_to(photos.resolve()):
+        raise FinetuneError(
+            f"{workdir}: lies inside {photos}, so that a later run would train on its "
+            "pictures; choose a --workdir outside"
+        )
+    config = finetune_config(photos, model, overrides)
+    if not train_and_evaluate(config, workdir).is_finished:
+        return {"model": None}
+    after = Upscaler.from_pretrained(workdir / "model")
+    before = Upscaler.from_pretrained(model)
+    upscalers = {"before": before, "after": after}
+    result: dict[str, Any] = {"model": str(workdir / "model")}
+    names = after.model.training["held_out"]
+    _write_held_out(
+        config.data.folder, names, workdir / "held_out", config.data.degradation
+    )
+    for name in ("bicubic", config.data.degradation):
+        folder = workdir / "held_out" / name
+        scores = evaluate(
+            {**BASELINES, **upscalers},
+            METRICS,
+            hr=folder / "HR",
+            lr=folder / "LR",
+            progress=progress,
+        )
+        result[name] = tables.summarize(scores.per_image)
+    _draw_before_after(workdir / "before_after.png", folder, upscalers)
+    return result
+
+
+def _write_held_out(
+    photos: str, names: Sequence[str], folder: Path, degradation: str
+) -> None:
+    """Writes one data set of bicubic LR images and one of degraded ones."""
+    source = open_source(photos, min_size=1, cache_bytes=0)
+    for number, name in enumerate(names):
+        image_hr, _ = _centre(source[source.names.index(name)], MAX_SIDE)
+        height, width = (size - size % SCALE for size in image_hr.shape[:2])
+        image_hr = image_hr[:height, :width]
+        degraded = degrade_fixed(image_hr, number, degradation)
+        for data_set, image_lr in degraded.items():
+            for kind, image in (("HR", image_hr), ("LR", image_lr)):
+                path = folder / data_set / kind / f"{number:04d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_image(path, image, "RGB", overwrite=True)
+
+
+def _draw_before_after(
+    output: Path, data_set: Path, upscalers: dict[str, Upscaler]
+) -> None:
+    images_hr, images_lr = (
+        [read_image(path).pixels for path in find_images(data_set / kind)[:_SHOWN]]
+        for kind in ("HR", "LR")
+    )
+    side = min(_SHOWN_SIDE, *(n for lr in images_lr for n in lr.shape[:2]))
+    rows = []
+    for image_hr, image_lr in zip(images_hr, images_lr, strict=True):
+        image_lr, (top, left) = _centre(image_lr, side)
+        window = np.s_[SCALE * top :, SCALE * left :]
+        truth = image_hr[window][: SCALE * side, : SCALE * side]
+        outputs = [upscale(image_lr) for upscale in upscalers.values()]
+        rows.append(np.concatenate([bicubic(image_lr), *outputs, truth], axis=1))
+    picture = np.concatenate(rows)
+    write_image(output, picture, "RGB", overwrite=True)
+
+
+def _centre(
+    image: UInt8[Array, "H W 3"], side: int
+) -> tuple[UInt8[Array, "h w 3"], tuple[int, int]]:
+    """The middle, at most side high and wide, and where it starts."""
+    height, width = (min(side, size) for size in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width], (top, left)

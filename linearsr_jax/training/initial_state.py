@@ -1,0 +1,109 @@
+"""What a run starts from: random weights, a model's, or its own checkpoint."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from linearsr_jax.codecs import Codec, load_codec, make_codec
+from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.core.rng import stream_key
+from linearsr_jax.models.presets import Preset
+from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
+from linearsr_jax.training import expert_axis, sharding
+from linearsr_jax.training.checkpoints import Checkpointer
+from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.setup import RunParts
+from linearsr_jax.training.step import TrainState, make_init, make_state, unboxed
+
+
+def load_origin(config: ConfigDict, preset: Preset) -> PretrainedModel | None:
+    """The model to start from, None for random weights.
+
+    A model without tags may start one with tags, which get a random embedding.
+
+    Raises:
+      TrainError: it is of other sizes, or has experts of other intervals.
+      PretrainedError: see `pretrained.load_pretrained`.
+    """
+    if not config.init_from:
+        return None
+    model = load_pretrained(config.init_from)
+    if model.preset not in (preset, dataclasses.replace(preset, tag_count=0)):
+        raise TrainError(
+            f"init_from {config.init_from}: holds a model of other sizes than "
+            "preset's; set preset to the one it was trained with"
+        )
+    if len(model.experts) > 1 and model.boundaries != tuple(config.expert_boundaries):
+        raise TrainError(
+            f"init_from {config.init_from}: has experts split at {model.boundaries}, "
+            f"not expert_boundaries {tuple(config.expert_boundaries)}"
+        )
+    return model
+
+
+def load_run_codec(
+    config: ConfigDict,
+    preset: Preset,
+    origin: PretrainedModel | None,
+    description: dict[str, Any] | None,
+) -> Codec:
+    """The codec of the model it starts from, or of the run that goes on.
+
+    Args:
+      config, preset: of the run.
+      origin: from `load_origin`; None if the run goes on.
+      description: of the codec of the run that goes on.
+    """
+    if origin and not config.codec_folder:
+        return origin.codec
+    if description:
+        folder = config.codec_folder or config.init_from
+        return make_codec(description, Path(folder) if folder else None)
+    return load_codec(preset.codec, config.codec_folder)
+
+
+class StartState:
+    """Makes and restores the state of all experts, on a mesh.
+
+    Attributes:
+      shardings: of the state.
+    """
+
+    def __init__(self, parts: RunParts, *, seed: int):
+        """Only works out shapes and shardings."""
+        init = make_init(parts.model, parts.optimizer)
+        self._key = stream_key(seed, "init")
+        one = sharding.state_sharding(jax.eval_shape(init, self._key), parts.mesh)
+        self.shardings = sharding.stacked(one)
+        self._parts = parts
+        self._init = jax.jit(
+            lambda key: expert_axis.broadcast(unboxed(init)(key), parts.experts),
+            out_shardings=self.shardings,
+        )
+
+    def random(self) -> TrainState:
+        """Random weights, the same for every expert."""
+        return self._init(self._key)
+
+    def from_model(self, origin: PretrainedModel) -> TrainState:
+        """A model's weights, each expert's own or the one's it has."""
+        repeats = self._parts.experts // len(origin.experts)
+        params = jax.tree.map(lambda *own: np.stack(own * repeats), *origin.experts)
+        if self._parts.preset.tag_count and not origin.preset.tag_count:
+            params["tags"] = jax.device_get(self.random().params["tags"])
+        restart = jax.jit(
+            jax.vmap(functools.partial(make_state, optimizer=self._parts.optimizer)),
+            in_shardings=(self.shardings.params,),
+            out_shardings=self.shardings,
+        )
+        return restart(params)
+
+    def restored(self, checkpointer: Checkpointer, step: int) -> TrainState:
+        """A checkpoint's."""
+        abstract: PyTree = jax.eval_shape(self._init, self._key)
+        return checkpointer.restore_state(step, abstract, self.shardings)

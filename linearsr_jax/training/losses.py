@@ -1,0 +1,190 @@
+"""What training minimises: the flow loss, and terms on the image that is implied.
+
+Conditional flow matching: the mean square of (output - target) over draws of sigma
+and noise, where `diffusion.flow.Prediction` names the target. With presets 600m and
+1600m this is the paper's loss; pixel presets predict the preconditioned x0.
+
+Image terms compare the decoded x0_hat with the photograph. They are for nearly clean
+samples, whose x0_hat is sharp: at high sigma it is a blurred mean, and pulling that
+towards one sharp image is pulling it away from the mean. The paper has none.
+
+To add a term, add a function (image_hat, image_hr) -> one number per sample to
+IMAGE_TERMS, and its weight to config.loss.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from linearsr_jax.codecs import Codec
+from linearsr_jax.core.array_types import Array, Float, Int, Key, PyTree
+from linearsr_jax.core.image_range import to_unit_range
+from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
+from linearsr_jax.diffusion.timestep_sampling import sample_sigma
+from linearsr_jax.metrics.lpips import load_parameters, lpips_distance
+from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.linear_attention import TELEMETRY
+from linearsr_jax.models.linear_dit import LinearDiT
+from linearsr_jax.models.presets import Preset
+
+# image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
+# in `Condition` where there are conditions.
+Batch = dict[str, Array]
+Telemetry = dict[str, Float[Array, "L"]]
+ImageTerm = Callable[
+    [Float[Array, "B H W 3"], Float[Array, "B H W 3"]], Float[Array, "B"]
+]
+
+
+def _l1(image_hat, image_hr):
+    return jnp.mean(jnp.abs(image_hat - image_hr), axis=(1, 2, 3))
+
+
+def _load_lpips() -> ImageTerm:
+    params = load_parameters()
+    return lambda image_hat, image_hr: lpips_distance(params, image_hat, image_hr)
+
+
+# Name -> loads the term, if its weight is not 0. Images are in [-1, 1], unclipped.
+IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
+    "l1": lambda: _l1,
+    "lpips": _load_lpips,
+}
+
+
+@flax.struct.dataclass
+class Draws:
+    """What is random about a batch, and what follows from it.
+
+    Attributes:
+      sigma: noise level of each sample.
+      noise: unit normal, of the latents' shape.
+      weights: term -> each sample's weight in the loss: 1 / B for the flow loss, for
+        image terms their weight over the number of samples they are for.
+    """
+
+    sigma: Float[Array, "B"]
+    noise: Float[Array, "B h w C"]
+    weights: dict[str, Float[Array, "B"]]
+
+
+class Loss:
+    """The loss of a batch, or a microbatch's share of it.
+
+    Draws are made for the whole batch, weights included: so the shares of its
+    microbatches, however it is split, add up to the whole batch's loss.
+    """
+
+    def __init__(
+        self,
+        model: LinearDiT,
+        preset: Preset,
+        *,
+        mass_at_one: float,
+        boundaries: Sequence[float] = (),
+        below_sigma: float = 0.0,
+        **weights: float,
+    ):
+        """Loads the image terms that have a weight.
+
+        Args:
+          model, preset: what is trained.
+          mass_at_one, boundaries: see `timestep_sampling.sample_sigma`.
+          below_sigma: image terms are for samples with sigma < below_sigma.
+          **weights: of image terms, by their names.
+
+        Raises:
+          ValueError: a weight that is negative or of no term.
+        """
+        for name, weight in weights.items():
+            if name not in IMAGE_TERMS or not weight >= 0.0:
+                raise ValueError(
+                    f"loss.{name}={weight}: must be at least 0 and the weight of one "
+                    f"of {', '.join(IMAGE_TERMS)}"
+                )
+        self._model = model
+        self._prediction = PREDICTIONS[preset.prediction]
+        self._sample_sigma = functools.partial(
+            sample_sigma,
+            shift=preset.shift,
+            mass_at_one=mass_at_one,
+            boundaries=boundaries,
+        )
+        self._below_sigma = below_sigma
+        self._weights = {name: weight for name, weight in weights.items() if weight}
+        self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
+
+    def draw(
+        self,
+        key: Key[Array, ""],
+        batch: Batch,
+        codec: Codec,
+        expert: int | Int[Array, ""] = 0,
+    ) -> Draws:
+        """Draws for a whole batch of an expert what goes beside the images."""
+        key_sigma, key_noise = jax.random.split(key)
+        size, height, width, _ = batch["image_hr"].shape
+        sigma = self._sample_sigma(key_sigma, size, expert=expert)
+        factor = codec.factor
+        shape = (size, height // factor, width // factor, codec.channels)
+        return self.weigh(sigma, jax.random.normal(key_noise, shape))
+
+    def weigh(self, sigma: Float[Array, "B"], noise: Float[Array, "B h w C"]) -> Draws:
+        """Draws of given levels and noise."""
+        size = len(sigma)
+        nearly_clean = sigma < self._below_sigma
+        share = nearly_clean / jnp.maximum(jnp.sum(nearly_clean), 1)
+        weights = {name: weight * share for name, weight in self._weights.items()}
+        weights["flow"] = jnp.full(size, 1.0 / size)
+        return Draws(sigma, noise, weights)
+
+    def __call__(
+        self, params: PyTree, codec: Codec, batch: Batch, draws: Draws
+    ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, "B"]], Telemetry]]:
+        """The sum of weights times values.
+
+        Args:
+          params: of the model.
+          codec: an argument for the sake of its weights.
+          batch: see `Batch`.
+          draws: for these samples.
+
+        Returns:
+          (loss, (values, telemetry)): values are each term's, before weights;
+          telemetry is each layer's, see `LinearSelfAttention`.
+        """
+        image_hr, image_lr = (
+            to_unit_range(batch[name]) for name in ("image_hr", "image_lr")
+        )
+        x0 = codec.encode(image_hr, image_lr)
+        condition = None
+        if "condition_tokens" in batch:
+            condition = Condition(batch["condition_tokens"], batch["condition_mask"])
+        level = draws.sigma[:, None, None, None]
+        x_sigma = interpolate(x0, draws.noise, level)
+        output, sown = self._model.apply(
+            {"params": params},
+            self._prediction.network_input(x_sigma, level),
+            draws.sigma,
+            image_lr,
+            condition,
+            mutable=TELEMETRY,
+        )
+        error = output - self._prediction.target(x0, draws.noise, level)
+        values = {"flow": jnp.mean(jnp.square(error), axis=(1, 2, 3))}
+        if self._terms:
+            x0_hat = self._prediction.x0_hat(x_sigma, output, level)
+            # Samples without weight are replaced, not only weighted by 0: a gradient
+            # of theirs that is not finite would spoil the sum.
+            image_hat = jnp.where(
+                level < self._below_sigma,
+                codec.decode(x0_hat, image_lr),
+                image_hr,
+            )
+            for name, term in self._terms.items():
+                values[name] = term(image_hat, image_hr)
+        loss = sum(jnp.sum(draws.weights[name] * values[name]) for name in values)
+        return loss, (values, sown[TELEMETRY]["blocks"]["attention"])

@@ -1,0 +1,127 @@
+"""What training steps measure, and its summary over the steps between two logs.
+
+The flow loss is averaged by sigma: between the experts' boundaries, and at sigma = 1,
+where one-step quality is decided.
+"""
+
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+from clu import metrics
+
+from linearsr_jax.core.array_types import Array, Bool, Float
+from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
+from linearsr_jax.training.losses import IMAGE_TERMS
+
+# Their ends are timesteps, 1000 sigma; the lower end belongs to the bucket.
+FLOW_BUCKETS = (
+    "flow_0_223",
+    "flow_223_875",
+    "flow_875_939",
+    "flow_939_1000",
+    "flow_at_one",
+)
+
+
+def _extreme(pick: Callable, start: float) -> type[metrics.Metric]:
+    """A metric that keeps the smallest or largest value it has seen."""
+
+    @flax.struct.dataclass
+    class Extreme(metrics.Metric):
+        value: Float[Array, ""]
+
+        @classmethod
+        def empty(cls):
+            return cls(jnp.float32(start))
+
+        @classmethod
+        def from_model_output(cls, value, **_):
+            return cls(value)
+
+        def merge(self, other):
+            return type(self)(pick(self.value, other.value))
+
+        def compute(self):
+            return self.value
+
+    return Extreme
+
+
+Largest = _extreme(jnp.maximum, -jnp.inf)
+Smallest = _extreme(jnp.minimum, jnp.inf)
+
+
+def _bucket(index: int) -> type[metrics.Metric]:
+    def flow_in_bucket(*, sigma, values, **_):
+        boundaries = jnp.array((*EXPERT_BOUNDARIES, 1.0))
+        found = jnp.searchsorted(boundaries, sigma, side="right")
+        return {"values": values["flow"], "mask": found == index}
+
+    return metrics.Average.from_fun(flow_in_bucket)
+
+
+def _image_term(name: str) -> type[metrics.Metric]:
+    def term_where_it_has_weight(*, weights, values, **_):
+        if name not in values:
+            return {"values": jnp.zeros(1), "mask": jnp.zeros(1, bool)}
+        return {"values": values[name], "mask": weights[name] > 0}
+
+    return metrics.Average.from_fun(term_where_it_has_weight)
+
+
+def _telemetry(metric: type[metrics.Metric], name: str, reduce: Callable):
+    """Of all layers, and microbatches if there are several."""
+    return metric.from_fun(lambda *, telemetry, **_: reduce(telemetry[name]))
+
+
+TrainMetrics = metrics.Collection.create(
+    skipped=metrics.Average.from_output("is_skipped"),
+    loss=metrics.Average.from_output("loss"),
+    **{name: _bucket(index) for index, name in enumerate(FLOW_BUCKETS)},
+    **{name: _image_term(name) for name in IMAGE_TERMS},
+    grad_norm=metrics.Average.from_output("grad_norm"),
+    grad_norm_max=Largest.from_output("grad_norm"),
+    update_norm=metrics.Average.from_output("update_norm"),
+    param_norm=metrics.LastValue.from_output("param_norm"),
+    update_to_param=metrics.Average.from_fun(
+        lambda *, update_norm, param_norm, **_: update_norm / param_norm
+    ),
+    attention_min_denominator=_telemetry(Smallest, "min_denominator", jnp.min),
+    attention_dead_rows=_telemetry(metrics.Average, "dead_rows", jnp.mean),
+    attention_dead_rows_max=_telemetry(Largest, "dead_rows", jnp.max),
+    attention_max_state=_telemetry(Largest, "max_state", jnp.max),
+)
+"""From `train_step`; merge those of several steps to get their summary."""
+
+
+def of_sound_step(step: TrainMetrics, is_finite: Bool[Array, ""]) -> TrainMetrics:
+    """A step's metrics, but for its share of skipped steps empty if it was skipped."""
+    chosen = jax.tree.map(
+        lambda value, empty: jnp.where(is_finite, value, empty),
+        step,
+        TrainMetrics.empty(),
+    )
+    return chosen.replace(skipped=step.skipped)
+
+
+merge = jax.jit(lambda summary, step: summary.merge(step))
+_compute = jax.jit(lambda summary: summary.compute())
+
+
+def scalars(summary: TrainMetrics) -> dict[str, float]:
+    """Fetches a summary: means, unless a name says otherwise; param_norm is the last.
+
+    Skipped steps count for `skipped` alone, which is their share.
+
+    What there was no sample of is left out.
+    """
+    values, summary = jax.device_get((_compute(summary), summary))
+    if values["skipped"] == 1.0:
+        return {"skipped": 1.0}
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if getattr(getattr(summary, name), "count", 1) > 0
+    }

@@ -1,0 +1,92 @@
+"""LinearSR's stages one after another, each from the knee of the one before.
+
+The paper has three: pretraining, continued pretraining of the experts, supervised
+fine-tuning. It picks the checkpoints between them by hand; its batches, learning rates
+and data are not published.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from linearsr_jax.training.loop import train_and_evaluate
+from linearsr_jax.training.record import TrainError
+
+logger = logging.getLogger(__name__)
+
+STAGES_FILE = "stages.json"
+
+
+def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
+    """Trains each stage in workdir/NAME; goes on where an earlier call stopped.
+
+    A stage that is finished is not opened again unless its config has changed.
+    workdir/stages.json says which weights each stage started from and handed on.
+
+    Args:
+      stages: name -> config, in order. All but the first start from the model of the
+        one before, and leave init_from empty.
+      workdir: made if missing.
+
+    Returns:
+      Whether all are finished; False if a signal came before.
+
+    Raises:
+      TrainError: a later stage has an init_from, or stages.json is damaged; see also
+        `train.train_and_evaluate`.
+    """
+    workdir = Path(workdir)
+    for name in list(stages)[1:]:
+        if stages[name].init_from:
+            raise TrainError(
+                f"{name}.init_from is set; it starts from the stage before"
+            )
+    path = workdir / STAGES_FILE
+    before = _read(path) if path.exists() else {}
+    done: list[dict[str, Any]] = []
+    for name, config in stages.items():
+        if done:
+            with config.unlocked():
+                config.init_from = str(workdir / done[-1]["name"] / "model")
+        as_json = json.loads(json.dumps(config.to_dict()))
+        stage = before.get(name)
+        # Once a stage is trained again, those after it have another start.
+        is_same = done == [before.get(earlier["name"]) for earlier in done]
+        if not (stage and is_same and stage["config"] == as_json):
+            logger.info("stage %s", name)
+            result = train_and_evaluate(config, workdir / name)
+            if not result.is_finished:
+                return False
+            stage = {
+                "name": name,
+                "init_from": done[-1]["name"] if done else config.init_from,
+                "esgf": result.esgf,
+                "config": as_json,
+            }
+        done.append(stage)
+        later = [before[other] for other in list(before)[len(done) :]]
+        _write(path, done + later)
+        logger.info("stage %s hands on step %d", name, stage["esgf"]["step"])
+    return True
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        stages = {stage["name"]: stage for stage in json.loads(path.read_text())}
+        if all({"config", "esgf"} <= stage.keys() for stage in stages.values()):
+            return stages
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise TrainError(
+        f"{path}: is damaged; delete it, and finished stages are opened once more"
+    )
+
+
+def _write(path: Path, stages: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(stages, indent=2) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,140 @@
+"""The training state and the pure training step."""
+
+from collections.abc import Callable
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from linearsr_jax.core.array_types import Array, Int, Key, PyTree
+from linearsr_jax.core.rng import stream_key
+from linearsr_jax.esgf.guard import GuardState, new_guard, observe
+from linearsr_jax.models.linear_dit import LinearDiT
+from linearsr_jax.training.losses import Loss
+from linearsr_jax.training.metrics import TrainMetrics, of_sound_step
+from linearsr_jax.training.sharding import LOGICAL_AXIS_RULES
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step reads and changes of one model; the EMA is in opt_state."""
+
+    step: Int[Array, ""]
+    params: PyTree
+    opt_state: PyTree
+    guard: GuardState
+
+
+def make_init(
+    model: LinearDiT, optimizer: optax.GradientTransformation
+) -> Callable[[Key[Array, ""]], TrainState]:
+    """Returns key -> TrainState, its arrays boxed with their logical axes."""
+
+    return lambda key: make_state(model.init_params(key, boxed=True), optimizer)
+
+
+def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step from given parameters, boxed or not."""
+    return TrainState(
+        jnp.zeros([], jnp.int32), params, optimizer.init(params), new_guard()
+    )
+
+
+def make_train_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    accumulation: int = 1,
+) -> Callable[..., tuple[TrainState, TrainMetrics]]:
+    """Returns the pure step (state, batch, codec, expert=0) -> (state, metrics).
+
+    Jit it with a mesh. The codec is an argument for the sake of its weights; expert
+    is the number of the interval that sigma is drawn in. Random draws are a function
+    of (seed, state.step, expert), so a resumed run repeats them. They are made for the
+    whole batch: accumulation changes nothing but rounding.
+
+    A step whose loss, gradient or parameters are not finite is skipped: only the
+    step's number and the guard change.
+
+    Args:
+      loss: what is minimised.
+      optimizer: from `optim.make_optimizer`.
+      seed: of the run.
+      accumulation: microbatches that the batch is split into, one after another;
+        must divide it.
+    """
+
+    def train_step(state, batch, codec, expert):
+        key = stream_key(seed, "train_step", state.step, expert)
+        draws = loss.draw(key, batch, codec, expert)
+        total, values, telemetry, grads = _loss_and_grads(
+            loss, state.params, codec, (batch, draws), accumulation
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        grad_norm, param_norm = optax.tree.norm(grads), optax.tree.norm(params)
+        is_finite = jnp.isfinite(total + grad_norm + param_norm)
+        metrics = TrainMetrics.single_from_model_output(
+            is_skipped=~is_finite,
+            loss=total,
+            sigma=draws.sigma,
+            weights=draws.weights,
+            values=values,
+            telemetry=telemetry,
+            grad_norm=grad_norm,
+            update_norm=optax.tree.norm(updates),
+            param_norm=param_norm,
+        )
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        guard = observe(state.guard, total, is_finite)
+        state = TrainState(state.step + 1, params, opt_state, guard)
+        return state, of_sound_step(metrics, is_finite)
+
+    def train_step_with_axis_rules(state, batch, codec, expert=0):
+        with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+            return train_step(state, batch, codec, expert)
+
+    return train_step_with_axis_rules
+
+
+def _loss_and_grads(loss, params, codec, samples, accumulation):
+    """Loss, each sample's values, telemetry and the gradients, all float32."""
+    grad_fn = jax.value_and_grad(loss, has_aux=True)
+    if accumulation == 1:
+        (total, (values, telemetry)), grads = grad_fn(params, codec, *samples)
+        return total, values, telemetry, grads
+
+    def add_microbatch(sums, microbatch):
+        (share, aux), grads = grad_fn(params, codec, *microbatch)
+        return jax.tree.map(jnp.add, sums, (share, grads)), aux
+
+    zeros = jnp.zeros([]), jax.tree.map(jnp.zeros_like, params)
+    microbatches = jax.tree.map(lambda x: _split(x, accumulation), samples)
+    (total, grads), (values, telemetry) = jax.lax.scan(
+        add_microbatch, zeros, microbatches
+    )
+    return total, jax.tree.map(lambda x: x.T.ravel(), values), telemetry, grads
+
+
+def _split(x, parts):
+    """(B, ...) -> (parts, B / parts, ...), every parts-th sample together.
+
+    Were they neighbours, a microbatch would lie on a few devices only. This way each
+    device splits the samples it has, and nothing is sent.
+    """
+    if len(x) % parts:
+        raise ValueError(f"batch_size {len(x)} is not a multiple of {parts}")
+    x = x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+    return nn.with_logical_constraint(x, (None, "batch"))
+
+
+def unboxed(init: Callable[..., TrainState]) -> Callable[..., TrainState]:
+    """init without the logical-axis boxes: plain arrays, as the step wants them."""
+    return lambda key: nn.meta.unbox(init(key))

@@ -1,0 +1,193 @@
+"""Scores a model on fixed crops during training.
+
+Images, degradations, noise and noise levels are fixed, so two evaluations differ only
+by the parameters: a knee found in them is not one of sampling noise.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from linearsr_jax.codecs import Codec
+from linearsr_jax.core.array_types import Array, PyTree, UInt8
+from linearsr_jax.core.rng import stream_key
+from linearsr_jax.core.scale import SCALE
+from linearsr_jax.data import degradations
+from linearsr_jax.data.conditions import ConditionTable
+from linearsr_jax.data.degradation_params import get_degradation
+from linearsr_jax.diffusion.experts import find_expert
+from linearsr_jax.evaluation.runner import bicubic
+from linearsr_jax.inference.sampling import draw_noise, make_upscale
+from linearsr_jax.metrics import get_metrics
+from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.training.losses import Batch, Draws
+from linearsr_jax.training.setup import RunParts
+
+# Photographs in the picture of a validation.
+SHOWN = 4
+# The flow loss is measured at the middles of the paper's four intervals, and at
+# sigma = 1, where one-step quality is decided.
+LEVELS = (0.11, 0.55, 0.907, 0.97, 1.0)
+
+
+def degrade_fixed(
+    image_hr: UInt8[Array, "H W 3"], number: int, degradation: str
+) -> dict[str, UInt8[Array, "h w 3"]]:
+    """The LR images of validation photograph `number`, by the degradation's name.
+
+    Args:
+      image_hr: sides are multiples of SCALE.
+      number: what is random depends on it alone.
+      degradation: the one beside bicubic; see `degradation_params.get_degradation`.
+    """
+    rng = np.random.default_rng([0, number])
+    params = get_degradation(degradation)
+    return {
+        "bicubic": degradations.bicubic(image_hr),
+        degradation: degradations.degrade(image_hr, params, SCALE, rng),
+    }
+
+
+class Validator:
+    """Quality on the centre crop of every photograph.
+
+    Scores are named val_METRIC_DEGRADATION, the degradations being bicubic and the
+    one trained with; val_gain_DEGRADATION is PSNR over bicubic upscaling, in dB.
+    val_loss_at_T is the flow loss at timestep T, a thousand times one of LEVELS.
+    """
+
+    def __init__(
+        self,
+        parts: RunParts,
+        photographs: Iterable[UInt8[Array, "H W 3"]],
+        config: ConfigDict,
+        codec: Codec,
+        conditions: ConditionTable | None = None,
+    ):
+        """Crops and degrades the photographs.
+
+        Args:
+          parts: what is trained.
+          photographs: each at least val.crop_size high and wide.
+          conditions: of the photographs.
+          config: see `default_config`; its val, and data.degradation.
+          codec: of the run.
+
+        Raises:
+          ValueError: an unknown metric, or one of whole folders.
+        """
+        crop_size, steps = config.val.crop_size, config.val.steps
+        degradation = config.data.degradation
+        names = dict.fromkeys(("psnr", *config.val.metrics))
+        self._metrics = get_metrics(names)
+        self._functions = {metric: metric.load() for metric in self._metrics}
+        self._hr = np.stack([_centre(image, crop_size) for image in photographs])
+        degraded = [
+            degrade_fixed(image, i, degradation) for i, image in enumerate(self._hr)
+        ]
+        self._lr = {
+            name: np.stack([images[name] for images in degraded])
+            for name in degraded[0]
+        }
+        self._baseline = {
+            name: np.stack([bicubic(image) for image in images])
+            for name, images in self._lr.items()
+        }
+        self._codec, self._boundaries = codec, parts.boundaries
+        self._conditions = conditions
+        self._degradation = degradation
+        mesh = jax.sharding.get_abstract_mesh()
+        whole = None if mesh.empty else jax.P()
+        self._upscale = jax.jit(
+            make_upscale(
+                parts.model, parts.preset, steps=steps, boundaries=parts.boundaries
+            ),
+            out_shardings=whole,
+        )
+        side = crop_size // SCALE
+        self._noise = draw_noise(parts.preset, codec, side, side, steps=steps, seed=0)
+        self._loss = loss = parts.loss
+
+        def flow_loss(params, codec, batch, sigma, noise):
+            draws = loss.weigh(sigma, noise)
+            return loss(params, codec, batch, draws)[1][0]["flow"][0]
+
+        self._flow_loss = jax.jit(flow_loss, out_shardings=whole)
+
+    def __call__(
+        self, experts: Sequence[PyTree]
+    ) -> tuple[dict[str, float], dict[str, UInt8[Array, "N H W 3"]]]:
+        """Scores the parameters of each expert.
+
+        Returns:
+          (scores, images): means over the photographs; and for each degradation the
+          first photographs as bicubic, upscaled and true, side by side.
+        """
+        scores, images = {}, {}
+        psnr = self._functions[self._metrics[0]]
+        for name, images_lr in self._lr.items():
+            outputs = np.stack(
+                [
+                    self._upscale(
+                        tuple(experts),
+                        self._codec,
+                        image_lr,
+                        self._noise,
+                        self._condition(i),
+                    )[0]
+                    for i, image_lr in enumerate(images_lr)
+                ]
+            )
+            references = {"hr": self._hr, "lr": images_lr}
+            for metric, score in self._functions.items():
+                compared = [outputs]
+                if metric.compares_with:
+                    compared.append(references[metric.compares_with])
+                scores[f"val_{metric.name}_{name}"] = _mean(score, *compared)
+            before = _mean(psnr, self._baseline[name], self._hr)
+            scores[f"val_gain_{name}"] = scores[f"val_psnr_{name}"] - before
+            columns = (self._baseline[name], outputs, self._hr)
+            images[f"val_{name}"] = np.concatenate([x[:SHOWN] for x in columns], axis=2)
+        for sigma in LEVELS:
+            params = experts[find_expert(sigma, self._boundaries)]
+            values = [
+                self._flow_loss(
+                    params, self._codec, batch, np.float32([sigma]), draws.noise
+                )
+                for batch, draws in map(self.sample, range(len(self)))
+            ]
+            scores[f"val_loss_at_{round(1000 * sigma)}"] = float(np.mean(values))
+        return scores, images
+
+    def __len__(self) -> int:
+        """Photographs."""
+        return len(self._hr)
+
+    def sample(self, number: int, expert: int = 0) -> tuple[Batch, Draws]:
+        """A batch of one photograph as training has it, and draws of an expert."""
+        photograph = slice(number, number + 1)
+        batch: Batch = {
+            "image_hr": self._hr[photograph],
+            "image_lr": self._lr[self._degradation][photograph],
+        }
+        if self._conditions:
+            batch |= self._conditions.row(photograph)
+        key = stream_key(0, "validation", number)
+        return batch, self._loss.draw(key, batch, self._codec, expert)
+
+    def _condition(self, number):
+        if not self._conditions:
+            return None
+        row = self._conditions.row(slice(number, number + 1))
+        return Condition(row["condition_tokens"], row["condition_mask"])
+
+
+def _mean(score, *stacks) -> float:
+    return float(np.mean([score(*images) for images in zip(*stacks, strict=True)]))
+
+
+def _centre(image: np.ndarray, size: int) -> np.ndarray:
+    top, left = ((side - size) // 2 for side in image.shape[:2])
+    return image[top : top + size, left : left + size]

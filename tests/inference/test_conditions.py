@@ -1,0 +1,95 @@
+"""Conditions of one image: tags, files of features, and the null beside them."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from linearsr_jax.inference.conditions import (
+    ConditionError,
+    of_file,
+    of_tags,
+    with_null,
+)
+from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.presets import TAG_COUNT, get_preset
+from linearsr_jax.tagging.vocabulary import TAGS
+
+DEBUG, SANA = get_preset("debug"), get_preset("600m")
+FEATURES = SANA.condition_features
+
+
+def test_presets_know_the_vocabulary():
+    assert len(TAGS) == TAG_COUNT
+
+
+def test_tags_are_padded_places_in_the_list():
+    condition = of_tags(["zoo", "abacus"], DEBUG)
+    assert condition.tokens.shape == condition.mask.shape == (1, 16)
+    assert condition.tokens.dtype == np.int32
+    assert [TAGS[i] for i in condition.tokens[condition.mask]] == ["zoo", "abacus"]
+    assert of_tags(TAGS[:17], DEBUG).mask.shape == (1, 32)
+
+
+def test_no_tags_are_no_condition():
+    assert of_tags([], DEBUG) is None
+    assert of_tags([], SANA) is None
+
+
+def test_tags_need_a_model_that_knows_them():
+    with pytest.raises(ConditionError, match="takes no tags"):
+        of_tags(["zoo"], SANA)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_file_of_features(tmp_path, dtype):
+    tokens = np.arange(3 * FEATURES).reshape(3, FEATURES) % 7
+    path = tmp_path / "text.safetensors"
+    save_file({"tokens": tokens.astype(dtype)}, path)
+    condition = of_file(path, SANA)
+    np.testing.assert_array_equal(condition.tokens, tokens[None].astype(np.float32))
+    assert condition.tokens.dtype == np.float32
+    assert condition.mask.all()
+    save_file({"tokens": tokens.astype(dtype), "mask": np.array([1, 0, 1])}, path)
+    assert of_file(path, SANA).mask.tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"text": np.ones((2, FEATURES), "f4")}, "holds text"),
+        ({"tokens": np.ones((2, 5), "f4")}, r"\(2, 5\); the model takes \(T, 2304\)"),
+        ({"tokens": np.ones((0, FEATURES), "f4")}, r"\(0, 2304\)"),
+        ({"tokens": np.ones(FEATURES, "f4")}, r"\(2304,\)"),
+        ({"tokens": np.ones((2, FEATURES), "i4")}, "floating point and finite"),
+        ({"tokens": np.full((2, FEATURES), np.nan, "f4")}, "floating point and finite"),
+        ({"tokens": np.ones((2, FEATURES), "f4"), "mask": np.ones(3)}, "mask is"),
+    ],
+)
+def test_unusable_features(tmp_path, arrays, message):
+    path = tmp_path / "text.safetensors"
+    save_file(arrays, path)
+    with pytest.raises(ConditionError, match=message):
+        of_file(path, SANA)
+
+
+def test_unreadable_features(tmp_path):
+    path = tmp_path / "text.safetensors"
+    with pytest.raises(ConditionError, match=str(path)):
+        of_file(path, SANA)
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(ConditionError, match=str(path)):
+        of_file(path, SANA)
+
+
+def test_null_beside_a_condition():
+    condition = of_tags(["zoo"], DEBUG)
+    both = with_null(condition, None)
+    assert both.mask.sum(axis=1).tolist() == [1, 0]
+    # A longer one, of features.
+    condition = Condition(np.ones((1, 2, 3), "f4"), np.ones((1, 2), bool))
+    null = Condition(np.full((1, 5, 3), 7, "f4"), np.ones((1, 5), bool))
+    both = with_null(condition, null)
+    assert both.tokens.shape == (2, 5, 3)
+    assert both.mask.sum(axis=1).tolist() == [2, 5]
+    np.testing.assert_array_equal(both.tokens[1], null.tokens[0])

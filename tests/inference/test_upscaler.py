@@ -1,0 +1,100 @@
+"""The public API, with the bundled model."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from linearsr_jax import Upscaler
+from linearsr_jax.inference.upscaler import UpscaleError
+
+
+@pytest.fixture(scope="module")
+def upscaler():
+    return Upscaler.from_pretrained("nano")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
+    return np.asarray(coarse.resize((13, 17), Image.Resampling.BICUBIC))
+
+
+def test_same_kind_out(upscaler, pixels):
+    image = upscaler(Image.fromarray(pixels))
+    assert isinstance(image, Image.Image)
+    assert image.size == (52, 68)
+    np.testing.assert_array_equal(np.asarray(image), upscaler(pixels))
+
+
+def test_grayscale_shapes(upscaler, pixels):
+    gray = pixels[..., 0]
+    assert upscaler(gray).shape == (68, 52)
+    assert upscaler(gray[..., None]).shape == (68, 52, 1)
+    image = upscaler(Image.fromarray(gray))
+    assert (image.mode, image.size) == ("L", (52, 68))
+
+
+def test_grayscale_is_the_luma_that_files_get(upscaler, pixels):
+    gray = pixels[..., 0]
+    colour = upscaler(np.repeat(gray[..., None], 3, axis=2))
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    # Pillow rounds its fixed-point luma to the nearest level.
+    assert np.abs(upscaler(gray) - luma).max() <= 0.51
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (2, 1, 3)])
+def test_smallest_images(upscaler, shape):
+    result = upscaler(np.full(shape, 128, np.uint8), steps=2)
+    assert result.shape == (4 * shape[0], 4 * shape[1], 3)
+
+
+def test_flat_image_stays_flat(upscaler):
+    result = upscaler(np.full((16, 16, 3), 90, np.uint8)).astype(int)
+    assert np.abs(result - 90).max() <= 3
+
+
+def test_seed_decides_the_detail_of_several_steps(upscaler, pixels):
+    one, again = (upscaler(pixels, steps=3, seed=1) for _ in range(2))
+    other = upscaler(pixels, steps=3, seed=2)
+    np.testing.assert_array_equal(one, again)
+    assert np.any(one != other)
+
+
+def test_one_step_owes_nothing_to_the_seed(upscaler, pixels):
+    np.testing.assert_array_equal(
+        upscaler(pixels, steps=1, seed=1), upscaler(pixels, steps=1, seed=2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "settings", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), {}, "uint8"),
+        (np.zeros((4, 4, 4), np.uint8), {}, "image must be"),
+        (np.zeros((0, 4, 3), np.uint8), {}, "not empty"),
+        (Image.new("RGBA", (4, 4)), {}, "mode RGBA"),
+        (np.zeros((4, 4, 3), np.uint8), {"steps": 0}, "steps"),
+        (np.zeros((4, 4, 3), np.uint8), {"steps": 1.5}, "steps"),
+        (np.zeros((4, 4, 3), np.uint8), {"seed": -1}, "seed"),
+    ],
+)
+def test_unusable_arguments(upscaler, image, settings, message):
+    with pytest.raises(UpscaleError, match=message):
+        upscaler(image, **settings)
+
+
+def test_output_that_is_not_finite_is_an_error(pixels):
+    upscaler = Upscaler.from_pretrained("nano")
+    upscaler.model.experts[0]["head"]["bias"][0] = np.nan
+    with pytest.raises(UpscaleError, match="not finite"):
+        Upscaler(upscaler.model)(pixels)
+
+
+def test_bfloat16_is_near(upscaler, pixels):
+    half = Upscaler.from_pretrained("nano", dtype="bfloat16")
+    difference = half(pixels, steps=2).astype(int) - upscaler(pixels, steps=2)
+    # Nano's corrections are some 20 levels, of 8 bits in bfloat16; and it was used.
+    assert 0 < np.abs(difference).max() <= 4
+    with pytest.raises(UpscaleError, match="'float16' must be float32 or bfloat16"):
+        Upscaler(upscaler.model, dtype="float16")

@@ -1,0 +1,168 @@
+"""`linearsr finetune` on a model of no skill and a handful of small photographs."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from linearsr_jax.cli import main as cli
+from linearsr_jax.codecs import CODECS
+from linearsr_jax.core.image_io import read_image
+from linearsr_jax.models.presets import get_preset
+from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.training.finetune import FinetuneError, finetune, finetune_config
+from linearsr_jax.training.record import TrainError
+
+OVERRIDES = (
+    "steps=2",
+    "optimizer.decay_steps=1",
+    "optimizer.warmup_steps=0",
+    "data.crop_size=32",
+    "val.crop_size=48",
+    "val.every=1",
+    "val.metrics=('psnr',)",
+    "scan_unroll=1",
+)
+
+
+def save_model(folder, preset):
+    model = preset.make_model()
+    params = jax.device_get(model.init_params(jax.random.key(3)))
+    # The head starts at zero, and then the model is bicubic whatever else it holds.
+    params["head"]["kernel"] = 0.05 * np.sin(np.arange(32 * 48)).reshape(32, 48)
+    config = {"training": {}, "card": "A model of no skill.\n"}
+    pretrained.save_pretrained(folder, (params,), preset, CODECS["pixel"](), **config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("base") / "mine", get_preset("debug"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        size = (70 + i, 61)  # not multiples of 4
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(
+            folder / f"{i}.png"
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photos, base, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, finetune(photos, workdir, model=str(base), overrides=OVERRIDES)
+
+
+def test_table_compares_before_and_after(run):
+    workdir, result = run
+    assert result["model"] == str(workdir / "model")
+    for degradation in ("bicubic", "light"):
+        names = [row["name"] for row in result[degradation]["rows"]]
+        assert names == ["bicubic", "bicubic+unsharp", "before", "after"]
+        before, after = result[degradation]["rows"][2:]
+        assert before["psnr"] != after["psnr"]
+
+
+def test_held_out_photographs_are_not_trained_on(run, photos):
+    workdir, _ = run
+    training = pretrained.load_pretrained(workdir / "model").training
+    (held_out,) = training["held_out"]
+    assert {*training["files"], held_out} == {path.name for path in photos.iterdir()}
+    assert held_out not in training["files"]
+    for data_set in (workdir / "held_out").iterdir():
+        image_hr = read_image(data_set / "HR" / "0000.png").pixels
+        # Nothing is cut from small photographs but what four does not divide.
+        with Image.open(photos / held_out) as original:
+            whole = np.asarray(original)
+        height, width = (size - size % 4 for size in whole.shape[:2])
+        np.testing.assert_array_equal(image_hr, whole[:height, :width])
+        assert read_image(data_set / "LR" / "0000.png").pixels.shape == (
+            height // 4,
+            width // 4,
+            3,
+        )
+
+
+def test_picture_shows_bicubic_before_after_and_truth(run):
+    with Image.open(run[0] / "before_after.png") as picture:
+        assert picture.size == (4 * 60, 60)
+
+
+def test_it_starts_from_the_given_weights(photos, base, tmp_path):
+    overrides = (*OVERRIDES, "optimizer.learning_rate=0.0", "steps=1")
+    overrides += ("optimizer.final_learning_rate=0.0", "val.metrics=('psnr',)")
+    result = finetune(photos, tmp_path / "run", model=str(base), overrides=overrides)
+    after = pretrained.load_pretrained(tmp_path / "run" / "model")
+    before = pretrained.load_pretrained(base)
+    # The average of equal weights is rounded.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    jax.tree.map(close, after.experts, before.experts)
+    for degradation in ("bicubic", "light"):
+        before, after = result[degradation]["rows"][2:]
+        assert before["psnr"]["mean"] == pytest.approx(after["psnr"]["mean"], abs=1e-3)
+
+
+def test_a_finished_run_is_compared_again(run, photos, base):
+    workdir, result = run
+    again = finetune(photos, workdir, model=str(base), overrides=OVERRIDES)
+    assert again == result
+
+
+def test_command(run, photos, base, capsys):
+    """On the finished run, so that it has nothing to train."""
+    workdir, result = run
+    arguments = ["finetune", str(photos), "--workdir", str(workdir)]
+    arguments += ["--model", str(base), "--json", "--override", *OVERRIDES]
+    assert cli.main(arguments) == 0
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(last_line) == result
+    assert cli.main([*arguments[:4], "--override", "step=3"]) == 2
+
+
+def test_config_is_of_the_models_preset():
+    config = finetune_config("photos", "nano", ["data.crop_size=64"])
+    assert (config.preset, config.init_from) == ("nano", "nano")
+    assert config.data.crop_size == 64
+    assert config.is_locked
+
+
+def test_a_model_of_no_preset_is_refused(tmp_path):
+    odd = dataclasses.replace(get_preset("debug"), depth=1)
+    save_model(tmp_path / "odd", odd)
+    with pytest.raises(FinetuneError, match="odd: its sizes are those of no preset"):
+        finetune_config("photos", str(tmp_path / "odd"))
+
+
+def test_weights_of_another_size_are_refused(photos, base, tmp_path):
+    overrides = (*OVERRIDES, "preset=nano")
+    with pytest.raises(TrainError, match=r"init_from .*mine: .* other sizes"):
+        finetune(photos, tmp_path / "run", model=str(base), overrides=overrides)
+
+
+def test_a_workdir_among_the_photographs_is_refused(photos, base):
+    with pytest.raises(FinetuneError, match="choose a --workdir outside"):
+        finetune(photos, photos / "run", model=str(base))
+
+
+def test_a_comparison_needs_photographs_held_out(photos, base):
+    with pytest.raises(FinetuneError, match=r"val\.holdout must be above 0"):
+        finetune_config(photos, str(base), ["val.holdout=0.0"])
+
+
+def test_one_photograph_is_too_few(photos, base, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "0.png").write_bytes((photos / "0.png").read_bytes())
+    with pytest.raises(ValueError, match="at least 2 usable photographs"):
+        finetune(
+            tmp_path / "one", tmp_path / "run", model=str(base), overrides=OVERRIDES
+        )

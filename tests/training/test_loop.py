@@ -1,0 +1,253 @@
+"""The loop: what a killed and resumed run must repeat bit for bit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import debug
+from linearsr_jax.data import pipeline
+from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.training import loop as train
+from linearsr_jax.training import record as run_record
+from linearsr_jax.training import writers
+from linearsr_jax.training.record import TrainError
+
+
+def make_config(photos, **overrides) -> ConfigDict:
+    config = debug.get_config()
+    config.steps = 4
+    config.log_every = 1
+    config.checkpoint_every = 2
+    config.optimizer.decay_steps = 1
+    config.mesh.fsdp = 2
+    config.val.crop_size = 32
+    config.data.folder = str(photos)
+    for name, value in overrides.items():
+        config[name] = value
+    return config.lock()
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashingWriter(writers.LogWriter):
+    def write_scalars(self, step, scalars):
+        if step == 3:
+            raise Crash
+
+
+@pytest.fixture(scope="module")
+def whole_run(photos, tmp_path_factory):
+    """A run without disturbance; it alone validates, which changes no bits."""
+    workdir = tmp_path_factory.mktemp("whole")
+    config = make_config(photos)
+    config.val.folder = str(photos)
+    config.val.every = 2
+    config.val.metrics = ("lpips", "lr_psnr")
+    return workdir, train.train_and_evaluate(config, workdir).state
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_killed_and_resumed_equals_undisturbed(
+    photos, whole_run, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(writers, "make_writer", lambda *_, **__: CrashingWriter())
+        with pytest.raises(Crash):
+            train.train_and_evaluate(make_config(photos), tmp_path)
+    state = train.train_and_evaluate(make_config(photos), tmp_path).state
+    # Parameters, Adam's moments, EMA, step: the random streams and the next batch
+    # are functions of the step (next test), so nothing else is carried.
+    assert_same_bits(state, whole_run[1])
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == [3, 4]
+
+
+def test_resume_repeats_the_degradations_of_the_device(photos, tmp_path, monkeypatch):
+    config = make_config(photos)
+    config.data.degradation = "standard"
+    config.data.degrade_on = "device"
+    whole = train.train_and_evaluate(config, tmp_path / "whole").state
+    with monkeypatch.context() as patch:
+        patch.setattr(writers, "make_writer", lambda *_, **__: CrashingWriter())
+        with pytest.raises(Crash):
+            train.train_and_evaluate(config, tmp_path / "crashed")
+    resumed = train.train_and_evaluate(config, tmp_path / "crashed").state
+    assert_same_bits(resumed, whole)
+    card = (tmp_path / "whole" / "model" / "README.md").read_text()
+    assert "degraded by STANDARD" in card
+
+
+def test_runs_of_another_version_are_refused(photos, tmp_path):
+    record = run_record.new_record(make_config(photos))
+    record["format"] = 1
+    with pytest.raises(TrainError, match="another version of linearsr_jax"):
+        run_record.check_same_config(record, make_config(photos), tmp_path)
+
+
+def test_a_field_that_came_later_had_its_default(photos, tmp_path):
+    record = run_record.new_record(make_config(photos))
+    del record["config"]["data"]["degradation"]
+    config = make_config(photos)
+    run_record.check_same_config(record, config, tmp_path)
+    config.data.degradation = "standard"
+    with pytest.raises(TrainError, match=r"degradation=light, not standard"):
+        run_record.check_same_config(record, config, tmp_path)
+
+
+def test_next_batch_after_resume_is_the_next_batch(photos):
+    config = pipeline.PipelineConfig(crop_size=32)
+    source = pipeline.open_source(photos, config)
+    whole = pipeline.make_dataset(source, config, seed=0, batch_size=4)
+    resumed = pipeline.make_dataset(source, config, seed=0, batch_size=4, start_batch=2)
+    assert_same_bits(whole[2], resumed[0])
+
+
+def test_rejected_files_are_named_and_kept_out(whole_run):
+    workdir, _ = whole_run
+    config = json.loads((workdir / "model" / "config.json").read_text())
+    assert config["training"]["files"] == ["0.png", "1.png", "2.png"]
+
+
+def test_finished_run_leaves_a_loadable_model(whole_run):
+    workdir, state = whole_run
+    model = pretrained.load_pretrained(workdir / "model")
+    assert model.preset.width == 32
+    average = train.optim.ema_params(state.opt_state)
+    assert_same_bits(model.experts, train.expert_axis.split(average))
+
+
+def test_validation_is_logged_and_kept(whole_run):
+    workdir, _ = whole_run
+    log = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    scores = [row for row in log if "val_gain_bicubic" in row]
+    assert [row["step"] for row in scores] == [2, 4]
+    # The head starts at zero and has hardly moved: this is bicubic still.
+    assert abs(scores[-1]["val_gain_bicubic"]) < 0.2
+    # Bicubic, made small again, is nearly what the model was given.
+    assert scores[-1]["val_lr_psnr_bicubic"] > scores[-1]["val_psnr_bicubic"]
+    config = json.loads((workdir / "model" / "config.json").read_text())
+    assert config["training"]["evaluation"] == scores[-1]
+
+
+def test_ema_lags_behind_parameters(whole_run):
+    _, state = whole_run
+    ema = train.optim.ema_params(state.opt_state)
+    differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), ema, state.params)
+    assert max(jax.tree.leaves(differences)) > 0
+
+
+def test_workdir_of_another_config_is_refused(photos, whole_run):
+    workdir, _ = whole_run
+    with pytest.raises(TrainError, match="holds a run with seed=0, not 1"):
+        train.train_and_evaluate(make_config(photos, seed=1), workdir)
+
+
+def test_stop_signal_saves_and_a_second_run_goes_on(
+    photos, whole_run, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(train.StopSignal, "requested", True)
+        stopped = train.train_and_evaluate(make_config(photos), tmp_path)
+    assert not stopped.is_finished
+    assert stopped.state.step == 1
+    assert not (tmp_path / "model").exists()
+    result = train.train_and_evaluate(make_config(photos), tmp_path)
+    assert result.is_finished
+    assert_same_bits(result.state, whole_run[1])
+
+
+def test_a_signal_during_validation_is_not_lost(photos, tmp_path, monkeypatch):
+    """It comes after the loop has asked, at a step that saves nothing."""
+    config = make_config(photos)
+    with config.unlocked():
+        config.val.folder, config.val.every = str(photos), 1
+        config.val.metrics = ("psnr",)
+        config.checkpoint_every = 100
+    stops = []
+    real = train.StopSignal.__enter__
+    monkeypatch.setattr(
+        train.StopSignal, "__enter__", lambda self: (stops.append(self), real(self))[1]
+    )
+
+    def validate(self, params):
+        stops[0].requested = True
+        return {}, {}
+
+    monkeypatch.setattr(train.Validator, "__call__", validate)
+    state = train.train_and_evaluate(config, tmp_path).state
+    assert state.step == 2
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+
+
+def test_a_signal_at_the_last_step_loses_nothing(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.StopSignal, "requested", True)
+    config = make_config(photos)
+    with config.unlocked():
+        config.steps = 1
+        config.optimizer.decay_steps = config.optimizer.warmup_steps = 0
+    train.train_and_evaluate(config, tmp_path)
+    assert pretrained.load_pretrained(tmp_path / "model").training["step"] == 1
+    with pytest.raises(pretrained.PretrainedError, match=r"its model is .*model"):
+        pretrained.load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("log_every", 0, "log_every must be at least 1"),
+        ("accumulation", 2, "batch_size 8 must be a multiple of accumulation 2 times"),
+        ("dtype", "float16", "float16 overflows"),
+        ("preset", "giant", "unknown preset 'giant'"),
+        ("steps", 2, "steps 2 must be at least"),
+        ("remat", "all", "remat 'all' must be one of none, dots, blocks"),
+        ("accumulation", 3, "batch_size 8 must be a multiple of accumulation 3"),
+    ],
+)
+def test_unusable_configs(photos, tmp_path, field, value, message):
+    config = make_config(photos, **{field: value})
+    with pytest.raises((TrainError, ValueError), match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("degradation", "heavy", "'heavy'; there are light, standard"),
+        ("degrade_on", "gpu", "'host' or 'device', got 'gpu'"),
+    ],
+)
+def test_unusable_data_configs(photos, tmp_path, field, value, message):
+    config = make_config(photos)
+    config.data[field] = value
+    with pytest.raises(ValueError, match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_must_be_named(tmp_path):
+    with pytest.raises(TrainError, match=r"data\.folder is not set"):
+        train.train_and_evaluate(make_config(""), tmp_path / "run")
+
+
+def test_empty_folder_is_an_error(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ValueError, match="photos"):
+        train.train_and_evaluate(make_config(tmp_path / "photos"), tmp_path / "run")
+
+
+def test_photographs_held_out_cannot_be_trained_on_later(photos, tmp_path):
+    config = make_config(photos)
+    with config.unlocked():
+        config.val.holdout, config.val.folder = 0.5, str(photos)
+    with pytest.raises(TrainError, match=r"val\.folder and val\.holdout: set one"):
+        train.train_and_evaluate(config, tmp_path / "run")

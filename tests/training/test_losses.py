@@ -1,0 +1,153 @@
+"""The loss: its terms, whom they are for, and their gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.core.image_range import to_unit_range
+from linearsr_jax.diffusion.flow import PREDICTIONS
+from linearsr_jax.metrics.lpips import load_lpips
+from linearsr_jax.models.presets import get_preset
+from linearsr_jax.training.losses import Loss
+from tests.models.test_blocks import random_like
+
+PRESET, CODEC = get_preset("debug"), PixelCodec()
+MODEL = PRESET.make_model()
+SIGMA = np.array([0.1, 0.9, 0.25, 0.3], np.float32)
+
+
+@pytest.fixture(scope="module")
+def params():
+    # Not the initial ones: their head is zero, which hides most mistakes.
+    return random_like(jax.eval_shape(MODEL.init_params, jax.random.key(0)), scale=0.05)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image_hr": rng.integers(0, 256, (4, 32, 36, 3), dtype=np.uint8),
+        "image_lr": rng.integers(0, 256, (4, 8, 9, 3), dtype=np.uint8),
+    }
+
+
+def make_loss(**fields):
+    return Loss(MODEL, PRESET, mass_at_one=0.0, **fields)
+
+
+def fixed_draws(loss, batch, sigma=SIGMA):
+    """The loss' own draws, their noise levels replaced before the weights are made."""
+    return loss.weigh(sigma, loss.draw(jax.random.key(1), batch, CODEC).noise)
+
+
+def implied_images(params, batch, draws):
+    """What the image terms compare: the decoded x0_hat and the photograph."""
+    prediction = PREDICTIONS[PRESET.prediction]
+    image_hr, image_lr = (to_unit_range(batch[f"image_{x}"]) for x in ("hr", "lr"))
+    level = draws.sigma[:, None, None, None]
+    x_sigma = (1 - level) * CODEC.encode(image_hr, image_lr) + level * draws.noise
+    seen = prediction.network_input(x_sigma, level)
+    output = MODEL.apply({"params": params}, seen, draws.sigma, image_lr)
+    x0_hat = prediction.x0_hat(x_sigma, output, level)
+    return CODEC.decode(x0_hat, image_lr), image_hr, output, level
+
+
+@pytest.fixture(scope="module")
+def flow_only(params, batch):
+    loss = make_loss()
+    draws = fixed_draws(loss, batch)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, CODEC, batch, draws)
+
+
+def test_flow_loss_is_the_mean_square_to_the_target(params, batch, flow_only):
+    (total, (values, _)), _ = flow_only
+    draws = fixed_draws(make_loss(), batch)
+    _, image_hr, output, level = implied_images(params, batch, draws)
+    x0 = CODEC.encode(image_hr, to_unit_range(batch["image_lr"]))
+    # The target of PreconditionedX0, in float64.
+    s, x0, noise = (np.asarray(x, np.float64) for x in (level, x0, draws.noise))
+    target = (s * x0 - (1 - s) * noise) / np.sqrt((1 - s) ** 2 + s**2)
+    expected = np.mean((np.asarray(output, np.float64) - target) ** 2, axis=(1, 2, 3))
+    assert values.keys() == {"flow"}
+    np.testing.assert_allclose(values["flow"], expected, rtol=1e-4)
+    np.testing.assert_allclose(total, expected.mean(), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def with_terms(params, batch):
+    loss = make_loss(l1=3.0, lpips=0.5, below_sigma=0.3)
+    draws = fixed_draws(loss, batch)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, CODEC, batch, draws)
+
+
+def test_image_terms_are_means_over_nearly_clean_samples(
+    params, batch, flow_only, with_terms
+):
+    """Below 0.3 are samples 0 and 2 of SIGMA; 0.3 itself is not."""
+    (total, (values, _)), grads = with_terms
+    draws = fixed_draws(make_loss(), batch)
+    image_hat, image_hr, *_ = implied_images(params, batch, draws)
+    chosen = [0, 2]
+    difference = np.asarray(image_hat, np.float64) - np.asarray(image_hr)
+    expected_l1 = np.mean(np.abs(difference), axis=(1, 2, 3))[chosen]
+    np.testing.assert_allclose(values["l1"][np.array(chosen)], expected_l1, rtol=1e-4)
+    # The metric itself takes 8-bit images, so it is only near.
+    lpips, levels = load_lpips(), np.clip(np.round((image_hat + 1) * 127.5), 0, 255)
+    expected_lpips = [
+        lpips(levels[i].astype("u1"), batch["image_hr"][i]) for i in chosen
+    ]
+    np.testing.assert_allclose(
+        values["lpips"][np.array(chosen)], expected_lpips, rtol=0.05
+    )
+    expected = (
+        flow_only[0][0]
+        + 3.0 * expected_l1.mean()
+        + 0.5 * values["lpips"][0] / 2
+        + 0.5 * values["lpips"][2] / 2
+    )
+    np.testing.assert_allclose(total, expected, rtol=1e-4)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+
+
+def test_terms_without_samples_change_nothing(params, batch, flow_only):
+    loss = make_loss(l1=3.0, lpips=0.5, below_sigma=0.05)
+    draws = fixed_draws(loss, batch)
+    (total, _), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        params, CODEC, batch, draws
+    )
+    np.testing.assert_allclose(total, flow_only[0][0], rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        grads,
+        flow_only[1],
+    )
+
+
+def test_lpips_has_a_finite_gradient_where_features_are_dead():
+    """A black and a flat image: whole layers of AlexNet are 0 somewhere."""
+    from linearsr_jax.metrics.lpips import load_parameters, lpips_distance
+
+    params = load_parameters()
+    params["conv2.bias"] = jnp.full_like(params["conv2.bias"], -1e3)
+    image = jnp.full((1, 32, 32, 3), -1.0)
+    grad = jax.jit(jax.grad(lambda x: jnp.sum(lpips_distance(params, x, image + 0.5))))(
+        image
+    )
+    assert np.all(np.isfinite(grad))
+    assert np.any(grad != 0)
+
+
+@pytest.mark.parametrize("fields", [{"l2": 1.0}, {"l1": -1.0}, {"lpips": np.nan}])
+def test_unusable_weights(fields):
+    with pytest.raises(ValueError, match="weight of one of l1, lpips"):
+        make_loss(**fields)
+
+
+def test_draws_do_not_depend_on_the_terms(batch):
+    key = jax.random.key(3)
+    plain = make_loss().draw(key, batch, CODEC)
+    other = make_loss(l1=1.0, below_sigma=0.5).draw(key, batch, CODEC)
+    np.testing.assert_array_equal(plain.sigma, other.sigma)
+    np.testing.assert_array_equal(plain.noise, other.noise)

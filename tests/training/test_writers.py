@@ -1,0 +1,147 @@
+"""What the writers leave behind, read again by other code than theirs."""
+
+import json
+import math
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
+
+from linearsr_jax.training import writers
+from linearsr_jax.training.writers import (
+    ImageFolderWriter,
+    JsonLinesWriter,
+    ManyWriters,
+    TensorBoardWriter,
+)
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def events(folder):
+    """Reads event files by their format: length, its checksum, record, checksum."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            size = int.from_bytes(data[:8], "little")
+            found.append(Event.FromString(data[12 : 12 + size]))
+            data = data[16 + size :]
+    return found
+
+
+def test_resumed_run_drops_what_it_repeats(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = JsonLinesWriter(path, resume_step=0)
+    for step in (1, 2, 3):
+        writer.write_scalars(step, {"loss": step / 2})
+    writer.close()
+    with path.open("a") as file:
+        file.write('{"step": 4, "lo')  # what a killed run leaves
+    writer = JsonLinesWriter(path, resume_step=2)
+    writer.write_scalars(3, {"loss": 7.0})
+    writer.close()
+    assert [(row["step"], row["loss"]) for row in rows(path)] == [
+        (1, 0.5),
+        (2, 1.0),
+        (3, 7.0),
+    ]
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = ManyWriters(JsonLinesWriter(path, resume_step=0))
+    writer.write_scalars(1, {"a": math.nan, "b": math.inf, "c": 1.0})
+    writer.close()
+    assert rows(path) == [{"step": 1, "a": None, "b": None, "c": 1.0}]
+
+
+def test_images_become_png_files(tmp_path):
+    stack = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), np.uint8)
+    writer = ImageFolderWriter(tmp_path / "images")
+    writer.write_images(12, {"val": stack[::-1]})
+    writer.write_images(12, {"val": stack})  # a resumed run writes it again
+    with Image.open(tmp_path / "images" / "val_00000012.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), stack.reshape(6, 5, 3))
+    assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_tensorboard_holds_numbers_images_and_texts(tmp_path):
+    writer = TensorBoardWriter(tmp_path, resume_step=0)
+    writer.write_scalars(3, {"loss": 0.25})
+    writer.write_images(3, {"val": np.zeros((2, 4, 4, 3), np.uint8)})
+    writer.write_texts(3, {"note": "a  b\nc"})
+    writer.write_hparams({"optimizer.b1": 0.9, "preset": "nano"})
+    writer.flush()
+    writer.close()
+    values = [(e.step, v) for e in events(tmp_path) for v in e.summary.value]
+    scalars = {v.tag: (step, v.simple_value) for step, v in values if v.simple_value}
+    assert scalars == {"loss": (3, 0.25)}
+    (image,) = (v.image for _, v in values if v.HasField("image"))
+    assert (image.width, image.height) == (8, 4)
+    texts = {
+        v.tag: v.tensor.string_val[0].decode() for _, v in values if v.tensor.dtype
+    }
+    assert texts["note/text_summary"] == "    a  b\n    c"
+    assert "optimizer.b1 = 0.9" in texts["config/text_summary"]
+
+
+def test_tensorboard_hides_the_steps_a_resumed_run_repeats(tmp_path):
+    TensorBoardWriter(tmp_path, resume_step=6).close()
+    # TensorBoard drops events at and after the step of a session start.
+    (start,) = (e for e in events(tmp_path) if e.HasField("session_log"))
+    assert start.step == 7
+
+
+def test_every_writer_gets_every_call(tmp_path):
+    calls = []
+
+    class Recorder:
+        def __getattr__(self, name):
+            return lambda *arguments: calls.append((name, *arguments))
+
+    writer = ManyWriters(Recorder(), Recorder())
+    writer.write_scalars(1, {"a": 1.0})
+    writer.write_images(2, {})
+    writer.write_texts(3, {})
+    writer.write_hparams({})
+    writer.flush()
+    writer.close()
+    assert calls[::2] == calls[1::2]
+    assert [call[0] for call in calls[::2]] == [
+        "write_scalars",
+        "write_images",
+        "write_texts",
+        "write_hparams",
+        "flush",
+        "close",
+    ]
+
+
+@pytest.mark.parametrize("has_tensorflow", [False, True])
+def test_clus_writer_is_used_where_tensorflow_is(tmp_path, monkeypatch, has_tensorflow):
+    """With stand-ins for both modules: TensorFlow itself is too large for a test."""
+    hidden = []
+    tensorflow = types.SimpleNamespace(
+        config=types.SimpleNamespace(
+            set_visible_devices=lambda devices, kind: hidden.append((devices, kind))
+        )
+    )
+    clu_writers = types.SimpleNamespace(SummaryWriter=lambda folder: ("clu", folder))
+    monkeypatch.setitem(
+        sys.modules, "tensorflow", tensorflow if has_tensorflow else None
+    )
+    monkeypatch.setitem(sys.modules, "clu.metric_writers", clu_writers)
+    monkeypatch.setattr("clu.metric_writers", clu_writers, raising=False)
+    writer = writers._make_tensorboard_writer(tmp_path, 0)
+    if has_tensorflow:
+        assert writer == ("clu", str(tmp_path))
+        assert hidden == [([], "GPU")]  # JAX needs their memory
+    else:
+        assert isinstance(writer, TensorBoardWriter)
+        writer.close()
