@@ -74,7 +74,7 @@ class PackedStore:
         except SafetensorError as error:
             raise ValueError(
                 f"{path}: not a file of packed photographs, or cut off ({error}); "
-                "make it with `python -m linearsr_jax.data.prepare packed`."
+                "make it with `linearsr prepare packed`."
             ) from error
         if metadata.get("format") != _FORMAT:
             raise ValueError(

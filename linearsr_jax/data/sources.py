@@ -2,7 +2,7 @@
 
 Three forms are read, and give the same arrays in the same order for the same
 photographs: a folder, one packed file (`packed`), and a prepared TFDS dataset
-(`tfds_store`). `python -m linearsr_jax.data.prepare` makes the last two.
+(`tfds_store`). `linearsr prepare` makes the last two.
 """
 
 import collections

@@ -40,7 +40,7 @@ class TfdsStore:
         if photos is None:
             raise ValueError(
                 f"{folder}: a TFDS dataset without an index of photographs; make it "
-                "with `python -m linearsr_jax.data.prepare tfds`."
+                "with `linearsr prepare tfds`."
             )
         if split not in photos:
             raise ValueError(

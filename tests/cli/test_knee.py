@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax.cli import main as cli
+from tests.cli.running import run
 
 
 @pytest.fixture
@@ -25,17 +25,8 @@ def curve(tmp_path):
     return path
 
 
-def run(capsys, *args):
-    try:
-        code = cli.main(["knee", *map(str, args)])
-    except SystemExit as error:
-        code = error.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_json(capsys, curve):
-    code, out, err = run(capsys, curve, "--json")
+    code, out, err = run(capsys, "knee", curve, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out.splitlines()[-1])
     assert found["verdict"] == "oscillating"
@@ -47,7 +38,7 @@ def test_json(capsys, curve):
 
 
 def test_text(capsys, curve):
-    code, out, _ = run(capsys, curve)
+    code, out, _ = run(capsys, "knee", curve)
     assert code == 0
     first, second, *metrics = out.splitlines()
     assert first.startswith("oscillating since step ")
@@ -59,7 +50,7 @@ def test_text(capsys, curve):
 def test_few_evaluations_are_no_error(capsys, tmp_path, count):
     path = tmp_path / "short.csv"
     path.write_text("step,psnr\n" + "".join(f"{i},{i}\n" for i in range(count)))
-    code, out, _ = run(capsys, path, "--json")
+    code, out, _ = run(capsys, "knee", path, "--json")
     assert code == 0
     found = json.loads(out)
     assert (found["verdict"], found["knee_step"]) == ("none", None)
@@ -71,7 +62,7 @@ def test_few_evaluations_are_no_error(capsys, tmp_path, count):
 def test_infinite_values_are_valid_json(capsys, tmp_path):
     path = tmp_path / "lost.csv"
     path.write_text("step,loss\n" + "".join(f"{i},inf\n" for i in range(12)))
-    code, out, _ = run(capsys, path, "--json")
+    code, out, _ = run(capsys, "knee", path, "--json")
     assert code == 0
 
     def fail(constant):
@@ -90,18 +81,18 @@ def test_errors_are_one_line(capsys, tmp_path):
         ((tmp_path,), "metrics.jsonl"),
         ((unknown,), "--lower quality or --higher quality"),
     ):
-        code, out, err = run(capsys, *args)
+        code, out, err = run(capsys, "knee", *args)
         assert (code, out) == (1, "")
         assert message in err
         assert err.count("\n") == 1
-    assert run(capsys, unknown, "--lower", "quality")[0] == 0
+    assert run(capsys, "knee", unknown, "--lower", "quality")[0] == 0
 
 
 def test_plot_of_an_empty_curve(capsys, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "empty.csv"
     path.write_text("step,psnr\n")
-    code, out, _ = run(capsys, path, "--plot", tmp_path / "empty.png")
+    code, out, _ = run(capsys, "knee", path, "--plot", tmp_path / "empty.png")
     assert code == 0
     assert out.startswith("none: only 0")
 
@@ -110,7 +101,7 @@ def test_plot(capsys, curve, tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "knee.png"
     picture.write_text("an older one")
-    assert run(capsys, curve, "--plot", picture)[0] == 0
+    assert run(capsys, "knee", curve, "--plot", picture)[0] == 0
     with Image.open(picture) as image:
         colours = {
             tuple(int(c) for c in pixel)
@@ -137,7 +128,7 @@ def test_plot_of_a_lost_run_begins_at_its_first_evaluation(
         save(self, *args, **kwargs)
 
     monkeypatch.setattr(figure.Figure, "savefig", keep)
-    code, out, _ = run(capsys, curve, "--plot", tmp_path / "knee.png")
+    code, out, _ = run(capsys, "knee", curve, "--plot", tmp_path / "knee.png")
     assert (code, out.split(":")[0]) == (0, "diverged since step 30000")
     for axis, name in zip(drawn[0].axes, ("psnr", "lpips"), strict=True):
         first = axis.lines[0].get_ydata()[0]
@@ -150,7 +141,7 @@ def test_plot_of_a_lost_run_begins_at_its_first_evaluation(
 @pytest.mark.parametrize("name", ["knee.xyz", "knee"])
 def test_plot_of_unknown_kind(capsys, curve, tmp_path, name):
     pytest.importorskip("matplotlib")
-    code, _, err = run(capsys, curve, "--plot", tmp_path / name)
+    code, _, err = run(capsys, "knee", curve, "--plot", tmp_path / name)
     assert code == 1
     assert f"--plot {tmp_path / name}: " in err
     assert err.count("\n") == 1
@@ -159,7 +150,7 @@ def test_plot_of_unknown_kind(capsys, curve, tmp_path, name):
 
 def test_plot_without_matplotlib(capsys, curve, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    code, _, err = run(capsys, curve, "--plot", tmp_path / "knee.png")
+    code, _, err = run(capsys, "knee", curve, "--plot", tmp_path / "knee.png")
     assert code == 1
     assert err == (
         'linearsr: --plot: needs matplotlib; pip install "linearsr_jax[plot]"\n'
@@ -168,8 +159,8 @@ def test_plot_without_matplotlib(capsys, curve, tmp_path, monkeypatch):
 
 def test_does_not_import_jax(curve):
     program = (
-        "import sys; from linearsr_jax import cli;"
-        f"cli.main(['knee', {str(curve)!r}]);"
+        "import sys; from linearsr_jax.cli import main;"
+        f"main.main(['knee', {str(curve)!r}]);"
         "print('jax' in sys.modules, 'matplotlib' in sys.modules)"
     )
     done = subprocess.run(
@@ -191,6 +182,6 @@ def test_a_million_rows(capsys, tmp_path):
         header="step,psnr",
         comments="",
     )
-    code, out, _ = run(capsys, path, "--json")
+    code, out, _ = run(capsys, "knee", path, "--json")
     assert code == 0
     assert abs(json.loads(out)["knee_step"] - 0.2 * count) < 0.02 * count

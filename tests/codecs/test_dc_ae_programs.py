@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from configs import debug
-from linearsr_jax.cli.info_text import describe
+from linearsr_jax.cli.info import describe
 from linearsr_jax.codecs import CodecError, DcAeCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
 from linearsr_jax.codecs.loading import CONFIG_FILE

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax.cli.main import main
 from linearsr_jax.convert import gemma2
 from linearsr_jax.convert.gemma2 import config_of, convert, match_sources, tensor_parts
 from linearsr_jax.convert.safetensors_stream import ConvertError, SourceTensor
@@ -254,18 +253,6 @@ def test_what_exists_stays_and_failures_leave_nothing(tmp_path, monkeypatch):
         convert(source, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "source"]
     assert [path.name for path in (tmp_path / "ours").iterdir()] == ["mine.txt"]
-
-
-def test_the_command(tmp_path, capsys):
-    source = save_source(tmp_path / "source")
-    arguments = ["convert", "--from", "gemma2", str(source), "--to"]
-    assert main([*arguments, str(tmp_path / "ours")]) == 0
-    # Embedding, last norm, three layers by hand.
-    assert 40 * 20 + 20 + 3 * (20 * (24 + 12 + 12 + 24 + 28 * 3) + 80) == 10420
-    assert capsys.readouterr().out.endswith("ours: 10420 parameters\n")
-    assert main([*arguments, str(tmp_path / "ours")]) == 1
-    assert "exists" in capsys.readouterr().err
-    assert main([*arguments, str(tmp_path / "x"), "--codec", "y"]) == 2
 
 
 def test_one_part_a_layer():

@@ -1,13 +1,11 @@
 """Images belong together by name; rows per method; what has no reference."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax.cli import main as cli
 from linearsr_jax.evaluation import runner as evaluate
 from linearsr_jax.metrics import METRICS, Metric
 
@@ -188,46 +186,6 @@ def test_folders_of_a_data_set(data):
         evaluate.find_folders(data)
     with pytest.raises(evaluate.EvaluationError, match="no such folder"):
         evaluate.find_folders(data / "absent")
-
-
-def run(capsys, *args):
-    code = cli.main(["eval", *map(str, args)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_command_scores_folders_without_a_model(data, capsys):
-    hr, lr = folders(data).values()
-    outputs = data / "outputs"
-    outputs.mkdir()
-    for path in hr.iterdir():
-        Image.open(path).save(outputs / f"{path.stem}_x4.webp", lossless=True)
-    args = ("--sr", outputs, hr, "--hr", hr, "--lr", lr, "--metrics", "psnr,lr_psnr")
-    code, out, _ = run(capsys, *args, "--json")
-    assert code == 0
-    rows = json.loads(out)["rows"]
-    assert [row["name"] for row in rows] == ["outputs", "HR"]
-    assert rows[0]["psnr"] == {"mean": pytest.approx(80), "stderr": pytest.approx(0)}
-    code, out, _ = run(capsys, *args)
-    assert out.splitlines()[0].split() == ["name", "n", "psnr", "↑", "lr_psnr", "↑"]
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--sr", "{HR}"], "psnr compares with the true images"),
-        (["--sr", "{HR}", "--metrics", "lr_psnr"], "add --lr DIR"),
-        (["--data", ".", "--lr", "{HR}"], "leave out --hr and --lr"),
-        (["--lr", "{HR}", "--model", "nano"], "psnr compares with the true images"),
-        (["--sr", "{HR}", "--metrics", "niqe", "--model", "nano"], "add --lr DIR"),
-        (["--hr", "{HR}"], "give --data DIR, --lr DIR, or --sr DIR"),
-    ],
-)
-def test_command_says_what_is_missing(data, capsys, args, message):
-    code, out, err = run(capsys, *(arg.format(HR=data / "HR") for arg in args))
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
 
 
 def test_published_baselines(shared):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from linearsr_jax.cli.info_text import describe
+from linearsr_jax.cli.info import describe
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.core import tensor_files
 from linearsr_jax.models.presets import get_preset

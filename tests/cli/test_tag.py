@@ -8,7 +8,7 @@ from PIL import Image
 
 from linearsr_jax import tagging
 from linearsr_jax.tagging.cache import load_tag_cache
-from tests.cli.test_main import run
+from tests.cli.running import run
 
 
 def test_none_on_a_folder_with_a_broken_file(capsys, photos):
@@ -49,7 +49,7 @@ def test_cache(capsys, photos, tmp_path):
     files = [image["file"] for image in json.loads(out.splitlines()[-1])["images"]]
     assert files == [str(folder / "deep" / f"{i}.png") for i in range(2)]
     code, out, _ = run(capsys, "tag", folder, *options[:-1])
-    assert (code, out) == (0, f"{cache}: the tags of 2 images\n")
+    assert (code, out) == (0, f"{cache}: tags of 2 images\n")
     code, _, err = run(capsys, "tag", folder, *options, "--lr")
     assert code == 1
     assert "is of none 1 hr, not of none 1 lr" in err
@@ -62,8 +62,8 @@ def test_cache(capsys, photos, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["x.png", "--cache", "c.jsonl"], "--cache is of one folder"),
-        (["x.png", "--lr"], "--lr is for --cache"),
+        (["x.png", "--cache", "c.jsonl"], "--cache takes one folder"),
+        (["x.png", "--lr"], "--lr needs --cache"),
     ],
 )
 def test_wrong_usage(capsys, args, message):

@@ -1,23 +1,32 @@
-"""What is installed, and what a model is."""
+"""`linearsr info`: what is installed, and what a model is."""
 
+import argparse
 import dataclasses
 import importlib.metadata
+import json
 import math
 import platform
 from typing import Any
 
-import jax
-
-from linearsr_jax.codecs import describe_codec
+from linearsr_jax.cli.arguments import add_json, add_model
 from linearsr_jax.core.version import __version__
-from linearsr_jax.pretrained.model_folder import (
-    bundled_models,
-    load_pretrained,
-    parameter_shapes,
-    weights_sha256,
-)
+
+HELP = "show versions, devices and a model's facts"
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_model(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the description."""
+    description = describe(args.model)
+    print(json.dumps(description) if args.json else _format(description))
+    return 0
 
 
 def describe(name_or_path: str) -> dict[str, Any]:
@@ -26,8 +35,18 @@ def describe(name_or_path: str) -> dict[str, Any]:
     parameters are those of one expert; sha256 has one entry for each.
 
     Raises:
-      pretrained.PretrainedError: no such model.
+      PretrainedError: no such model.
     """
+    import jax
+
+    from linearsr_jax.codecs import describe_codec
+    from linearsr_jax.pretrained.model_folder import (
+        bundled_models,
+        load_pretrained,
+        parameter_shapes,
+        weights_sha256,
+    )
+
     model = load_pretrained(name_or_path)
     shapes = parameter_shapes(model.preset)
     return {
@@ -48,12 +67,12 @@ def describe(name_or_path: str) -> dict[str, Any]:
     }
 
 
-def format_description(description: dict[str, Any], indent: str = "") -> str:
-    """Sets a description as indented lines."""
+def _format(description: dict[str, Any], indent: str = "") -> str:
+    """Lays a description out as indented lines."""
     lines = []
     for name, value in description.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{name}", format_description(value, indent + "  ")]
+            lines += [f"{indent}{name}", _format(value, indent + "  ")]
         else:
             text = (
                 ", ".join(map(str, value)) or "none"

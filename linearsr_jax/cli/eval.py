@@ -1,0 +1,137 @@
+"""`linearsr eval`: models or folders of upscaled images in, a table of scores out."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from linearsr_jax.cli.arguments import (
+    UsageError,
+    add_json,
+    add_overwrite,
+    add_seed,
+    positive,
+)
+from linearsr_jax.cli.progress import progress
+
+HELP = "score a model or folders of upscaled images"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with an HR and an LR folder inside",
+    )
+    parser.add_argument(
+        "--lr", type=Path, metavar="DIR", help="folder of images to upscale"
+    )
+    parser.add_argument(
+        "--hr",
+        type=Path,
+        metavar="DIR",
+        help="folder of the true images, under the same names",
+    )
+    parser.add_argument(
+        "--sr",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folders of upscaled images, under the same names, to score in place of "
+        "a model",
+    )
+    parser.add_argument(
+        "--model",
+        help="bundled model or model folder to score (default: nano, without --sr)",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=lambda text: text.split(","),
+        default=["psnr", "ssim", "lpips"],
+        metavar="NAME,NAME",
+        help="psnr, ssim, lpips (the default), niqe, lr_psnr; with pyiqa also dists, "
+        "musiq, maniqa-pipal, clipiqa, fid, pyiqa:NAME",
+    )
+    parser.add_argument(
+        "--steps",
+        type=lambda text: [positive(part) for part in text.split(",")],
+        default=[1, 4],
+        metavar="N,N",
+        help="numbers of steps, one row of the table each (default: 1,4)",
+    )
+    add_seed(parser, "seed of the model's samples")
+    parser.add_argument(
+        "--per-image",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="also write each image's scores, as .csv or .json",
+    )
+    add_overwrite(parser, "existing --per-image files")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores everything that was named, and prints the table."""
+    from linearsr_jax.evaluation import runner, tables
+    from linearsr_jax.inference.compilation_cache import enable_compilation_cache
+    from linearsr_jax.metrics import get_metrics
+
+    enable_compilation_cache()
+    if not (args.data or args.lr or args.sr):
+        raise UsageError("eval: give --data DIR, --lr DIR, or --sr DIR and --hr DIR")
+    if args.data and (args.hr or args.lr):
+        raise UsageError("eval: --data finds HR and LR itself; leave out --hr and --lr")
+    try:
+        metrics = get_metrics(args.metrics)
+    except ValueError as error:
+        raise UsageError(f"--metrics: {error}") from error
+    for path in args.per_image:
+        tables.check_per_image_path(path, overwrite=args.overwrite)
+    hr, lr = runner.find_folders(args.data) if args.data else (args.hr, args.lr)
+    model = args.model or (None if args.sr else "nano")
+    methods = dict(runner.BASELINES) if args.data or model else {}
+    methods |= _folders_by_name(args.sr, methods)
+    try:
+        runner.check_references(methods, metrics, hr, lr)
+    except runner.MissingReferenceError as error:
+        raise UsageError(f"eval: {error}") from error
+    if model:
+        methods |= _upscalers(model, args.steps, args.seed)
+    scores = runner.evaluate(
+        methods, args.metrics, hr=hr, lr=lr, progress=progress("images")
+    )
+    summary = tables.summarize(scores.per_image, scores.per_folder)
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        directions = {metric.name: metric.higher_is_better for metric in metrics}
+        print(tables.format_table(summary["rows"], directions))
+    for path in args.per_image:
+        tables.write_per_image(path, scores.per_image, overwrite=args.overwrite)
+    return 0
+
+
+def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str, Path]:
+    """Names the rows: by the folder's name, or its whole path where that is taken."""
+    names = [folder.resolve().name for folder in folders]
+    if len({*names, *taken}) < len(names) + len(set(taken)):
+        names = [str(folder) for folder in folders]
+    return dict(zip(names, folders, strict=True))
+
+
+def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
+    from linearsr_jax.inference.upscaler import Upscaler
+
+    upscaler = Upscaler.from_pretrained(model)
+
+    def with_steps(count):
+        return lambda image_lr: upscaler(image_lr, steps=count, seed=seed)
+
+    return {
+        f"{upscaler.model.name} steps={count}": with_steps(count) for count in steps
+    }

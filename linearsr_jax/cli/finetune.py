@@ -1,0 +1,47 @@
+"""`linearsr finetune`: photographs in, a model that knows them out."""
+
+import argparse
+import json
+from pathlib import Path
+
+from linearsr_jax.cli.arguments import UsageError, add_json, add_model, add_workdir
+from linearsr_jax.cli.progress import progress
+
+HELP = "fine-tune a model on your own photographs, or resume"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "photos", type=Path, metavar="DIR", help="folder of 20 photographs or more"
+    )
+    add_model(parser)
+    add_workdir(parser, "steps=10000")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fine-tunes, and compares before and after on held-out photographs."""
+    from linearsr_jax.config.loading import ConfigError
+    from linearsr_jax.evaluation import tables
+    from linearsr_jax.training.finetune import finetune
+
+    try:
+        result = finetune(
+            args.photos,
+            args.workdir,
+            model=args.model,
+            overrides=args.override,
+            progress=progress("images"),
+        )
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    if args.json:
+        print(json.dumps(result))
+    elif result["model"] is not None:
+        model = result.pop("model")
+        for name, table in result.items():
+            print(f"held-out photographs, {name} input")
+            print(tables.format_table(table["rows"]) + "\n")
+        print(f"linearsr upscale IN -o OUT --model {model}")
+    return 0

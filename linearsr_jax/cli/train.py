@@ -1,0 +1,42 @@
+"""`linearsr train`: a config in, checkpoints and a model folder out."""
+
+import argparse
+
+from linearsr_jax.cli.arguments import UsageError, add_workdir
+
+HELP = "train a model, or resume the run in its workdir"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        required=True,
+        metavar="FILE[:ARG]",
+        help="see configs/; several are stages, each starting from the knee of the "
+        "one before",
+    )
+    add_workdir(parser, "data.folder=photos")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains one config, or several as stages."""
+    from linearsr_jax.config.loading import ConfigError, load_config, load_stages
+
+    try:
+        if len(args.config) > 1:
+            stages = load_stages(args.config, args.override)
+        else:
+            config = load_config(args.config[0], args.override)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    if len(args.config) > 1:
+        from linearsr_jax.training.stages import run_stages
+
+        run_stages(stages, args.workdir)
+    else:
+        from linearsr_jax.training.loop import train_and_evaluate
+
+        train_and_evaluate(config, args.workdir)
+    return 0
