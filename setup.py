@@ -36,6 +36,7 @@ REQUIREMENTS = [
     "orbax-checkpoint>=0.12.8,<0.13",
     "pillow>=11",
     "safetensors>=0.5",
+    "scipy>=1.14",
     "tensorboardX>=2.6",
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.60",
@@ -48,7 +49,6 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
-        "scipy",
     ],
     # The pictures of `linearsr knee --plot`.
     "plot": ["matplotlib>=3.8"],
@@ -71,8 +71,6 @@ EXTRAS = {
     # jax's own names. Asked for by hand, and the only way to get another jax.
     "cuda": ["jax[cuda]"],
     "tpu": ["jax[tpu]"],
-    # Filled when the web page is written.
-    "demo": [],
 }
 
 setup(

@@ -29,7 +29,8 @@ from linearsr_jax.convert.name_map import (
 )
 from linearsr_jax.convert.safetensors_stream import ConvertError, open_tensors
 from linearsr_jax.convert.torch_pickle import PICKLE_SUFFIXES, open_pickle
-from linearsr_jax.core.tensor_files import sha256, write_tensors
+from linearsr_jax.core.files import sha256
+from linearsr_jax.core.tensor_files import write_tensors
 
 _RES_BLOCK = (
     Row("conv1.kernel", "conv1.weight", "main.conv1.conv.weight", conv),

@@ -8,8 +8,6 @@ text_encoder and tokenizer.
 """
 
 import json
-import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,8 @@ from linearsr_jax.convert.safetensors_stream import (
     open_weights,
     weight_files,
 )
-from linearsr_jax.core.files import write_sums
-from linearsr_jax.core.tensor_files import sha256, write_tensors
+from linearsr_jax.core.files import sha256, write_sums, written_whole
+from linearsr_jax.core.tensor_files import write_tensors
 from linearsr_jax.core.version import __version__
 from linearsr_jax.text_encoder.encoder import (
     CONFIG_FILE,
@@ -197,14 +195,9 @@ def convert(source: Path, folder: Path) -> int:
     weights, tokenizer = _find(source)
     config = _read_config(weights.parent / CONFIG_FILE)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{secrets.token_hex(8)}.part"
-    try:
+    with written_whole(folder) as temporary:
         temporary.mkdir()
-        count = _write(weights, tokenizer, config, temporary)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return count
+        return _write(weights, tokenizer, config, temporary)
 
 
 def _find(source: Path) -> tuple[Path, Path]:

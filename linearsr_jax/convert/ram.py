@@ -26,7 +26,8 @@ from linearsr_jax.convert.safetensors_stream import (
     open_tensors,
 )
 from linearsr_jax.convert.torch_pickle import PICKLE_SUFFIXES, open_pickle
-from linearsr_jax.core.tensor_files import sha256, write_tensors
+from linearsr_jax.core.files import sha256
+from linearsr_jax.core.tensor_files import write_tensors
 from linearsr_jax.tagging.ram import CONFIG_FILE, WEIGHTS_FILE, describe_tagger
 from linearsr_jax.tagging.ram_network import RamConfig, parameter_shapes
 

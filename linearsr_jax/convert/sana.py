@@ -9,9 +9,6 @@ computes what SANA does, whatever the LR image.
 """
 
 import json
-import os
-import secrets
-import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -34,7 +31,8 @@ from linearsr_jax.convert.safetensors_stream import (
 )
 from linearsr_jax.convert.torch_pickle import PICKLE_SUFFIXES, open_pickle
 from linearsr_jax.core.array_types import PyTree
-from linearsr_jax.core.tensor_files import sha256, write_tensors
+from linearsr_jax.core.files import sha256, written_whole
+from linearsr_jax.core.tensor_files import write_tensors
 from linearsr_jax.core.version import __version__
 from linearsr_jax.models.conditioning import LRStem
 from linearsr_jax.models.presets import PRESETS, Preset
@@ -87,14 +85,9 @@ def convert(source: Path, folder: Path, codec: Path | None = None) -> int:
                 f"{source}: has no vae folder; give SANA's DC-AE with --codec"
             )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{secrets.token_hex(8)}.part"
-    try:
+    with written_whole(folder) as temporary:
         temporary.mkdir()
-        count = _write(weights, temporary, codec)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return count
+        return _write(weights, temporary, codec)
 
 
 def _write(weights: Path, folder: Path, codec_source: Path) -> int:

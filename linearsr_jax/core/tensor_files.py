@@ -4,12 +4,10 @@ The library's save_file holds the tensors and their bytes at once, its load_file
 arrays and the file they come from; of models of gigabytes that is twice too much.
 """
 
-import hashlib
 import itertools
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +19,7 @@ from numpy.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 
 from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.core.files import written_whole
 
 
 class TensorFileError(Exception):
@@ -54,17 +53,10 @@ def write_tensors(
     Raises:
       ValueError: a tensor has another shape.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(_header(shapes, metadata, dtype))
-            for name, shape in shapes.items():
-                _write(file, name, shape, read(name), dtype)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, temporary.open("xb") as file:
+        file.write(_header(shapes, metadata, dtype))
+        for name, shape in shapes.items():
+            _write(file, name, shape, read(name), dtype)
 
 
 def write_tensors_resumably(
@@ -235,9 +227,3 @@ def _empty(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

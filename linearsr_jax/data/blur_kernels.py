@@ -11,6 +11,8 @@ import functools
 import math
 
 import numpy as np
+import scipy.fft
+import scipy.special
 
 from linearsr_jax.data.degradation_params import RealEsrganParams
 
@@ -55,17 +57,6 @@ class Kernel:
         )
 
 
-def bessel_j1(x: np.ndarray) -> np.ndarray:
-    """Bessel function of the first kind, order 1, for real |x| <= 60.
-
-    J1(x) = 1/pi times the integral over [0, pi] of cos(t - x sin t) (DLMF
-    10.9.2). The integrand is periodic and analytic, so the midpoint rule with n
-    nodes errs by about J_2n(|x|): nothing in float64 for n = 64.
-    """
-    nodes = (np.arange(64) + 0.5) * (np.pi / 64)
-    return np.cos(nodes - np.asarray(x, float)[..., None] * np.sin(nodes)).mean(-1)
-
-
 def sinc_kernel(cutoff: float, size: int) -> np.ndarray:
     """The circular low-pass filter: cutoff J1(cutoff r) / (2 pi r), normalized.
 
@@ -78,7 +69,7 @@ def sinc_kernel(cutoff: float, size: int) -> np.ndarray:
     axis = np.arange(half + 1)
     radius = np.hypot(axis[:, None], axis)
     radius[0, 0] = 1.0
-    quadrant = cutoff * bessel_j1(cutoff * radius) / (2 * np.pi * radius)
+    quadrant = cutoff * scipy.special.j1(cutoff * radius) / (2 * np.pi * radius)
     quadrant[0, 0] = cutoff**2 / (4 * np.pi)
     kernel = np.pad(quadrant, ((half, 0), (half, 0)), mode="reflect")
     return (kernel / kernel.sum()).astype(np.float32)
@@ -172,19 +163,6 @@ def reflect_indices(size: int, pad: int, size_padded: int) -> np.ndarray:
     return np.where(index < size, index, period - index)
 
 
-@functools.lru_cache(maxsize=1024)
-def fast_size(size: int) -> int:
-    """The smallest 2^a 3^b 5^c that is even and at least size."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1 and size % 2 == 0:
-            return size
-        size += 1
-
-
 def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Correlates each channel with a kernel; edges are reflected.
 
@@ -201,7 +179,9 @@ def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     height, width = image.shape[1:]
     half = kernel.shape[0] // 2
     # Beyond size + 2 half the wrapped-around part never reaches the result.
-    shape = (fast_size(height + 2 * half), fast_size(width + 2 * half))
+    shape = [
+        scipy.fft.next_fast_len(side + 2 * half, real=True) for side in (height, width)
+    ]
     rows = reflect_indices(height, half, shape[0])
     columns = reflect_indices(width, half, shape[1])
     # Each row is transformed once, before reflection repeats it, and on the way back

@@ -16,10 +16,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
 from linearsr_jax.core.array_types import Array, Float, Int, UInt8
 from linearsr_jax.core.rng import stream_key
-from linearsr_jax.data import blur_kernels, degradations
+from linearsr_jax.data import degradations
 from linearsr_jax.data.degradation_params import RealEsrganParams
 from linearsr_jax.data.degradation_plan import RESIZE_MODES
 from linearsr_jax.data.device_jpeg import jpeg
@@ -114,7 +115,7 @@ def _blur(
     rows, columns = image.shape[1:]
     half = kernel.shape[0] // 2
     for axis in (0, 1):
-        count = blur_kernels.fast_size(image.shape[1 + axis] + 2 * half)
+        count = scipy.fft.next_fast_len(image.shape[1 + axis] + 2 * half, real=True)
         period = jnp.maximum(2 * size[axis] - 2, 1)
         index = (jnp.arange(count) - half) % period
         index = jnp.minimum(index, period - index)

@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import pathlib
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from linearsr_jax.core.files import written_whole
 from linearsr_jax.data.checking import Photo
 from linearsr_jax.data.manifest import Manifest, make_manifest
 
@@ -46,16 +46,12 @@ def write_packed(path: str | os.PathLike, photos: Iterable[Photo]) -> int:
         raise ValueError(f"{path}: not written, for no photograph can be decoded.")
     index = json.dumps([photo.entry() for photo in photos], ensure_ascii=False)
     tensors = {photo.file: np.frombuffer(photo.data, np.uint8) for photo in photos}
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    try:
+    with written_whole(path) as temporary:
         temporary.touch(exist_ok=False)
         # save_file makes files that only their owner may read.
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={"format": _FORMAT, "photos": index})
         temporary.chmod(mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(photos)
 
 

@@ -36,7 +36,6 @@ class PipelineConfig:
         Shrinking hides the noise and softness of the camera from the HR side.
       bicubic_probability: share of samples whose LR image is plain bicubic; the
         others get `params`.
-      has_flips: mirror, turn upside down and transpose, each with probability 1/2.
       cache_bytes: decoded images kept by `open_source`, in bytes and per process.
       params: the random degradation.
       degrade_on: "host", or "device": samples then carry a plan instead of the LR
@@ -48,7 +47,6 @@ class PipelineConfig:
     factor: int = 4
     scale_range: tuple[float, float] = (0.5, 1.0)
     bicubic_probability: float = 0.0
-    has_flips: bool = True
     cache_bytes: int = 1 << 30
     params: RealEsrganParams = LIGHT
     degrade_on: str = "host"
@@ -138,13 +136,12 @@ class MakePair(grain.transforms.RandomMap):
                 (size, size), Image.Resampling.LANCZOS
             )
             crop = np.asarray(resized)
-        if self.config.has_flips:
-            if flips[0]:
-                crop = crop[:, ::-1]
-            if flips[1]:
-                crop = crop[::-1]
-            if flips[2]:
-                crop = crop.transpose(1, 0, 2)
+        if flips[0]:
+            crop = crop[:, ::-1]
+        if flips[1]:
+            crop = crop[::-1]
+        if flips[2]:
+            crop = crop.transpose(1, 0, 2)
         return np.ascontiguousarray(crop)
 
 

@@ -31,16 +31,6 @@ def x0_from_velocity(x_sigma, velocity, sigma):
     return x_sigma - sigma * velocity
 
 
-def noise_from_velocity(x_sigma, velocity, sigma):
-    """The noisy end of the straight line through x_sigma."""
-    return x_sigma + (1.0 - sigma) * velocity
-
-
-def velocity_from_x0(x_sigma, x0, sigma):
-    """Velocity of the line from x0 through x_sigma; sigma must not be 0."""
-    return (x_sigma - x0) / sigma
-
-
 class Prediction(Protocol):
     """What the network is fed, what it is trained to return, what that means."""
 

@@ -1,11 +1,10 @@
-"""The noise level: shift, log-SNR and the grids that samplers walk.
+"""The noise level: shift, and the grids that samplers walk.
 
 Rectified flow: x_sigma = (1 - sigma) x0 + sigma noise, sigma in [0, 1], 1 = pure
 noise. LinearSR writes (1 - t) z0 + t z1; its t is this sigma with z1 the noise,
 the only reading under which its expert boundaries are noise levels.
 """
 
-import jax.numpy as jnp
 import numpy as np
 
 # The network is fed timestep = TIMESTEP_SCALE * sigma (SANA).
@@ -15,7 +14,8 @@ TIMESTEP_SCALE = 1000.0
 def shift_sigma(u, shift: float):
     """Moves uniform noise levels towards noise: s u / (1 + (s - 1) u).
 
-    The only place where shift is applied. Lowers log-SNR by exactly 2 log(shift).
+    The only place where shift is applied. Lowers log-SNR,
+    2 log((1 - sigma) / sigma), by exactly 2 log(shift).
 
     Args:
       u: noise levels in [0, 1], array or scalar.
@@ -27,19 +27,6 @@ def shift_sigma(u, shift: float):
 def unshift_sigma(sigma, shift: float):
     """Inverse of `shift_sigma`."""
     return sigma / (shift - (shift - 1.0) * sigma)
-
-
-def log_snr(sigma):
-    """Natural log of the signal-to-noise ratio, 2 log((1 - sigma) / sigma).
-
-    Falls from +inf at sigma = 0 to -inf at sigma = 1.
-    """
-    return 2.0 * (jnp.log1p(-sigma) - jnp.log(sigma))
-
-
-def sigma_from_log_snr(value):
-    """Inverse of `log_snr`: sigmoid(-value / 2)."""
-    return 1.0 / (1.0 + jnp.exp(value / 2.0))
 
 
 def sigma_grid(steps: int, *, shift: float, sigma_max: float) -> np.ndarray:

@@ -1,13 +1,12 @@
 """Says what `knee.find_knee` found: as text, as JSON, as a picture."""
 
 import dataclasses
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from linearsr_jax.core.files import written_whole
 from linearsr_jax.esgf.curve_files import Curve
 from linearsr_jax.esgf.knee import Evidence, Verdict
 
@@ -97,16 +96,13 @@ def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
         found, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
-    partial = path.with_name(f".{secrets.token_hex(4)}_{path.name}")
     try:
-        figure.savefig(partial, dpi=120)
-        os.replace(partial, path)
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, dpi=120, format=path.suffix[1:])
     except OSError as error:
         raise PlotError(f"--plot {path}: {error.strerror}") from error
     except ValueError as error:
         raise PlotError(f"--plot {path}: {error}".splitlines()[0]) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _draw(axis, steps, values, verdict: Verdict, evidence: Evidence) -> None:

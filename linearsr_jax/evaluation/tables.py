@@ -9,10 +9,11 @@ import io
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from linearsr_jax.core.files import write_text
 
 ImageRow = Mapping[str, Any]
 
@@ -139,17 +140,12 @@ def write_per_image(
         writer.writeheader()
         writer.writerows(records)
         text = buffer.getvalue()
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        with open(temporary, "x", newline="", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
+        write_text(path, text)
     except OSError as error:
         raise OSError(
             f"{path}: cannot be written ({error.strerror or error})"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _summary(name: str, rows: Sequence[ImageRow]) -> dict[str, Any]:

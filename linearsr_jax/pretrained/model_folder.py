@@ -26,12 +26,11 @@ from flax import traverse_util
 
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
 from linearsr_jax.core.array_types import Array, Float, PyTree
-from linearsr_jax.core.files import check_sums, write_sums
+from linearsr_jax.core.files import check_sums, sha256, write_sums
 from linearsr_jax.core.tensor_files import (
     TensorFileError,
     read_params,
     read_tensors,
-    sha256,
     write_tensors,
 )
 from linearsr_jax.diffusion.experts import check_boundaries

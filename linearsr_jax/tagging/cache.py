@@ -6,17 +6,15 @@ is; "lr": reduced by 4, as the model gets to see it) and "tags", a list of
 [tag, score], the best first.
 """
 
-import contextlib
-import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from linearsr_jax.core.files import sha256, write_text
 from linearsr_jax.tagging.base import Tagger
 from linearsr_jax.tagging.resizing import reduce
 from linearsr_jax.tagging.vocabulary import TagError, tag_indices
@@ -122,7 +120,7 @@ def fill_tag_cache(
                 if input == "lr":
                     image = reduce(image, _LR_FACTOR)
                 tags = [(tag, round(score, _DIGITS)) for tag, score in tagger(image)]
-                entry = Entry(file, _sha256(folder / file), origin, tags)
+                entry = Entry(file, sha256(folder / file), origin, tags)
                 entries[file] = entry
                 lines.write(_to_line(entry))
                 lines.flush()
@@ -150,7 +148,7 @@ def _check_same(
             raise TagCacheError(
                 f"{path}: is of other images: {file} is not in {folder}; {cure}"
             )
-        if entry.sha256 != _sha256(folder / file):
+        if entry.sha256 != sha256(folder / file):
             raise TagCacheError(
                 f"{path}: {folder / file} has changed since it was tagged; {cure}"
             )
@@ -181,22 +179,13 @@ def _read(path: Path, *, is_part: bool = False) -> dict[str, Entry]:
 
 def _write(path: Path, entries: Mapping[str, Entry]) -> None:
     """Writes all lines in the order of the files' names, whole or not at all."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.writelines(_to_line(entry) for _, entry in sorted(entries.items()))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_text(path, "".join(_to_line(e) for _, e in sorted(entries.items())))
     except OSError as error:
         raise TagCacheError(
             f"{path}: cannot be written ({error.strerror}); check that its folder "
             "exists, is writable and has space"
         ) from error
-    finally:
-        # The folder itself may be what is missing, or not a folder at all.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _to_line(entry: Entry) -> str:
@@ -217,8 +206,3 @@ def _from_line(line: str) -> Entry:
     if not all(0 <= score <= 1 for _, score in tags):
         raise ValueError("scores must be in [0, 1]")
     return Entry(texts[0], texts[1], Origin(*texts[2:]), tags)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -94,16 +94,11 @@ def stacked(shardings: PyTree) -> PyTree:
     )
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> PyTree:
-    """This process's part of a batch -> global arrays, split over the mesh."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
-    )
-
-
 def put_expert_batch(batch: dict[str, np.ndarray], mesh: Mesh, experts: int) -> PyTree:
-    """The same of the samples of all experts, one after another: (E, B, ...) arrays."""
+    """Makes global arrays (E, B, ...), split over the mesh, of this process's samples.
+
+    The samples of all experts lie one after another in the batch.
+    """
     sharding = expert_batch_sharding(mesh)
 
     def put(x):

@@ -9,7 +9,6 @@ from safetensors.numpy import load_file, save_file
 
 from linearsr_jax.core.tensor_files import (
     read_tensors,
-    sha256,
     write_tensors,
     write_tensors_resumably,
 )
@@ -148,10 +147,3 @@ def test_a_part_of_something_else_is_refused(tmp_path):
         with pytest.raises(ValueError, match=r"a\.safetensors\.part: was begun with"):
             write_some(path, 5, **changes)
     assert not path.exists()
-
-
-def test_sha256(tmp_path):
-    path = tmp_path / "abc"
-    # Of "abc", as FIPS 180 gives it.
-    path.write_bytes(b"abc")
-    assert sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223")

@@ -15,12 +15,6 @@ def _rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def test_bessel_j1_is_scipys():
-    x = np.concatenate([[0.0], np.geomspace(1e-6, 60, 2000)])
-    expected = scipy.special.j1(x)
-    np.testing.assert_allclose(blur_kernels.bessel_j1(x), expected, atol=1e-12)
-
-
 @pytest.mark.parametrize(("cutoff", "size"), [(np.pi / 5, 21), (2.0, 7), (np.pi, 13)])
 def test_sinc_kernel_against_scipy(cutoff, size):
     axis = np.arange(size) - size // 2

@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 
 from linearsr_jax.diffusion.experts import (
-    ANCHOR,
     EXPERT_BOUNDARIES,
-    bisect_log_snr,
     check_boundaries,
     expert_grid,
     find_expert,
-    flow_log_snr,
     intervals,
-    scaled_linear_log_snr,
     uniform_boundaries,
 )
 from linearsr_jax.diffusion.schedule import shift_sigma, sigma_grid, unshift_sigma
@@ -25,91 +21,29 @@ from linearsr_jax.diffusion.timestep_sampling import sample_sigma
 BAD = [(0.0,), (1.0,), (0.5, 0.5), (0.6, 0.5), (-0.1,), (float("nan"),)]
 
 
-def odds(t):
-    return t / (1 - t)
-
-
 def counts(grid, n):
     return np.bincount(grid.experts, minlength=n).tolist()
 
 
-def test_scaled_linear_is_stable_diffusions():
-    """Against the sum of logs in plain Python."""
-    schedule = scaled_linear_log_snr()
-    log_signal = 0.0
-    for i in range(1000):
-        root = 0.00085**0.5 + (0.012**0.5 - 0.00085**0.5) * i / 999
-        log_signal += math.log1p(-(root**2))
-        expected = log_signal - math.log(-math.expm1(log_signal))
-        assert schedule.at(i / 1000) == pytest.approx(expected, abs=1e-9)
-    assert schedule.range == pytest.approx((7.07, -5.36), abs=5e-3)
-    assert schedule.at(0.875) == pytest.approx(-3.98, abs=6e-3)
-    for t in (0.0, 0.1234, 0.875, 0.999):
-        assert schedule.time(schedule.at(t)) == pytest.approx(t, abs=1e-12)
-
-
 def test_published_boundaries_are_reconstructed():
-    """The upper one from the whole schedule, cut off after three digits.
+    """From Stable Diffusion's schedule, as docs/experts.md says.
 
-    The lower one from the clean end 5.85, which no source states.
+    The upper one from the whole schedule, cut off after three digits; the lower one
+    from the clean end 5.85, which no source states.
     """
-    schedule = scaled_linear_log_snr()
-    lower, anchor, upper = bisect_log_snr(schedule, ANCHOR, None, 4)
-    assert (anchor, upper) == (EXPERT_BOUNDARIES[1], pytest.approx(0.9398, abs=5e-5))
-    assert math.floor(1000 * upper) / 1000 == EXPERT_BOUNDARIES[2]
-    assert lower == pytest.approx(0.153, abs=5e-4)
-    clean = (5.85, schedule.range[1])
-    again = bisect_log_snr(schedule, ANCHOR, clean, 4)
-    assert again == pytest.approx((EXPERT_BOUNDARIES[0], 0.875, upper), abs=5e-4)
-    assert schedule.time(5.85) == pytest.approx(0.0024, abs=5e-5)
+    beta = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    signal = np.cumprod(1.0 - beta)
+    log_snr = np.log(signal) - np.log1p(-signal)
+    times = np.arange(1000) / 1000
 
+    def halfway(clean, noisy):
+        return np.interp(-(clean + noisy) / 2, -log_snr, times)
 
-@pytest.mark.parametrize("n", [4, 8, 16])
-def test_bisection_of_flow_is_of_geometric_means(n):
-    """exp(-lambda / 2) is the odds of t: equal parts, equal ratios of odds."""
-    clean, noisy = 0.01, 0.99
-    at = flow_log_snr().at
-    inner = bisect_log_snr(flow_log_snr(), 0.875, (at(clean), at(noisy)), n)
-    assert len(inner) == n - 1
-    assert inner[n // 2 - 1] == 0.875
-    ends = [clean, *inner, noisy]
-    for low, middle, high in zip(ends, ends[1:], ends[2:], strict=False):
-        if middle != 0.875:
-            assert odds(middle) ** 2 == pytest.approx(odds(low) * odds(high), rel=1e-9)
-
-
-def test_flow_needs_a_range_only_where_it_is_halved():
-    assert bisect_log_snr(flow_log_snr(), 0.875, None, 1) == ()
-    assert bisect_log_snr(flow_log_snr(), 0.875, None, 2) == (0.875,)
-    with pytest.raises(ValueError, match="must be finite"):
-        bisect_log_snr(flow_log_snr(), 0.875, None, 4)
-
-
-@pytest.mark.parametrize("shift", [0.5, 3.0])
-def test_shifted_flow_is_flow_in_another_time(shift):
-    limits = (6.0, -7.0)
-    inner = bisect_log_snr(flow_log_snr(shift), 0.5, limits, 4)
-    anchor = float(shift_sigma(0.5, shift))
-    expected = bisect_log_snr(flow_log_snr(), anchor, limits, 4)
-    assert shift_sigma(np.array(inner), shift) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("n", [0, -4, 3, 5, 6, 12])
-def test_bisection_refuses_other_numbers(n):
-    with pytest.raises(ValueError, match="n_experts"):
-        bisect_log_snr(scaled_linear_log_snr(), 0.875, None, n)
-
-
-@pytest.mark.parametrize("anchor", [0.0, 1.0, float("nan")])
-def test_bisection_refuses_an_anchor_that_is_none(anchor):
-    with pytest.raises(ValueError, match="anchor"):
-        bisect_log_snr(flow_log_snr(), anchor, None, 2)
-
-
-@pytest.mark.parametrize("limits", [(-6.0, 6.0), (6.0, 0.0), (-5.0, -6.0)])
-def test_bisection_refuses_a_range_without_the_anchor(limits):
-    with pytest.raises(ValueError, match="lambda_range"):
-        bisect_log_snr(flow_log_snr(), 0.875, limits, 4)
+    lower, anchor, upper = EXPERT_BOUNDARIES
+    middle = np.interp(anchor, times, log_snr)
+    assert math.floor(1000 * halfway(middle, log_snr[-1])) / 1000 == upper
+    assert halfway(5.85, middle) == pytest.approx(lower, abs=5e-4)
+    assert halfway(log_snr[0], middle) == pytest.approx(0.153, abs=5e-4)
 
 
 def test_uniform_boundaries():

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from linearsr_jax.cli.info import describe
 from linearsr_jax.codecs import PixelCodec
-from linearsr_jax.core import tensor_files
+from linearsr_jax.core.files import sha256
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained import model_folder as pretrained
 from tests.experts_testing import make_experts
@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 def rewrite_sums(folder):
     names = ("model.safetensors", "config.json", "README.md")
-    lines = [f"{tensor_files.sha256(folder / name)}  {name}\n" for name in names]
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
@@ -58,7 +58,7 @@ def change_config(folder, **fields):
     (folder / "config.json").write_text(json.dumps(config))
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     names = [line.split("  ")[1] for line in lines]
-    sums = [f"{tensor_files.sha256(folder / name)}  {name}\n" for name in names]
+    sums = [f"{sha256(folder / name)}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(sums))
 
 
@@ -69,8 +69,8 @@ def test_experts_round_trip(tmp_path):
     expected = make_experts(3)
     jax.tree.map(np.testing.assert_array_equal, model.experts, expected)
     sums = (tmp_path / "SHA256SUMS").read_text()
-    for index, sha256 in enumerate(pretrained.weights_sha256(tmp_path)):
-        assert f"{sha256}  model_{index}.safetensors\n" in sums
+    for index, found in enumerate(pretrained.weights_sha256(tmp_path)):
+        assert f"{found}  model_{index}.safetensors\n" in sums
     described = describe(str(tmp_path))["model"]
     assert described["experts"] == len(described["sha256"]) == 3
     assert described["boundaries"] == (0.25, 0.75)

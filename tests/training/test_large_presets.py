@@ -64,7 +64,11 @@ def take_step(preset, batch, optimizer, *, devices, fsdp):
             donate_argnums=0,
             out_shardings=(shardings, None),
         )
-        state, metrics = step(state, sharding.put_batch(batch, mesh), BlockMeanCodec())
+        state, metrics = step(
+            state,
+            jax.device_put(batch, sharding.batch_sharding(mesh)),
+            BlockMeanCodec(),
+        )
     return state, train_metrics.scalars(metrics)
 
 

@@ -57,7 +57,11 @@ def run(batch, optimizer, *, devices, steps, fsdp=1, **fields):
         step, state = start(mesh, optimizer, **fields)
         losses = []
         for _ in range(steps):
-            state, metrics = step(state, sharding.put_batch(batch, mesh), PixelCodec())
+            state, metrics = step(
+                state,
+                jax.device_put(batch, sharding.batch_sharding(mesh)),
+                PixelCodec(),
+            )
             losses.append(float(metrics.loss.compute()))
     return state, losses
 
@@ -134,7 +138,11 @@ def compile_step(batch, mesh, **fields):
         return (
             step,
             state,
-            step.lower(state, sharding.put_batch(batch, mesh), PixelCodec()).compile(),
+            step.lower(
+                state,
+                jax.device_put(batch, sharding.batch_sharding(mesh)),
+                PixelCodec(),
+            ).compile(),
         )
 
 
@@ -202,7 +210,9 @@ def first_metrics(batch):
     mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
     with jax.set_mesh(mesh):
         step, state = start(mesh, make_optimizer("adamw"), l1=1.0, below_sigma=0.5)
-        after, metrics = step(state, sharding.put_batch(batch, mesh), PixelCodec())
+        after, metrics = step(
+            state, jax.device_put(batch, sharding.batch_sharding(mesh)), PixelCodec()
+        )
     return state, after, train_metrics.scalars(metrics)
 
 
