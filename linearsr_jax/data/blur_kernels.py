@@ -1,9 +1,9 @@
-"""Random blur kernels of Real-ESRGAN, and blurring with them.
+"""Draws Real-ESRGAN's random blur kernels, and blurs with them.
 
 Real-ESRGAN (Wang et al., 2021, sec. 3.1 and 3.3; families and their parameters
-as in BasicSR's degradations): Gaussian, generalized Gaussian and plateau
-kernels, each round or oriented, and sinc kernels. Kernels are float32 (k, k), k
-odd, sum 1.
+as in BasicSR's degradations) uses Gaussian, generalized Gaussian and plateau
+kernels, each isotropic or oriented, and sinc kernels. A kernel is a float32 array
+(k, k) with odd k and sum 1.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import scipy.special
 
 from linearsr_jax.data.degradation_params import RealEsrganParams
 
-# Side of the largest kernel in pixels; the device pads all to it.
+# Side of the largest kernel in pixels; on the device all kernels are padded to it.
 MAX_SIZE = 21
 # In the order of RealEsrganParams.kernel_probs: (shape, is_isotropic).
 FAMILIES = (
@@ -31,13 +31,13 @@ FAMILIES = (
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A kernel as it is drawn; `render` makes its pixels.
+    """The parameters of a kernel; `render` computes its pixels.
 
     Attributes:
       shape: "sinc" or one of FAMILIES.
       size: side in pixels, odd.
-      cutoff: of sinc kernels, see `sinc_kernel`.
-      sigma_x, sigma_y, rotation, beta: of all others, see `shaped_kernel`.
+      cutoff: see `sinc_kernel`; used by sinc kernels only.
+      sigma_x, sigma_y, rotation, beta: see `shaped_kernel`; used by all others.
     """
 
     shape: str
@@ -49,7 +49,7 @@ class Kernel:
     beta: float = 1.0
 
     def render(self) -> np.ndarray:
-        """Returns float32 (size, size), sum 1."""
+        """Computes the kernel: float32 (size, size) with sum 1."""
         if self.shape == "sinc":
             return sinc_kernel(self.cutoff, self.size)
         return shaped_kernel(
@@ -58,14 +58,14 @@ class Kernel:
 
 
 def sinc_kernel(cutoff: float, size: int) -> np.ndarray:
-    """The circular low-pass filter: cutoff J1(cutoff r) / (2 pi r), normalized.
+    """Computes the circular low-pass filter cutoff J1(cutoff r) / (2 pi r), normalized.
 
     Args:
-      cutoff: in radians per pixel, 0 < cutoff <= pi.
+      cutoff: cut-off frequency in radians per pixel, 0 < cutoff <= pi.
       size: side in pixels, odd, at most 25.
     """
     half = size // 2
-    # One quadrant with its axes; the rest are its mirror images.
+    # Compute one quadrant with its axes; the other three are its mirror images.
     axis = np.arange(half + 1)
     radius = np.hypot(axis[:, None], axis)
     radius[0, 0] = 1.0
@@ -83,16 +83,16 @@ def shaped_kernel(
     rotation: float = 0.0,
     beta: float = 1.0,
 ) -> np.ndarray:
-    """A bell-shaped kernel of m = r^T C^-1 r, C the covariance.
+    """Computes a bell-shaped kernel from m = r^T C^-1 r, with covariance C.
 
     Args:
       shape: "gaussian" exp(-m/2), "generalized" exp(-m^beta / 2) or "plateau"
         1 / (1 + m^beta).
       size: side in pixels, odd.
       sigma_x: standard deviation along the first axis of the ellipse, pixels.
-      sigma_y: the same along the second.
-      rotation: angle of the first axis against the row direction, radians.
-      beta: exponent; not used by "gaussian".
+      sigma_y: standard deviation along the second axis, pixels.
+      rotation: angle between the first axis and the row direction, radians.
+      beta: exponent; "gaussian" ignores it.
 
     Raises:
       ValueError: unknown shape.
@@ -114,14 +114,20 @@ def shaped_kernel(
 
 
 def _draw_beta(limits: tuple[float, float], rng: np.random.Generator) -> float:
-    # Half of the draws on either side of 1, however unequal the sides are.
+    # Half of the draws fall on either side of 1, however unequal the sides are.
     if rng.random() < 0.5:
         return rng.uniform(limits[0], 1.0)
     return rng.uniform(1.0, limits[1])
 
 
 def draw_blur(params: RealEsrganParams, stage: int, rng: np.random.Generator) -> Kernel:
-    """Draws the kernel of round 1 or 2."""
+    """Draws the blur kernel of a round.
+
+    Args:
+      params: ranges and probabilities.
+      stage: the round, 1 or 2.
+      rng: source of every draw.
+    """
     sinc_prob = params.sinc_prob1 if stage == 1 else params.sinc_prob2
     sigma_range = params.sigma1 if stage == 1 else params.sigma2
     size = int(rng.choice(params.kernel_sizes))
@@ -148,7 +154,7 @@ def draw_blur(params: RealEsrganParams, stage: int, rng: np.random.Generator) ->
 def draw_final_sinc(
     params: RealEsrganParams, rng: np.random.Generator
 ) -> Kernel | None:
-    """Draws the kernel of the last step; None stands for the identity."""
+    """Draws the sinc kernel of the last step, or None for no filter."""
     if rng.random() >= params.final_sinc_prob:
         return None
     size = int(rng.choice(params.kernel_sizes))
@@ -157,7 +163,10 @@ def draw_final_sinc(
 
 @functools.lru_cache(maxsize=1024)
 def reflect_indices(size: int, pad: int, size_padded: int) -> np.ndarray:
-    """Indices that extend `size` by `pad` on each side, then to size_padded."""
+    """Returns indices that reflect an axis of `size` into one of size_padded.
+
+    The axis begins `pad` places before the image.
+    """
     period = max(1, 2 * size - 2)
     index = (np.arange(size_padded) - pad) % period
     return np.where(index < size, index, period - index)
@@ -166,8 +175,8 @@ def reflect_indices(size: int, pad: int, size_padded: int) -> np.ndarray:
 def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Correlates each channel with a kernel; edges are reflected.
 
-    Through FFTs: for 21x21 on 128x128 several times faster than summing shifted
-    copies.
+    Uses FFTs, which for a 21x21 kernel on 128x128 pixels are several times faster
+    than summing shifted copies.
 
     Args:
       image: float32 (C, H, W).
@@ -178,7 +187,7 @@ def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """
     height, width = image.shape[1:]
     half = kernel.shape[0] // 2
-    # Beyond size + 2 half the wrapped-around part never reaches the result.
+    # From size + 2 half on, what wraps around never reaches the result.
     shape = [
         scipy.fft.next_fast_len(side + 2 * half, real=True) for side in (height, width)
     ]

@@ -1,4 +1,4 @@
-"""Photographs of a folder, each decoded once: what goes into prepared forms."""
+"""Decodes every photograph of a folder once, before it is stored in another form."""
 
 import concurrent.futures
 import dataclasses
@@ -12,12 +12,12 @@ from linearsr_jax.data.folder import FolderStore
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """One photograph and what is known of it.
+    """A photograph as bytes, with its facts.
 
     Attributes:
-      file: its name; see `Manifest.files`.
-      width, height: in pixels, after EXIF orientation.
-      tags: words for what it shows.
+      file: name; see `Manifest.files`.
+      width, height: size in pixels, after EXIF orientation.
+      tags: words for what the photograph shows.
       data: the image file's bytes.
     """
 
@@ -28,7 +28,7 @@ class Photo:
     data: bytes
 
     def entry(self) -> dict[str, Any]:
-        """The line about it in an index: everything but the bytes."""
+        """Returns the photograph's entry in an index: everything but the bytes."""
         return {
             "file": self.file,
             "width": self.width,
@@ -38,21 +38,21 @@ class Photo:
 
 
 def check_photos(store: FolderStore, rejected: dict[str, str]) -> Iterator[Photo]:
-    """Decodes every file of a folder, and yields those that can be, by name.
+    """Decodes every file of a folder and yields the good ones, sorted by name.
 
-    Takes about 30 ms per megapixel and CPU.
+    Takes about 30 ms per megapixel and CPU core.
 
     Args:
       store: the folder.
-      rejected: gets the name of, and the reason against, each of the others.
+      rejected: is filled with the name of each bad file and the reason.
 
     Raises:
-      OSError: a file exists but cannot be read just now.
+      OSError: a file exists but cannot be read at the moment.
     """
     names = store.list_names()
     threads = os.cpu_count() or 1
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        # In blocks: what is read ahead of the consumer stays small.
+        # Work in blocks, so that little is read ahead of the consumer.
         for start in range(0, len(names), 4 * threads):
             block = names[start : start + 4 * threads]
             # Pillow's decoders release the GIL.
@@ -75,6 +75,6 @@ def _check(store: FolderStore, name: str) -> Photo | str:
     except MemoryError:
         raise
     except Exception as error:
-        # An open set, as in FolderStore.scan.
+        # Pillow may raise anything, as in FolderStore.scan.
         return decoding.describe(error)
     return Photo(name, width, height, store.tags.get(name, ()), data)

@@ -1,7 +1,7 @@
-"""What is said of each photograph beside its pixels: tags, or features of any kind.
+"""Conditions of photographs in training: tags, or features of any kind.
 
-Made beforehand and kept beside the photographs, never while training. A sample's
-condition goes with the whole photograph, whatever part of it the crop shows.
+They are computed beforehand and stored beside the photographs, never while training.
+A condition belongs to the whole photograph, whichever part of it a crop shows.
 """
 
 import dataclasses
@@ -19,31 +19,39 @@ from linearsr_jax.tagging.vocabulary import TAGS, tag_indices
 
 @dataclasses.dataclass(frozen=True)
 class ConditionTable:
-    """The conditions of photographs, in their order.
+    """The conditions of P photographs, in the order of the photographs.
 
     Attributes:
-      tokens: int32 (P, T) tags by their places in `vocabulary.TAGS`, or float32
-        (P, T, F) features.
-      mask: bool (P, T), True for tokens that are there.
+      tokens: int32 (P, T), indices of tags in `vocabulary.TAGS`, or float32
+        (P, T, F), features.
+      mask: bool (P, T), False for padding.
     """
 
     tokens: np.ndarray
     mask: np.ndarray
 
     def row(self, index: int | slice) -> dict[str, np.ndarray]:
-        """What a sample, or with a slice a batch, has of it."""
+        """Returns the condition of one sample, or with a slice those of a batch."""
         return {
             "condition_tokens": self.tokens[index],
             "condition_mask": self.mask[index],
         }
 
     def known_tags(self) -> tuple[str, ...]:
-        """All tags in it, in the vocabulary's order."""
+        """Lists the tags that occur, in the order of the vocabulary."""
         return tuple(TAGS[index] for index in np.unique(self.tokens[self.mask]))
 
 
 def table_of_tags(tags: Sequence[Sequence[str]], *, max_tokens: int) -> ConditionTable:
-    """The first max_tokens tags of each photograph; see `vocabulary.tag_indices`."""
+    """Makes a table of tags.
+
+    Args:
+      tags: the tags of each photograph; see `vocabulary.tag_indices`.
+      max_tokens: T; further tags of a photograph are dropped.
+
+    Raises:
+      TagError: a tag is not in the vocabulary.
+    """
     tokens = np.zeros((len(tags), max_tokens), np.int32)
     mask = np.zeros(tokens.shape, bool)
     for row, words in enumerate(tags):
@@ -56,16 +64,17 @@ def table_of_tags(tags: Sequence[Sequence[str]], *, max_tokens: int) -> Conditio
 def table_of_features(
     path: str | os.PathLike, names: Sequence[str], *, features: int, max_tokens: int
 ) -> ConditionTable:
-    """The first max_tokens features of each photograph, from a file.
+    """Makes a table of features from a file.
 
     Args:
-      path: safetensors with an array (T, F) for each photograph, by its name.
-      names: of the photographs.
-      features: F.
-      max_tokens: T of the table.
+      path: safetensors file with an array (T, F) under the name of each photograph.
+      names: names of the photographs.
+      features: F, the width of the features.
+      max_tokens: T of the table; further tokens of a photograph are dropped.
 
     Raises:
-      ValueError: unreadable, photographs without features, or another F.
+      ValueError: the file cannot be read, lacks a photograph, or has features of
+        another width or that are not finite.
     """
     tokens = np.zeros((len(names), max_tokens, features), np.float32)
     mask = np.zeros(tokens.shape[:2], bool)
@@ -74,14 +83,14 @@ def table_of_features(
             missing = sorted(set(names) - set(file.keys()))
             if missing:
                 raise ValueError(
-                    f"{path}: no features of {len(missing)} photographs, the first "
+                    f"{path}: lacks the features of {len(missing)} photographs, first "
                     f"{missing[0]}; make the file for this folder"
                 )
             for row, name in enumerate(names):
                 values = file.get_tensor(name)
                 if values.ndim != 2 or values.shape[1] != features:
                     raise ValueError(
-                        f"{path}: {name} is {values.shape}; the model takes "
+                        f"{path}: {name} has shape {values.shape}; the model takes "
                         f"(T, {features})"
                     )
                 count = min(len(values), max_tokens)
@@ -90,7 +99,7 @@ def table_of_features(
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not np.isfinite(tokens).all():
-        raise ValueError(f"{path}: features that are not finite")
+        raise ValueError(f"{path}: contains features that are not finite; make it anew")
     return ConditionTable(tokens, mask)
 
 
@@ -98,11 +107,11 @@ class ConditionedSource:
     """Photographs with their conditions: a grain RandomAccessDataSource.
 
     `source[i]` is {"photo": uint8 (H, W, 3), "condition_tokens", "condition_mask"}.
-    What stands in an unreadable photograph's place has no tags, not the other's.
+    Where an unreadable photograph is replaced by another, the sample has no condition.
 
     Args:
       source: the photographs.
-      table: their conditions.
+      table: the conditions of these photographs.
     """
 
     def __init__(self, source: PhotoSource, table: ConditionTable):
@@ -110,7 +119,7 @@ class ConditionedSource:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the photographs."""
+        """Manifest of the photographs."""
         return self._source.manifest
 
     def __len__(self) -> int:

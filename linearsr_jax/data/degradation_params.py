@@ -14,7 +14,7 @@ class RealEsrganParams:
     """Ranges and probabilities of the second-order degradation.
 
     Names ending in 1 and 2 belong to the first and second round. Ranges are
-    (low, high), drawn uniformly. Without defaults: what the field varies.
+    (low, high), drawn uniformly. Fields without a default are those the field varies.
 
     Attributes:
       sigma1, sigma2: standard deviation of blur kernels in pixels.
@@ -27,13 +27,14 @@ class RealEsrganParams:
       jpeg_quality1, jpeg_quality2: JPEG quality, integers, both ends included.
       second_blur_prob: probability of the second blur.
       no_degradation_prob: probability of the plain bicubic image.
-      kernel_probs: of iso, aniso, generalized iso, generalized aniso, plateau
-        iso, plateau aniso kernels.
+      kernel_probs: probabilities of isotropic and anisotropic Gaussian, generalized
+        Gaussian, and plateau kernels, in that order.
       kernel_sizes: sides of kernels in pixels, odd, equally probable, at most 21.
       sinc_prob1, sinc_prob2, final_sinc_prob: probability of a sinc kernel.
-      resize_probs1, resize_probs2: of up, down, keep.
+      resize_probs1, resize_probs2: probabilities of enlarging, reducing and keeping.
       gaussian_prob1, gaussian_prob2: probability of Gaussian, else Poisson noise.
-      gray_noise_prob1, gray_noise_prob2: probability of the same noise in R, G, B.
+      gray_noise_prob1, gray_noise_prob2: probability that R, G and B get the same
+        noise.
     """
 
     sigma1: Range
@@ -82,8 +83,8 @@ LIGHT = RealEsrganParams(
 )
 
 # Real-ESRGAN, OSEDiff and SeeSR's make_paired_data. SeeSR leaves one image in a hundred
-# undegraded; the other two none, as here: a training run sets its share of bicubic
-# images itself (PipelineConfig.bicubic_probability).
+# undegraded and the other two none, which we follow: a training run sets its share of
+# bicubic images separately (PipelineConfig.bicubic_probability).
 STANDARD = RealEsrganParams(
     sigma1=(0.2, 3.0),
     sigma2=(0.2, 1.5),
@@ -105,13 +106,13 @@ DEGRADATIONS = {"light": LIGHT, "standard": STANDARD}
 
 
 def get_degradation(name: str) -> RealEsrganParams:
-    """Looks parameters up.
+    """Looks up a degradation by its key in DEGRADATIONS.
 
     Raises:
-      ValueError: naming the degradations there are.
+      ValueError: there is no such degradation; the message lists all.
     """
     if name not in DEGRADATIONS:
         raise ValueError(
-            f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}"
+            f"unknown degradation {name!r}; use one of {', '.join(DEGRADATIONS)}"
         )
     return DEGRADATIONS[name]

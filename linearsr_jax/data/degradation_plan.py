@@ -1,7 +1,7 @@
-"""What will be done to an image, drawn before anything is done to it.
+"""Draws all parameters of a degradation before any of it is computed.
 
-A plan is numbers only; `degradations` carries it out in numpy, and
-`device_degradations` in JAX, from the arrays that `pack` makes of it.
+A plan contains only numbers. `degradations` carries it out in numpy;
+`device_degradations` does so in JAX, from the arrays that `pack` makes of the plan.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ class Noise:
     """Gaussian or Poisson noise.
 
     Attributes:
-      is_gaussian: else Poisson.
-      is_gray: the same in R, G, B.
+      is_gaussian: True for Gaussian noise, False for Poisson noise.
+      is_gray: whether R, G and B get the same noise.
       level: sigma in units of 1/255, or the factor on the Poisson noise.
     """
 
@@ -33,15 +33,15 @@ class Noise:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """The operations up to a noise, in this order.
+    """The operations of a round up to its noise, in this order.
 
     Attributes:
-      quality: of the JPEG that ends the round before; None in the first.
-      kernel: of the blur; None for no blur.
-      scale: of the resize, relative to the HR size in the first round and to the
-        final LR size in the second.
-      mode: of the resize, one of RESIZE_MODES.
-      noise: after it.
+      quality: JPEG quality that ends the previous round; None in the first round.
+      kernel: blur kernel; None for no blur.
+      scale: factor of the resize, relative to the HR size in the first round and to
+        the final LR size in the second.
+      mode: interpolation of the resize, one of RESIZE_MODES.
+      noise: noise added after the resize.
     """
 
     quality: int | None
@@ -53,13 +53,13 @@ class Round:
 
 @dataclasses.dataclass(frozen=True)
 class Last:
-    """What follows the second noise.
+    """The operations after the second noise.
 
     Attributes:
-      kernel: sinc; None for no blur.
-      quality: of the JPEG.
-      mode: of the resize to the final size, one of RESIZE_MODES.
-      is_jpeg_last: resize, sinc, JPEG; else JPEG, resize, sinc.
+      kernel: sinc kernel; None for no filter.
+      quality: JPEG quality.
+      mode: interpolation of the resize to the final size, one of RESIZE_MODES.
+      is_jpeg_last: True for resize, sinc, JPEG; False for JPEG, resize, sinc.
     """
 
     kernel: Kernel | None
@@ -73,9 +73,9 @@ class DegradationPlan:
     """All parameters of one degraded image.
 
     Attributes:
-      is_bicubic: the plain bicubic image instead of everything below.
+      is_bicubic: whether the plain bicubic image replaces everything below.
       first, second, last: the three parts, in order.
-      noise_seed: where the noise itself comes from, 0 <= noise_seed < 2**32.
+      noise_seed: seed of the noise itself, 0 <= noise_seed < 2**32.
     """
 
     is_bicubic: bool
@@ -118,9 +118,9 @@ def _draw_quality(limits: tuple[int, int], rng: np.random.Generator) -> int:
 def draw_parts(
     params: RealEsrganParams, rng: np.random.Generator
 ) -> Iterator[Round | Last]:
-    """Draws the first round, the second and the last part, each when asked for it.
+    """Draws the first round, the second round and the last part, one at a time.
 
-    So a caller may take noise from the same generator in between.
+    A caller may therefore draw noise from the same generator in between.
     """
     yield Round(
         quality=None,
@@ -167,22 +167,22 @@ def draw_plan(params: RealEsrganParams, rng: np.random.Generator) -> Degradation
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """The (height, width) that a resize by scale gives, at least 1."""
+    """Returns the (height, width) after a resize by scale, each at least 1."""
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def pack(
     plan: DegradationPlan, size_hr: tuple[int, int], factor: int
 ) -> dict[str, np.ndarray]:
-    """A plan as small arrays of fixed shapes, to be stacked and put on a device.
+    """Packs a plan into small arrays of fixed shapes, for stacking and for a device.
 
     Args:
-      plan: of an image of size_hr.
-      size_hr: (height, width), multiples of factor.
+      plan: the plan for an image of size_hr.
+      size_hr: (height, width) in pixels, multiples of factor.
       factor: HR size over LR size.
 
     Returns:
-      Arrays of these shapes, the two or three values in the order of use:
+      Arrays of these shapes; where there are two or three values, in order of use:
       is_bicubic (), is_jpeg_last () and noise_seed () uint32;
       kernels (3, 21, 21), the identity where there is no blur;
       sizes (2, 2): (height, width) after the first and the second resize;
@@ -199,7 +199,7 @@ def pack(
     ]
     steps = np.divide(sizes[:-1], sizes[1:])
     if sizes[0] != sizes[1]:
-        # As `degradations.resize_matrix`: the grid is that of the scale drawn.
+        # As in `degradations.resize_matrix`, the scale that was drawn sets the grid.
         steps[0] = 1 / plan.first.scale
     parts = (plan.first, plan.second, plan.last)
     noises = (plan.first.noise, plan.second.noise)

@@ -1,24 +1,24 @@
-"""Low-resolution images from high-resolution crops, in numpy and Pillow.
+"""Makes low-resolution images from high-resolution crops, in numpy and Pillow.
 
 `bicubic` is the classical protocol. `degrade` is the second-order random
 degradation of Real-ESRGAN (Wang et al., 2021, sec. 3; the order of operations
-follows its training code), written anew for numpy. What is drawn is in
-`degradation_plan`, from which ranges in `degradation_params`, the blur kernels in
-`blur_kernels`.
+follows its training code), written anew for numpy. `degradation_plan` draws its
+parameters from the ranges in `degradation_params`; `blur_kernels` computes the
+kernels.
 
 Differs from Real-ESRGAN in:
-  - JPEG is libjpeg's through Pillow, at integer qualities, not a differentiable
-    approximation at real ones.
+  - JPEG is that of libjpeg through Pillow, at integer qualities; the original uses a
+    differentiable approximation at real-valued ones.
   - Every sample draws its own parameters; the original shares resize modes and
     scales over a batch and mixes samples in a queue.
   - `no_degradation_prob` (StableSR and later) gives the bicubic image, because
-    here the LR image always has 1/factor of the size; for the same reason there is
-    no upsampling back to the HR size, which diffusion models of the field add.
-  - A first resize that keeps the size in pixels is left out, also where the scale
-    drawn is not exactly 1 (one image in some hundred; less than a pixel's shift).
-  - The HR image is not sharpened (as OSEDiff; Real-ESRGAN and SeeSR do it).
-Resizing is as torch's F.interpolate, which the original uses: bilinear and
-bicubic (a = -0.75) are not antialiased, so aliasing is among the degradations.
+    our LR image always has 1/factor of the size. For the same reason nothing is
+    enlarged back to the HR size, which diffusion models of the field do.
+  - A first resize that keeps the size in pixels is skipped, even where the scale
+    drawn is not exactly 1 (about one image in a hundred; a shift below one pixel).
+  - The HR image is not sharpened, as in OSEDiff; Real-ESRGAN and SeeSR sharpen it.
+Resizing follows torch's F.interpolate, as the original does: bilinear and
+bicubic (a = -0.75) are not antialiased, so aliasing is one of the degradations.
 """
 
 import io
@@ -39,7 +39,7 @@ from linearsr_jax.data.degradation_plan import (
     scaled_size,
 )
 
-# Of torchvision's rgb_to_grayscale, which the original uses for gray noise.
+# From torchvision's rgb_to_grayscale, which the original uses for gray noise.
 GRAY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
@@ -56,10 +56,10 @@ def _check_image(image_hr: np.ndarray, factor: int):
 
 
 def bicubic(image_hr: np.ndarray, factor: int = 4) -> np.ndarray:
-    """Downscales by an antialiased cubic (a = -0.5), the classical LR image.
+    """Reduces an image by an antialiased cubic (a = -0.5): the classical LR image.
 
-    Equals MATLAB's imresize up to rounding, but for the two outermost pixels: there
-    MATLAB mirrors the image, Pillow leaves out what is beyond.
+    Equals MATLAB's imresize up to rounding, except for the two outermost pixels, where
+    MATLAB mirrors the image and Pillow leaves out what lies beyond it.
 
     Args:
       image_hr: uint8 (H, W, 3); H and W are multiples of factor.
@@ -69,7 +69,7 @@ def bicubic(image_hr: np.ndarray, factor: int = 4) -> np.ndarray:
       uint8 (H / factor, W / factor, 3).
 
     Raises:
-      ValueError: another dtype or shape.
+      ValueError: image_hr has another dtype or shape.
     """
     _check_image(image_hr, factor)
     height, width = image_hr.shape[:2]
@@ -92,8 +92,8 @@ def resize_matrix(
       size_out: length after.
       mode: "area" (mean over the bin, bins overlap where sizes do not divide),
         "bilinear" or "bicubic" (a = -0.75).
-      scale: size_out / size_in before rounding sizes to integers, by default
-        after; sets the sampling grid of the last two modes.
+      scale: size_out / size_in before the sizes were rounded; sets the sampling
+        grid of the last two modes. By default the ratio of the rounded sizes.
 
     Raises:
       ValueError: unknown mode.
@@ -157,8 +157,8 @@ def poisson_noise(
 ) -> np.ndarray:
     """Adds scaled Poisson noise to float32 (3, H, W) in [0, 1]; clips to [0, 1].
 
-    As the original: the photon count of white is the number of different 8-bit
-    values in the image rounded up to a power of two, so flat images are noisier.
+    As in the original, the photon count of white is the number of distinct 8-bit
+    values in the image, rounded up to a power of two, so flat images are noisier.
     Gray noise is drawn for the luma and is the same in the three channels.
     """
     clean = np.tensordot(GRAY_WEIGHTS, image, 1)[None] if is_gray else image
@@ -171,19 +171,19 @@ def poisson_noise(
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
-    """Float (3, H, W) in [0, 1] to uint8 (H, W, 3), clipped and rounded."""
+    """Converts float (3, H, W) in [0, 1] to uint8 (H, W, 3), clipped and rounded."""
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 def _to_float(image: np.ndarray) -> np.ndarray:
-    """Inverse of `_to_uint8`; float32."""
+    """Inverts `_to_uint8`; returns float32."""
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))
     return planes.astype(np.float32) / np.float32(255)
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Compresses and decompresses float (3, H, W) in [0, 1]; 4:2:0 chroma."""
+    """Compresses and decompresses float (3, H, W) in [0, 1], with 4:2:0 chroma."""
     stream = io.BytesIO()
     Image.fromarray(_to_uint8(image)).save(
         stream, "JPEG", quality=int(quality), subsampling="4:2:0"
@@ -199,7 +199,7 @@ def _apply_round(
     grid_scale: float | None,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """One round on float32 (3, H, W): JPEG of the last, blur, resize to size, noise."""
+    """Applies a round to float32 (3, H, W), after the JPEG of the round before."""
     if plan.quality is not None:
         image = jpeg(image, plan.quality)
     if plan.kernel is not None:
@@ -210,7 +210,7 @@ def _apply_round(
 
 
 def _apply_last(image: np.ndarray, plan: Last, size: tuple[int, int]) -> np.ndarray:
-    """Sinc (ringing, overshoot) and the last JPEG, in either order; to uint8."""
+    """Applies the sinc filter (ringing) and the last JPEG in either order; to uint8."""
     if not plan.is_jpeg_last:
         image = jpeg(image, plan.quality)
     image = _resize(image, size, plan.mode)
@@ -227,7 +227,7 @@ def _apply_parts(
     factor: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Takes a part when the noise of the one before has been drawn from rng."""
+    """Applies the parts; asks for each once the noise before it has been drawn."""
     image = _to_float(image_hr)
     size_hr = image.shape[1:]
     size_lr = (size_hr[0] // factor, size_hr[1] // factor)
@@ -246,10 +246,10 @@ def degrade(
     factor: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Makes a realistically bad LR image: two rounds of blur to JPEG, then sinc.
+    """Makes a realistically damaged LR image.
 
-    Blur, resize, noise, JPEG; blur, resize, noise; then with probability 1/2 each
-    {resize, sinc, JPEG} or {JPEG, resize, sinc} (Real-ESRGAN, sec. 3.4).
+    The order is blur, resize, noise, JPEG; blur, resize, noise; then, with probability
+    1/2 each, {resize, sinc, JPEG} or {JPEG, resize, sinc} (Real-ESRGAN, sec. 3.4).
 
     Args:
       image_hr: uint8 (H, W, 3); H and W are multiples of factor.
@@ -261,7 +261,7 @@ def degrade(
       uint8 (H / factor, W / factor, 3).
 
     Raises:
-      ValueError: another dtype or shape.
+      ValueError: image_hr has another dtype or shape.
     """
     _check_image(image_hr, factor)
     if rng.random() < params.no_degradation_prob:
@@ -270,7 +270,10 @@ def degrade(
 
 
 def apply_plan(image_hr: np.ndarray, plan: DegradationPlan, factor: int) -> np.ndarray:
-    """As `degrade`, but by a plan drawn before; the noise is that of its noise_seed."""
+    """Degrades an image by a plan; see `degrade`.
+
+    The noise is drawn from the plan's noise_seed.
+    """
     _check_image(image_hr, factor)
     if plan.is_bicubic:
         return bicubic(image_hr, factor)

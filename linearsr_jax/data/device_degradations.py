@@ -1,13 +1,13 @@
-"""The random degradation in jax.numpy, for a batch on the training devices.
+"""Degrades a batch of images at random on the training devices, in jax.numpy.
 
 The parameters of each image come from a plan drawn and packed on the host
-(`degradation_plan`); here is what `degradations.apply_plan` does with it. Images of a
-batch have other sizes between their two resizes, so each lies in the top-left corner
-of a buffer of the largest size: resizes are products with matrices that are zero for
-what is beyond, blurs reflect at the image's own border by gathering.
+(`degradation_plan`); this module does with it what `degradations.apply_plan` does.
+Between the two resizes the images of a batch differ in size, so each lies in the
+top-left corner of a buffer of the largest size. Resizes are products with matrices
+that are zero beyond the image; blurs reflect at the image's own border by gathering.
 
-Differs from the numpy form in: the bits of the noise (from JAX keys), JPEG
-(`device_jpeg`), and rounding.
+Differs from the numpy form in the bits of the noise, which come from JAX keys, in JPEG
+(`device_jpeg`), and in rounding.
 """
 
 import functools
@@ -40,16 +40,16 @@ def degrade_on_device(
 ) -> UInt8[Array, "B h w 3"]:
     """Degrades each image by its plan; a pure function, to be jitted.
 
-    An image's result depends on neither its place in the batch nor the others.
+    The result depends neither on the image's place in the batch nor on the others.
 
     Args:
-      images_hr: H and W are multiples of factor.
-      plan: stacked dicts of `degradation_plan.pack`, for this size and factor.
-      params: those the plan was drawn from; they bound the sizes in between.
+      images_hr: HR images, RGB; H and W are multiples of factor.
+      plan: stacked results of `degradation_plan.pack` for this size and factor.
+      params: the ranges that the plan was drawn from; they bound the buffers.
       factor: HR size over LR size.
 
     Returns:
-      h = H / factor, w = W / factor.
+      LR images; h = H / factor and w = W / factor.
     """
     degrade = functools.partial(_degrade, params=params, factor=factor)
     return jax.vmap(degrade)(images_hr, plan)
@@ -58,7 +58,7 @@ def degrade_on_device(
 def prepare_batch(
     batch: dict[str, Array], *, params: RealEsrganParams, factor: int
 ) -> dict[str, UInt8[Array, "B H W 3"]]:
-    """Makes image_lr from image_hr and plan; see `degrade_on_device`."""
+    """Replaces a batch's plan by the image_lr it makes; see `degrade_on_device`."""
     rest = dict(batch)
     image_lr = degrade_on_device(
         batch["image_hr"], rest.pop("plan"), params=params, factor=factor
@@ -111,7 +111,7 @@ def _jpeg(image, size, quality):
 def _blur(
     image: Float[Array, "3 H W"], size: Int[Array, "2"], kernel: Float[Array, "k k"]
 ) -> Float[Array, "3 H W"]:
-    """As `blur_kernels.blur` on the image of that size in the buffer's corner."""
+    """Blurs the image in the buffer's corner as `blur_kernels.blur` does."""
     rows, columns = image.shape[1:]
     half = kernel.shape[0] // 2
     for axis in (0, 1):
@@ -134,17 +134,17 @@ def resize_matrix(
     buffer_in: int,
     buffer_out: int,
 ) -> Float[Array, "buffer_out buffer_in"]:
-    """As `degradations.resize_matrix`, in the corner of a larger matrix.
+    """Makes `degradations.resize_matrix` in the corner of a larger matrix.
 
     Args:
       size_in, size_out: lengths before and after; may be traced.
-      step: pixels before per pixel after; sets the grid of the cubic and linear modes.
+      step: input pixels per output pixel; sets the grid of the cubic and linear modes.
       mode: index of RESIZE_MODES.
       buffer_in, buffer_out: lengths of the buffers.
 
     Returns:
-      Columns from size_in on are zero in the first size_out rows; what the other rows
-      hold is finite and means nothing.
+      The matrix. Columns from size_in on are zero in the first size_out rows; the
+      other rows are finite and have no meaning.
     """
     out, column = jnp.arange(buffer_out)[:, None], jnp.arange(buffer_in)
     start = out * size_in // size_out
@@ -201,20 +201,20 @@ def poisson_noise(
     is_gray: Array,
     normal: Float[Array, "3 H W"],
 ) -> Float[Array, "3 H W"]:
-    """The noise that `degradations.poisson_noise` adds, made from unit normal draws.
+    """Computes the noise that `degradations.poisson_noise` adds, from normal draws.
 
     Args:
-      image: in [0, 1], in the corner of a buffer.
+      image: RGB in [0, 1], in the corner of a buffer.
       size: (height, width) of the image.
       scale: factor on the noise.
-      is_gray: the same noise in R, G, B; normal is then, too.
-      normal: the draws.
+      is_gray: whether R, G and B get the same noise; `normal` then repeats too.
+      normal: unit normal draws.
     """
     luma = jnp.tensordot(degradations.GRAY_WEIGHTS, image, 1, **_EXACT)
     levels = _to_levels(jnp.where(is_gray, luma, image))
     rows, columns = (jnp.arange(n) for n in image.shape[1:])
     is_inside = (rows < size[0])[:, None] & (columns < size[1])
-    # 256 stands for pixels that are none.
+    # 256 marks positions outside the image.
     indices = jnp.where(is_inside, levels, 256).astype(jnp.int32)
     is_present = jnp.zeros(256, bool).at[indices].set(True, mode="drop")
     powers = 2 ** jnp.arange(9)
@@ -228,10 +228,10 @@ def poisson_from_normal(
 ) -> Float[Array, "*shape"]:
     """Turns unit normal draws into Poisson draws at the same quantiles.
 
-    Below a mean of 10 by adding probabilities up; above by the expansion of the
-    quantile function (Giles, 2016, Algorithm 955, sec. 2.2), whose mean and variance
-    are right to 0.1 %. Twenty times faster than jax.random.poisson on CPU: there are
-    no loops of random length.
+    Below a mean of 10 it adds up probabilities. Above, it expands the quantile function
+    (Giles, 2016, Algorithm 955, sec. 2.2), with mean and variance right to 0.1 %. It
+    has no loops of random length; on CPU it is twenty times faster than
+    jax.random.poisson.
     """
     root = jnp.sqrt(jnp.maximum(mean, 1.0))
     quantile = mean + root * normal + (2 + normal**2) / 6
@@ -248,7 +248,7 @@ def poisson_from_normal(
 
 
 def _bicubic(levels, size):
-    """As `degradations.bicubic`: across, rounded, then down."""
+    """Reduces as `degradations.bicubic` does: across, rounded, then down."""
     for axis, subscripts in ((1, "oj,cij->cio"), (0, "oi,cij->coj")):
         matrix = _antialiased_cubic(levels.shape[1 + axis], size[axis])
         levels = jnp.einsum(subscripts, matrix, levels, **_EXACT)

@@ -1,12 +1,12 @@
-"""JPEG compression and decompression in jax.numpy, as libjpeg does it.
+"""Compresses and decompresses JPEG in jax.numpy, as libjpeg does.
 
 Baseline JPEG (ITU-T T.81) with 4:2:0 chroma and the tables of its Annex K, scaled by
-quality as libjpeg's jpeg_set_quality. What loses nothing (zigzag, Huffman coding) is
-left out. Sample positions, borders and integer roundings are libjpeg's; its integer
-cosine transforms are here in float32, so some values differ by a level.
+quality like libjpeg's jpeg_set_quality. Lossless parts (zigzag, Huffman coding) are
+left out. Sample positions, borders and integer roundings follow libjpeg; its integer
+cosine transforms are computed in float32, so some values differ by one level.
 
-Differs from libjpeg in: images of up to 4 pixels of width, whose chroma it repeats
-instead of interpolating.
+Differs from libjpeg for images at most 4 pixels wide, whose chroma libjpeg repeats
+rather than interpolates.
 """
 
 import jax
@@ -36,7 +36,7 @@ _CHROMA_TABLE[:4, :4] = [
     [47, 66, 99, 99],
 ]
 
-# JFIF's, R, G, B to Y, Cb, Cr - 128.
+# From JFIF: R, G, B to Y, Cb - 128, Cr - 128.
 _TO_YCC = np.array(
     [
         [0.299, 0.587, 0.114],
@@ -48,7 +48,7 @@ _TO_YCC = np.array(
 
 
 def _cosines() -> np.ndarray:
-    """The orthonormal 8-point DCT-II: (frequency, position)."""
+    """Computes the orthonormal 8-point DCT-II: (frequency, position)."""
     frequency, position = np.arange(8)[:, None], np.arange(8)
     cosines = np.cos((2 * position + 1) * frequency * np.pi / 16) / 2
     cosines[0] /= np.sqrt(2)
@@ -61,7 +61,11 @@ _DCT = _cosines()
 def quantization_tables(
     quality: Int[Array, ""],
 ) -> tuple[Float[Array, "8 8"], Float[Array, "8 8"]]:
-    """Divisors of luma and chroma coefficients at a quality of 1 to 100."""
+    """Computes the divisors of luma and chroma coefficients for a quality.
+
+    Args:
+      quality: 1 to 100; may be traced.
+    """
     percent = jnp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
 
     def scaled(table):
@@ -79,17 +83,17 @@ def jpeg(
     """Compresses and decompresses the image in the top-left corner of a buffer.
 
     Args:
-      levels: R, G, B, whole numbers in [0, 255].
-      height, width: of the image; may be traced.
+      levels: RGB, whole numbers in [0, 255].
+      height, width: size of the image in pixels; may be traced.
       quality: 1 to 100.
 
     Returns:
-      Whole numbers in [0, 255]; beyond height and width, anything.
+      Whole numbers in [0, 255]; values beyond height and width are undefined.
     """
     rows, columns = levels.shape[1:]
-    # Whole 16x16 units; what is beyond the image repeats its border.
-    # The rows by a product: XLA for CPU computes what a gather reads (here, noise)
-    # again for each use of the result, but a product once.
+    # Fill up whole 16x16 units by repeating the border. The rows are repeated by a
+    # product: XLA for CPU recomputes what a gather reads (here, noise) for each use of
+    # the result, but computes a product once.
     chosen = jax.nn.one_hot(_clamped(-(-rows // 16) * 16, height), rows)
     levels = jnp.einsum("oi,cij->coj", chosen, levels, precision="highest")
     levels = _take(levels, _clamped(-(-columns // 16) * 16, width), 2)
@@ -97,8 +101,7 @@ def jpeg(
     ycc = jnp.einsum("yc,chw->yhw", _TO_YCC, levels, precision="highest")
     luma = _compress(jnp.floor(ycc[:1] + 0.5) - 128, luma_table) + 128
     chroma = jnp.floor(ycc[1:] + 0.49999)
-    # Rows of small chroma that are there; what libjpeg repeats is the last of them,
-    # after making it small.
+    # libjpeg repeats the last row of chroma after halving, not before.
     chroma_rows = (height + 1) // 2
     small = _halve(chroma)
     small = _take(small, _clamped(small.shape[1], chroma_rows), 1)
@@ -120,14 +123,14 @@ def _to_level(values):
 
 
 def _compress(planes, table):
-    """DCT of 8x8 blocks, quantized and back."""
+    """Transforms 8x8 blocks, quantizes, and transforms back."""
     count, rows, columns = planes.shape
     blocks = planes.reshape(count, rows // 8, 8, columns // 8, 8)
     blocks = jnp.einsum(
         "ui,caibj,vj->cabuv", _DCT, blocks, _DCT, precision="highest", optimize=True
     )
-    # Whole eighths, as libjpeg's transform gives them, and halves away from zero:
-    # flat blocks meet halves often.
+    # Round to whole eighths, as libjpeg's transform does, and halves away from zero;
+    # flat blocks hit halves often.
     eighths = jnp.rint(8 * blocks)
     levels = jnp.floor((jnp.abs(eighths) + 4 * table) / (8 * table))
     blocks = jnp.sign(eighths) * levels * table
@@ -138,7 +141,7 @@ def _compress(planes, table):
 
 
 def _halve(planes):
-    """Means of 2x2 pixels; halves go down in even columns and up in odd ones."""
+    """Averages 2x2 pixels; halves round down in even columns and up in odd ones."""
     pairs = planes[:, 0::2] + planes[:, 1::2]
     sums = pairs[:, :, 0::2] + pairs[:, :, 1::2]
     bias = 1 + jnp.arange(sums.shape[2]) % 2
@@ -146,9 +149,9 @@ def _halve(planes):
 
 
 def _double(planes, rows, columns):
-    """Twice the size, each pixel 3/4 of the nearest and 1/4 of the next, both ways."""
+    """Doubles the size; per axis, 3/4 of the nearest pixel and 1/4 of the next."""
     planes = jnp.clip(jnp.floor(planes + 0.5), -128, 127)
-    # Sums of four, then of sixteen; rounded once.
+    # Sums of four, then of sixteen, rounded once at the end.
     planes = _interleave(*_with_neighbours(planes, rows, 1), 1)
     even, odd = _with_neighbours(planes, columns, 2)
     return _interleave(jnp.floor((even + 8) / 16), jnp.floor((odd + 7) / 16), 2)

@@ -1,4 +1,4 @@
-"""A folder of photographs, searched recursively, and the tags beside it."""
+"""Reads photographs from a folder, searched recursively, with the tags beside it."""
 
 import concurrent.futures
 import json
@@ -18,13 +18,13 @@ class FolderStore:
     are not followed.
 
     Attributes:
-      tags: name to tags, from photos.jsonl in the folder or the one above it: a
-        JSON object a line, with "file" (relative to photos.jsonl) and "tags".
+      tags: tags by name, from photos.jsonl in the folder or the one above it, which
+        has one JSON object per line with "file" (relative to photos.jsonl) and "tags".
 
     Raises:
       FileNotFoundError: root does not exist.
       NotADirectoryError: root is a file.
-      ValueError: photos.jsonl is of another form.
+      ValueError: photos.jsonl is malformed.
     """
 
     def __init__(self, root: str | os.PathLike):
@@ -33,7 +33,7 @@ class FolderStore:
             raise FileNotFoundError(f"{root}: no such folder; check the path.")
         if not self.root.is_dir():
             raise NotADirectoryError(
-                f"{root}: is a file; give the folder that holds the images."
+                f"{root}: is a file; give the folder that contains the images."
             )
         self.tags = read_tags(self.root)
 
@@ -60,27 +60,27 @@ class FolderStore:
                     found.append(path.relative_to(self.root).as_posix())
         if not found:
             raise ValueError(
-                f"{self.root}: holds no image files; looked for "
+                f"{self.root}: contains no image files; looked for "
                 f"{', '.join(sorted(decoding.IMAGE_SUFFIXES))} in it and its "
                 "subfolders."
             )
         return sorted(found)
 
     def scan(self, *, min_size: int) -> Manifest:
-        """Makes the manifest from the files' headers; see `sources.PhotoStore`."""
+        """Makes the manifest from the file headers; see `sources.PhotoStore`."""
         names = self.list_names()
-        # What threads hide is the time of slow file systems.
+        # Threads hide the latency of slow file systems.
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             found = dict(zip(names, pool.map(self._inspect, names), strict=True))
         return make_manifest(str(self.root), found, min_size)
 
     def _inspect(self, name: str) -> tuple[int, int] | str:
-        """Returns (width, height), or the reason against the file."""
+        """Returns (width, height), or why the file cannot be used."""
         try:
             return decoding.read_size(self.root / name)
         except Exception as error:
-            # Pillow raises OSError, SyntaxError, struct.error, ...: the set is
-            # open, and any of them means only that this file is unusable.
+            # Pillow raises OSError, SyntaxError, struct.error and others; each of them
+            # means only that this file is unusable.
             return decoding.describe(error)
 
 

@@ -1,4 +1,4 @@
-"""Keeps some photographs out of training, always the same ones."""
+"""Holds photographs out of training, always the same ones."""
 
 import dataclasses
 import hashlib
@@ -11,29 +11,29 @@ def split_manifest(
 ) -> tuple[Manifest, Manifest]:
     """Splits the photographs into those to train on and those held out.
 
-    The choice depends on the files' names only (in the order of their SHA-256, which
-    has nothing to do with what they show), so it is the same on every machine.
+    The choice depends only on the SHA-256 of the file names, which has nothing to do
+    with what the photographs show, so it is the same on every machine.
 
     Args:
-      manifest: of at least two photographs.
-      share: of the photographs that is held out, in (0, 1); at least one is, and
-        one is left.
-      min_size: held-out photographs have at least this many pixels a side.
+      manifest: at least two photographs.
+      share: share of the photographs to hold out, in (0, 1). At least one is held
+        out, and at least one is kept.
+      min_size: smallest width and height of a held-out photograph, in pixels.
 
     Returns:
       (kept, held_out), each in the manifest's order.
 
     Raises:
-      ValueError: share is out of range, or there are not enough photographs.
+      ValueError: share is out of range, or there are too few photographs.
     """
     if not 0 < share < 1:
-        raise ValueError(f"holdout must be between 0 and 1, got {share}")
+        raise ValueError(f"val.holdout must be between 0 and 1, got {share}")
     count = len(manifest)
     large = [i for i in range(count) if min(manifest.sizes[i]) >= min_size]
     if count < 2 or not large:
         raise ValueError(
-            "to hold some out there must be at least 2 usable photographs, one of "
-            f"them of {min_size} pixels a side or more; there are {count} and "
+            "val.holdout needs at least 2 usable photographs, one of them with "
+            f"{min_size} pixels or more on each side; there are {count} and "
             f"{len(large)}"
         )
     large.sort(key=lambda i: hashlib.sha256(manifest.files[i].encode()).digest())

@@ -1,7 +1,7 @@
-"""Where the photographs of known datasets lie after downloading and unpacking.
+"""Lists the folders of known datasets, as their archives unpack.
 
-High-resolution photographs only: training makes its own LR images. Adding a dataset
-is adding an entry to DATASETS.
+Only high-resolution photographs are listed, since training makes its own LR images.
+To add a dataset, add an entry to DATASETS.
 """
 
 import dataclasses
@@ -11,33 +11,33 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Folders of a dataset.
+    """The folders of a dataset.
 
     Attributes:
-      title: what it is, with its source.
-      splits: name of each split to its folder, relative to the dataset's root and
-        searched recursively. Splits whose folder is missing are left out.
+      title: description with source.
+      splits: folder of each split by its name, relative to the root of the dataset and
+        searched recursively. Splits whose folder is missing are skipped.
     """
 
     title: str
     splits: Mapping[str, str]
 
     def describe(self) -> str:
-        """The expected folders in words."""
+        """Describes the expected folders in words."""
         folders = (f"{folder}/ ({split})" for split, folder in self.splits.items())
         return " and ".join(folders)
 
     def find_splits(self, root: pathlib.Path) -> dict[str, pathlib.Path]:
-        """Returns the folder of each split that is there.
+        """Returns the folder of each split that exists.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: no split exists.
         """
         folders = {split: root / folder for split, folder in self.splits.items()}
         found = {split: path for split, path in folders.items() if path.is_dir()}
         if not found:
             raise FileNotFoundError(
-                f"{root}: not laid out as expected, with {self.describe()} in it."
+                f"{root}: not laid out as expected; must contain {self.describe()}."
             )
         return found
 

@@ -1,8 +1,8 @@
-"""The list of photographs a training run uses, fixed before its first step.
+"""Fixes the list of photographs that a training run uses, before its first step.
 
-It is stored with the checkpoint, so that sample number i means the same
-photograph after a restart, whatever has been added since. It holds names and
-sizes only: a run may go on from another form of the same photographs.
+The list is stored with the checkpoint, so that sample i means the same photograph
+after a restart, whatever has been added since. It contains names and sizes only, so a
+run may continue from another form of the same photographs.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The usable photographs, and why the others are not.
+    """The usable photographs, and why the others are not usable.
 
     Attributes:
-      files: names: paths relative to the folder the photographs are or were in,
-        with forward slashes, sorted.
-      sizes: (width, height) in pixels of each, after EXIF orientation.
-      rejected: reason in words for each candidate that is not in `files`.
+      files: names, sorted: paths relative to the folder that the photographs are in,
+        or were in before they were packed, with forward slashes.
+      sizes: (width, height) of each in pixels, after EXIF orientation.
+      rejected: reason for each candidate that is not in `files`.
     """
 
     files: tuple[str, ...]
@@ -35,7 +35,7 @@ class Manifest:
         return len(self.files)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a dict of lists, strings and numbers that json can store."""
+        """Converts to lists, strings and numbers that JSON can store."""
         return {
             "files": list(self.files),
             "sizes": [list(size) for size in self.sizes],
@@ -44,7 +44,11 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Manifest":
-        """Inverse of `to_json`; raises ValueError on a dict of another form."""
+        """Inverts `to_json`.
+
+        Raises:
+          ValueError: data has another form.
+        """
         try:
             return cls(
                 files=tuple(str(name) for name in data["files"]),
@@ -61,15 +65,15 @@ class Manifest:
 def make_manifest(
     location: str, found: Mapping[str, tuple[int, int] | str], min_size: int
 ) -> Manifest:
-    """Sorts what was found into usable and rejected.
+    """Divides what was found into usable and rejected.
 
     Args:
-      location: named in errors.
-      found: name to (width, height) in pixels, or to the reason against it.
+      location: where the photographs are, for error messages.
+      found: by name, (width, height) in pixels or the reason why it is unusable.
       min_size: smallest accepted width and height in pixels.
 
     Raises:
-      ValueError: nothing is usable.
+      ValueError: no photograph is usable.
     """
     usable, rejected = {}, {}
     for name, size in sorted(found.items()):

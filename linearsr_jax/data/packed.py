@@ -1,9 +1,9 @@
-"""Photographs packed into one safetensors file, for machines where files are slow.
+"""Packs photographs into one safetensors file, for machines where files are slow.
 
-Each photograph is one uint8 tensor named as its file was and holding that file's
-bytes, so decoding gives the same pixels. The metadata entry "photos" lists
-{"file", "width", "height", "tags"} as JSON. The file is memory-mapped; only what
-is asked for is read.
+Each photograph is one uint8 tensor, named like its file and containing the bytes of
+that file, so decoding gives the same pixels. The metadata entry "photos" lists
+{"file", "width", "height", "tags"} as JSON. The file is memory-mapped; only the
+photographs that are asked for are read.
 """
 
 import functools
@@ -25,30 +25,30 @@ _FORMAT = "linearsr_photos_1"
 
 
 def write_packed(path: str | os.PathLike, photos: Iterable[Photo]) -> int:
-    """Writes a packed file, at once and only when all is read.
+    """Writes a packed file, whole or not at all.
 
-    The photographs are held in memory until then. An existing file is replaced.
+    All photographs are in memory until then. An existing file is replaced.
 
     Args:
-      path: the file.
-      photos: with different names.
+      path: the file to write.
+      photos: photographs with distinct names.
 
     Returns:
       The number of photographs.
 
     Raises:
       OSError: the file cannot be written.
-      ValueError: no photographs.
+      ValueError: there are no photographs.
     """
     path = pathlib.Path(path)
     photos = list(photos)
     if not photos:
-        raise ValueError(f"{path}: not written, for no photograph can be decoded.")
+        raise ValueError(f"{path}: not written, because no photograph can be decoded.")
     index = json.dumps([photo.entry() for photo in photos], ensure_ascii=False)
     tensors = {photo.file: np.frombuffer(photo.data, np.uint8) for photo in photos}
     with written_whole(path) as temporary:
         temporary.touch(exist_ok=False)
-        # save_file makes files that only their owner may read.
+        # save_file makes files that only the owner can read; keep the usual mode.
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={"format": _FORMAT, "photos": index})
         temporary.chmod(mode)
@@ -59,8 +59,8 @@ class PackedStore:
     """Photographs of a packed file; see `sources.PhotoStore`.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: not a packed file, or cut off.
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not a packed file, or is cut off.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -74,7 +74,7 @@ class PackedStore:
             ) from error
         if metadata.get("format") != _FORMAT:
             raise ValueError(
-                f"{path}: holds no photographs but other tensors (format "
+                f"{path}: contains tensors that are not photographs (format "
                 f"{metadata.get('format')!r}, not {_FORMAT!r})."
             )
         photos = json.loads(metadata["photos"])

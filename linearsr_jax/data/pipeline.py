@@ -1,13 +1,12 @@
-"""From photographs to batches of (HR, LR) pairs, with grain.
+"""Turns photographs into batches of (HR, LR) pairs, with grain.
 
-Everything random about sample number n of a stream is a function of (seed, n):
-which photograph (a fresh shuffle each epoch), which crop, how it is degraded.
-Nothing depends on how many threads, workers or hosts read the stream, nor on
-where reading started; a run resumes by asking for `start_batch`, with no iterator
-state to save.
+Everything random about sample n of a stream is a function of (seed, n): the
+photograph (shuffled anew each epoch), the crop, and the degradation. Nothing depends
+on how many threads, workers or hosts read the stream, or where reading started. A run
+resumes by asking for `start_batch`; there is no iterator state to save.
 
-No JAX here; worker processes use numpy and Pillow only. (Where JAX is installed
-grain itself imports it, but nothing starts a backend.)
+This module does not use JAX; worker processes need only numpy and Pillow. (Where JAX
+is installed grain itself imports it, but nothing starts a backend.)
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ from linearsr_jax.data.manifest import Manifest
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
-    """How samples are made.
+    """Settings of the samples.
 
     Attributes:
       crop_size: side of the HR crop in pixels, a multiple of factor.
@@ -35,12 +34,13 @@ class PipelineConfig:
         a factor drawn from it before the crop is taken, never below crop_size.
         Shrinking hides the noise and softness of the camera from the HR side.
       bicubic_probability: share of samples whose LR image is plain bicubic; the
-        others get `params`.
-      cache_bytes: decoded images kept by `open_source`, in bytes and per process.
-      params: the random degradation.
-      degrade_on: "host", or "device": samples then carry a plan instead of the LR
-        image, for `device_degradations.prepare_batch`.
-      condition_dropout: share of samples whose condition is left out.
+        others are degraded by `params`.
+      cache_bytes: limit on decoded images that `open_source` keeps, in bytes per
+        process.
+      params: ranges of the random degradation.
+      degrade_on: "host" or "device"; with "device", samples carry a plan instead of
+        the LR image, for `device_degradations.prepare_batch`.
+      condition_dropout: share of samples whose condition is dropped.
     """
 
     crop_size: int
@@ -75,7 +75,7 @@ class PipelineConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MakePair(grain.transforms.RandomMap):
-    """Photograph in, random crop and its LR image out; see `PipelineConfig`."""
+    """Turns a photograph into a random crop and its LR image; see `PipelineConfig`."""
 
     config: PipelineConfig
 
@@ -85,20 +85,21 @@ class MakePair(grain.transforms.RandomMap):
         """Makes one sample.
 
         Args:
-          element: uint8 (H, W, 3), both sides at least crop_size; or that as "photo"
-            with a condition, see `conditions.ConditionedSource`.
+          element: photograph, uint8 (H, W, 3), both sides at least crop_size; or a
+            dict with it as "photo", see `conditions.ConditionedSource`.
           rng: source of every draw.
 
         Returns:
-          image_hr: uint8 (crop_size, crop_size, 3), and image_lr: uint8, smaller
-          by factor; or, to degrade on the device, plan: see `degradation_plan.pack`.
-          And the condition, its mask all False where it is left out.
+          A dict of image_hr, uint8 (crop_size, crop_size, 3), and image_lr, uint8,
+          smaller by factor. To degrade on the device, plan (see
+          `degradation_plan.pack`) replaces image_lr. The condition is passed on, with
+          a mask that is all False where it is dropped.
         """
         if not isinstance(element, dict):
             return self._make_pair(element, rng)
         condition = dict(element)
         sample = self._make_pair(condition.pop("photo"), rng)
-        # Drawn last: the images are the same with a condition and without.
+        # Drawn last, so that the images are the same with and without conditions.
         if rng.random() < self.config.condition_dropout:
             mask = np.zeros_like(condition["condition_mask"])
             condition["condition_mask"] = mask
@@ -123,8 +124,7 @@ class MakePair(grain.transforms.RandomMap):
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         size = self.config.crop_size
         height, width = image.shape[:2]
-        # Only the window is resized: the photograph may have a hundred times its
-        # pixels.
+        # Resize only the window; the photograph may have a hundred times its pixels.
         window = round(size / rng.uniform(*self.config.scale_range))
         window = max(size, min(window, height, width))
         top = rng.integers(height - window, endpoint=True)
@@ -154,9 +154,9 @@ def open_source(
 
     Args:
       location: see `sources.open_source`, also for errors.
-      config: gives the smallest usable size and the cache's bound.
-      manifest: of an earlier run, so that sample numbers keep their meaning; by
-        default one is made.
+      config: sets the smallest usable size and the limit of the cache.
+      manifest: manifest of an earlier run, so that sample numbers keep their meaning;
+        by default a new one is made.
     """
     return sources.open_source(
         location,
@@ -176,7 +176,7 @@ def make_dataset(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
-    """Makes the endless stream of batches, or one process's part of it.
+    """Makes the endless stream of batches, or the part of one process.
 
     Sample n of the stream is the same whatever the batch size or process count.
     Batch k holds samples k batch_size to (k + 1) batch_size - 1, and process p
@@ -184,23 +184,23 @@ def make_dataset(
     `jax.make_array_from_process_local_data` puts them together again.
 
     Args:
-      source: grain RandomAccessDataSource of uint8 (H, W, 3) images, or of those with
-        conditions: `conditions.ConditionedSource`.
-      config: how samples are made.
-      seed: of shuffling, crops and degradations; 0 or more.
-      batch_size: of all processes together; a multiple of process_count.
-      start_batch: element 0 of the result is this batch of the stream.
-      process_index: which process this is.
+      source: grain RandomAccessDataSource of uint8 (H, W, 3) images, or a
+        `conditions.ConditionedSource`.
+      config: settings of the samples.
+      seed: seed of shuffling, crops and degradations; 0 or more.
+      batch_size: samples per batch over all processes; a multiple of process_count.
+      start_batch: batch of the stream that becomes element 0 of the result.
+      process_index: index of this process.
       process_count: number of processes that read the stream.
 
     Returns:
-      Dataset of {"image_hr": uint8 (B, H, W, 3), "image_lr": uint8 (B, h, w, 3)}
-      with B = batch_size / process_count (or a stacked plan instead of image_lr, and
-      conditions, see `MakePair`); indexable, for iteration see `make_iterator`.
+      Dataset of {"image_hr": uint8 (B, H, W, 3), "image_lr": uint8 (B, h, w, 3)} with
+      B = batch_size / process_count, or with a plan or conditions as `MakePair` says.
+      It can be indexed; for iteration see `make_iterator`.
 
     Raises:
-      ValueError: an argument is out of range, or images of the source's manifest
-        are smaller than the crop.
+      ValueError: an argument is out of range, or an image of the source's manifest
+        is smaller than the crop.
     """
     if seed < 0 or start_batch < 0:
         raise ValueError(
@@ -229,8 +229,7 @@ def make_dataset(
         grain.MapDataset.source(source)
         .seed(seed)
         .shuffle()
-        # Indices are not taken modulo the epoch, so later epochs shuffle and draw
-        # anew.
+        # Each epoch shuffles and draws anew.
         .repeat(reseed_each_epoch=True)
         .random_map(MakePair(config))
         .batch(batch_size // process_count, drop_remainder=True)
@@ -241,27 +240,27 @@ def make_dataset(
 def make_iterator(
     dataset: grain.MapDataset, *, num_workers: int = 0, prefetch: int = 2
 ) -> grain.DatasetIterator:
-    """Reads a dataset ahead of its consumer; the stream does not depend on how.
+    """Reads a dataset ahead of its consumer.
 
-    Worker processes are spawned: a script that asks for them must keep its own
-    code under `if __name__ == "__main__":`. Call `close()` when done.
+    The stream is the same whatever the arguments. Worker processes are spawned, so a
+    script that asks for them must keep its own code under
+    `if __name__ == "__main__":`. Call `close()` when done.
 
     Args:
       dataset: from `make_dataset`.
-      num_workers: processes that make batches; 0 uses one thread of this process.
-      prefetch: batches made ahead, per worker; 0 (without workers only) makes each
-        batch when it is asked for.
+      num_workers: number of processes that make batches; 0 uses a thread of this one.
+      prefetch: batches made ahead, per worker; 0, possible only without workers, makes
+        each batch when it is asked for.
 
     Raises:
-      ValueError: negative numbers, or workers without prefetch.
+      ValueError: a number is negative, or there are workers without prefetch.
     """
     if num_workers < 0 or prefetch < 0 or (num_workers and not prefetch):
         raise ValueError(
             "num_workers and prefetch must be 0 or more, and prefetch at least 1 "
             f"with workers; got {num_workers} and {prefetch}."
         )
-    # In a worker the process itself is the prefetching; threads would only take
-    # turns at the interpreter's lock.
+    # A worker process prefetches by itself; threads would only wait for the GIL.
     threads = 0 if num_workers else min(1, prefetch)
     stream = dataset.to_iter_dataset(
         grain.ReadOptions(
@@ -270,8 +269,8 @@ def make_iterator(
     )
     if num_workers:
         if not flags.FLAGS.is_parsed():
-            # grain reads absl flags to start workers; outside absl.app.run (a
-            # notebook, a test) nobody has parsed them. Defaults are right.
+            # grain reads absl flags when it starts workers. Outside absl.app.run, as
+            # in a notebook or a test, they are not parsed; their defaults are right.
             flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(
             grain.MultiprocessingOptions(

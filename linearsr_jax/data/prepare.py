@@ -1,4 +1,4 @@
-"""Packs the photographs of a folder into one file, shrunk if wanted."""
+"""Packs the photographs of a folder into one file, and can shrink them."""
 
 import dataclasses
 import io
@@ -12,7 +12,7 @@ from linearsr_jax.data.checking import Photo, check_photos
 from linearsr_jax.data.folder import FolderStore
 from linearsr_jax.data.packed import write_packed
 
-# Of shrunk photographs: beyond this, JPEG files grow faster than they improve.
+# For shrunk photographs. Above this quality, files grow faster than they improve.
 _JPEG_QUALITY = 95
 
 
@@ -26,23 +26,24 @@ def pack_folder(
     """Packs the photographs of a folder into one file; see `packed`.
 
     Args:
-      root: the folder, searched recursively.
-      path: the file.
-      max_side: in pixels; photographs longer than that are shrunk to it (Lanczos)
+      root: folder of photographs, searched recursively.
+      path: file to write.
+      max_side: largest side in pixels; larger photographs are reduced to it (Lanczos)
         and stored as JPEG. By default all are stored as they are.
-      overwrite: replace an existing file; else it is an error.
+      overwrite: whether to replace an existing file.
 
     Returns:
-      The number of photographs packed, and name to reason of those left out.
+      The number of photographs packed, and the reason for each one left out, by name.
 
     Raises:
-      FileExistsError: path exists.
-      OSError, ValueError: unusable folder, nothing to pack, or path not writable.
+      FileExistsError: path exists, and overwrite is False.
+      OSError, ValueError: the folder cannot be used, there is nothing to pack, or path
+        cannot be written.
     """
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path}: exists; --overwrite replaces it.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder does not exist; make it first.")
+        raise FileNotFoundError(f"{path.parent}: no such folder; make it first.")
     rejected = {}
     photos = check_photos(FolderStore(root), rejected)
     if max_side is not None:

@@ -1,8 +1,8 @@
-"""Photographs as a random-access source of uint8 RGB arrays, wherever they lie.
+"""Gives random access to photographs as uint8 RGB arrays, in whatever form they are.
 
-Three forms are read, and give the same arrays in the same order for the same
-photographs: a folder, one packed file (`packed`), and a prepared TFDS dataset
-(`tfds_store`). `linearsr prepare` makes the last two.
+The form may be a folder, one packed file (`packed`), or a prepared TFDS dataset
+(`tfds_store`); the same photographs give the same arrays in the same order in each.
+`linearsr prepare` makes the last two.
 """
 
 import collections
@@ -23,15 +23,17 @@ from linearsr_jax.data.tfds_store import TfdsStore, find_dataset
 
 _logger = logging.getLogger(__name__)
 
-# What stays as it is until somebody changes the files.
+# Errors that stay until somebody changes the files.
 _LOST = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class PhotoStore(Protocol):
-    """Where encoded photographs lie, by name; can be pickled. str() is its place.
+    """A place with encoded photographs, by name.
+
+    A store can be pickled, and its str() is its location.
 
     Attributes:
-      tags: name to words for what it shows, for the photographs that have any.
+      tags: words for what a photograph shows, by name, where there are any.
     """
 
     tags: Mapping[str, tuple[str, ...]]
@@ -39,11 +41,11 @@ class PhotoStore(Protocol):
     def scan(self, *, min_size: int) -> Manifest:
         """Lists the photographs whose sides are at least min_size pixels.
 
-        Decodes nothing: what is cut off behind its header passes. The same files
-        give the same manifest.
+        Decodes no pixels, so a file that is cut off after its header passes. The same
+        files give the same manifest.
 
         Raises:
-          ValueError: nothing is usable.
+          ValueError: no photograph is usable.
         """
         ...
 
@@ -51,9 +53,9 @@ class PhotoStore(Protocol):
         """Returns one photograph as the bytes of its file.
 
         Raises:
-          FileNotFoundError: there is none of that name (any more).
-          ValueError: its bytes are damaged.
-          OSError: it cannot be read just now.
+          FileNotFoundError: there is no photograph of that name, or no longer.
+          ValueError: the bytes are damaged.
+          OSError: the photograph cannot be read at the moment.
         """
         ...
 
@@ -69,11 +71,11 @@ def open_source(
 
     Args:
       location: a folder of photographs, a packed file, the folder of a prepared TFDS
-        dataset (its split "train"), or that folder with /SPLIT.
+        dataset (meaning its split "train"), or that folder followed by /SPLIT.
       min_size: smallest accepted width and height in pixels.
       cache_bytes: see `PhotoSource`.
-      manifest: of an earlier run, so that sample numbers keep their meaning; by
-        default one is made.
+      manifest: manifest of an earlier run, so that sample numbers keep their meaning;
+        by default a new one is made.
 
     Raises:
       OSError: nothing is there.
@@ -96,32 +98,32 @@ def _open_store(location: str | os.PathLike) -> PhotoStore:
 class PhotoSource:
     """The photographs of a manifest, by index: a grain RandomAccessDataSource.
 
-    `source[i]` is a read-only uint8 array (H, W, 3). Decoded photographs stay in
-    memory, least recently used out first. The cache belongs to one process and
-    is not pickled: with worker processes each fills its own, so the memory is
-    `cache_bytes` times their number.
+    `source[i]` is a read-only uint8 array (H, W, 3). Decoded photographs are cached;
+    the least recently used are dropped first. The cache belongs to one process and is
+    not pickled, so with worker processes the memory is `cache_bytes` times their
+    number.
 
-    A photograph that cannot be decoded, has vanished or has changed its size since
-    the manifest was made is replaced by the next index (cyclically) that can be
-    read. That depends only on the files, so processes that find the same files make
-    the same choice; what a process holds decoded it goes on using. Each replacement
-    is logged once and noted in `replaced` (name to reason; of this process only).
-    Failures that may pass (of the disk, the network, memory) replace nothing, for
-    the stream would then depend on the moment: they are raised.
+    A photograph that cannot be decoded, has vanished, or has changed its size since
+    the manifest was made is replaced by the next one, cyclically, that can be read.
+    This depends only on the files, so processes that find the same files make the same
+    choice. A process keeps using what it has already decoded. Each replacement is
+    logged once and recorded in `replaced` (reason by name, for this process only).
+    Failures that may pass (disk, network, memory) are raised, because replacing a
+    photograph would make the stream depend on the moment.
 
     Attributes:
-      names: of the photographs, as in the manifest.
-      tags: of each photograph, () where none are known; of a replaced one, not of
-        what stands in its place.
+      names: names of the photographs, as in the manifest.
+      tags: tags of each photograph, () where there are none. A replaced photograph
+        keeps its own tags here, not those of its replacement.
 
     Args:
-      store: where the photographs lie.
-      manifest: which to use; must not be empty.
-      cache_bytes: bound of the decoded photographs kept, in bytes; 0 keeps none.
+      store: place that the photographs are in.
+      manifest: photographs to use; must not be empty.
+      cache_bytes: limit on decoded photographs kept, in bytes; 0 keeps none.
 
     Raises:
-      ValueError: empty manifest or negative cache_bytes.
-      OSError: (on reading) see above.
+      ValueError: manifest is empty, or cache_bytes is negative.
+      OSError: (on reading) a failure that may pass.
       RuntimeError: (on reading) none of the photographs can be read any more.
     """
 
@@ -182,12 +184,12 @@ class PhotoSource:
             if index in self._cache:
                 self._cache.move_to_end(index)
                 return self._cache[index]
-            # Stays out for good: a file that came back halfway would make the
-            # stream depend on the moment it was read.
+            # A replaced photograph stays replaced: if it came back, the stream would
+            # depend on the moment.
             if name in self.replaced:
                 return None
-        # Decoding is outside the lock. Two threads may decode the same file at
-        # once; the second then finds it in the cache.
+        # Decode outside the lock. Two threads may decode the same file at once; the
+        # second then finds it in the cache.
         image = self._decode(index, name)
         if image is None:
             return None
@@ -208,14 +210,14 @@ class PhotoSource:
             return self._note_replaced(name, decoding.describe(error))
         except OSError as error:
             raise OSError(
-                f"{self.store}: {name} cannot be read just now ({error}). Run the "
-                "same command again; if it stays so, remove the file (training then "
-                "goes on without it) or prepare the dataset anew."
+                f"{self.store}: {name} cannot be read at the moment ({error}). Run the "
+                "same command again; if the error stays, remove the file (training "
+                "goes on without it) or prepare the dataset again."
             ) from error
         try:
             image = decoding.decode_rgb(data)
             width, height = self.manifest.sizes[index]
-            # Either way round: a header need not tell the orientation.
+            # Accept both orientations: not every header gives it.
             if sorted(image.shape[:2]) != sorted((height, width)):
                 raise ValueError(
                     f"size is now {image.shape[1]}x{image.shape[0]}, "
@@ -233,7 +235,7 @@ class PhotoSource:
                 return
             self.replaced[name] = reason
         _logger.warning(
-            "%s: %s: %s; the next image of the manifest is used in its place.",
+            "%s: %s: %s; using the next image of the manifest instead.",
             self.store,
             name,
             reason,

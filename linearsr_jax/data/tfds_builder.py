@@ -22,18 +22,18 @@ from linearsr_jax.data.layouts import DATASETS
 
 
 class LinearsrPhotos(tfds.core.GeneratorBasedBuilder):
-    """One config for each of `layouts.DATASETS`.
+    """TFDS builder with one config for each of `layouts.DATASETS`.
 
-    Images are stored as the bytes of their files, in the order of their names. The
-    metadata entry "photos" repeats for each split everything but the images, so that
-    opening a dataset of 100 GB does not read it.
+    Images are stored as the bytes of their files, sorted by name. The metadata entry
+    "photos" repeats, for each split, everything but the images, so that opening a
+    dataset of 100 GB does not read all of it.
 
     Attributes:
-      rejected: path relative to the dataset's root, and reason, of each file that
-        was left out; filled by `download_and_prepare`.
+      rejected: reason for each file that was left out, by its path relative to the
+        root of the dataset; filled by `download_and_prepare`.
     """
 
-    # TFDS 4.9.10 would find it with importlib_resources, which it does not require.
+    # TFDS 4.9.10 would look it up with importlib_resources, which it does not require.
     code_path = pathlib.Path(__file__)
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [
@@ -92,36 +92,36 @@ class LinearsrPhotos(tfds.core.GeneratorBasedBuilder):
 def prepare_dataset(
     name: str, root: pathlib.Path, data_dir: pathlib.Path, *, overwrite: bool = False
 ) -> tuple[pathlib.Path, dict[str, int], dict[str, str]]:
-    """Writes data_dir/linearsr_photos/NAME/VERSION, at once and only when complete.
+    """Writes data_dir/linearsr_photos/NAME/VERSION, whole or not at all.
 
     Args:
-      name: of `layouts.DATASETS`.
-      root: holds the folders of that layout.
-      data_dir: made if missing.
-      overwrite: replace the dataset if it is there; else it is an error.
+      name: key of `layouts.DATASETS`.
+      root: folder that contains the folders of that layout.
+      data_dir: folder of prepared datasets; created if missing.
+      overwrite: whether to replace an existing dataset.
 
     Returns:
-      The dataset's folder, the number of photographs of each split, and
+      The folder of the dataset, the number of photographs in each split, and
       `LinearsrPhotos.rejected`.
 
     Raises:
-      FileExistsError: it is there.
+      FileExistsError: the dataset exists, and overwrite is False.
       FileNotFoundError: root has another layout.
-      ValueError: a split without usable photographs.
+      ValueError: a split has no usable photograph.
     """
     target = LinearsrPhotos(config=name, data_dir=data_dir).data_path
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target}: exists; --overwrite replaces it.")
-    DATASETS[name].find_splits(root)  # TFDS would hide the error in its own.
+    DATASETS[name].find_splits(root)  # TFDS would wrap this error in one of its own.
     data_dir.mkdir(parents=True, exist_ok=True)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    # TFDS itself removes what is there before it begins.
+    # Write to a temporary folder: TFDS removes an existing dataset before it begins.
     with tempfile.TemporaryDirectory(
         prefix=".", suffix=".part", dir=data_dir
     ) as temporary:
         builder = LinearsrPhotos(config=name, data_dir=temporary)
-        with contextlib.redirect_stdout(io.StringIO()):  # names the temporary folder
+        with contextlib.redirect_stdout(io.StringIO()):  # it names the temporary folder
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=root),
                 file_format="array_record",

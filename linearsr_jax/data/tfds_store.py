@@ -1,4 +1,4 @@
-"""Photographs of a prepared TFDS dataset; TFDS is imported when one is opened."""
+"""Reads photographs from a prepared TFDS dataset; imports TFDS only to open one."""
 
 import functools
 import os
@@ -12,9 +12,9 @@ DEFAULT_SPLIT = "train"
 
 
 def find_dataset(location: str | os.PathLike) -> tuple[pathlib.Path, str] | None:
-    """Returns the folder and the split that a location means, None if neither.
+    """Returns the folder and split that a location names, or None.
 
-    The folder itself means its split "train", FOLDER/SPLIT any.
+    The folder itself names its split "train"; FOLDER/SPLIT names any split.
     """
     path = pathlib.Path(os.path.abspath(location))
     if (path / INFO_FILE).is_file():
@@ -30,7 +30,7 @@ class TfdsStore:
     See `sources.PhotoStore`.
 
     Raises:
-      ValueError: another dataset, or no such split.
+      ValueError: the dataset was not written by us, or has no such split.
     """
 
     def __init__(self, folder: pathlib.Path, split: str):
@@ -39,7 +39,7 @@ class TfdsStore:
         photos = dict(self._builder.info.metadata or {}).get("photos")
         if photos is None:
             raise ValueError(
-                f"{folder}: a TFDS dataset without an index of photographs; make it "
+                f"{folder}: a TFDS dataset without an index of photographs; make one "
                 "with `linearsr prepare tfds`."
             )
         if split not in photos:
@@ -79,7 +79,7 @@ class TfdsStore:
         try:
             return self._examples[self._records[name]]["image"]
         except RuntimeError as error:
-            # array_record has this one type for all failures.
+            # array_record raises RuntimeError for every failure.
             kind = ValueError if str(error).startswith("Corrupted") else OSError
             raise kind(str(error)) from error
 

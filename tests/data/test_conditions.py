@@ -41,7 +41,9 @@ def test_table_of_features(tmp_path):
     assert table.mask.tolist() == [[True, True, True], [True, False, False]]
     np.testing.assert_array_equal(table.tokens[0], np.full((3, 4), 2))
     np.testing.assert_array_equal(table.tokens[1], [[1] * 4, [0] * 4, [0] * 4])
-    with pytest.raises(ValueError, match="no features of 1 photographs, the first d"):
+    with pytest.raises(
+        ValueError, match="lacks the features of 1 photographs, first d"
+    ):
         table_of_features(path, ["a", "d"], features=4, max_tokens=3)
     with pytest.raises(ValueError, match=r"a is \(1, 4\); the model takes \(T, 5\)"):
         table_of_features(path, ["a"], features=5, max_tokens=3)

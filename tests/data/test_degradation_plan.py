@@ -86,7 +86,7 @@ def test_names_are_the_ones_of_the_field():
     assert DEGRADATIONS.keys() == TABLE.keys()
     assert get_degradation("light") is LIGHT
     assert get_degradation("standard") is STANDARD
-    with pytest.raises(ValueError, match="'heavy'; there are light, standard"):
+    with pytest.raises(ValueError, match="'heavy'; use one of light, standard"):
         get_degradation("heavy")
 
 

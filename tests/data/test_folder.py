@@ -44,7 +44,7 @@ def test_manifest_survives_json(tmp_path):
 def test_errors_of_folders_name_the_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         folder.FolderStore(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="holds no image files"):
+    with pytest.raises(ValueError, match="contains no image files"):
         folder.FolderStore(tmp_path).scan(min_size=1)
     save(tmp_path / "a.png", height=4, width=4)
     with pytest.raises(NotADirectoryError, match=r"a\.png"):

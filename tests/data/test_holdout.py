@@ -59,7 +59,7 @@ def test_small_photographs_are_only_trained_on():
     [
         (manifest(1), 0.1, "at least 2 usable"),
         (manifest(5), 1.0, "between 0 and 1"),
-        (manifest(4, ((50, 50),) * 4), 0.1, "of 64 pixels a side .* 4 and 0"),
+        (manifest(4, ((50, 50),) * 4), 0.1, "with 64 pixels or more .* 4 and 0"),
     ],
 )
 def test_errors(photographs, share, message):

@@ -82,7 +82,7 @@ def test_other_files_are_refused(path, tmp_path):
         with pytest.raises(ValueError, match=r"photos\.safetensors: not a file of"):
             packed.PackedStore(path)
     save_file({"weights": np.zeros(3)}, path)
-    with pytest.raises(ValueError, match="holds no photographs"):
+    with pytest.raises(ValueError, match="that are not photographs"):
         packed.PackedStore(path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         packed.PackedStore(tmp_path / "nowhere")

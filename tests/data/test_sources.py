@@ -159,7 +159,9 @@ def test_failures_that_may_pass_replace_nothing(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(FolderStore, "read", fail)
-        with pytest.raises(OSError, match=r"1\.png cannot be read just now.*Too many"):
+        with pytest.raises(
+            OSError, match=r"1\.png cannot be read at the moment.*Too many"
+        ):
             source[1]
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "decode_rgb", run_out)
@@ -184,7 +186,7 @@ def test_damaged_records_are_replaced(tmp_path):
         np.testing.assert_array_equal(source[i], noise(expected, 100, 100))
     assert "Corrupted" in source.replaced["1.png"]
     records.unlink()
-    with pytest.raises(OSError, match=r"0\.png cannot be read just now"):
+    with pytest.raises(OSError, match=r"0\.png cannot be read at the moment"):
         _open(dataset)[0]
 
 

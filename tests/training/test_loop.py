@@ -222,7 +222,7 @@ def test_unusable_configs(photos, tmp_path, field, value, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("degradation", "heavy", "'heavy'; there are light, standard"),
+        ("degradation", "heavy", "'heavy'; use one of light, standard"),
         ("degrade_on", "gpu", "'host' or 'device', got 'gpu'"),
     ],
 )
