@@ -1,4 +1,4 @@
-"""Tags: the words an image can be described with, and networks that find them."""
+"""Tags: words for what an image shows, and networks that find them."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ __all__ = ["NoTagger", "Tagger", "TaggerError", "load_tagger"]
 
 
 def load_tagger(name: str) -> Tagger:
-    """A tagger by name.
+    """Loads a tagger by name.
 
     Args:
-      name: "light", which is part of the package; "ram:FOLDER", with a folder made by
+      name: "light", which is part of the package; "ram:FOLDER", for a folder made by
         `linearsr convert --from ram`; or "none".
 
     Raises:
-      TaggerError: no such tagger, or its folder cannot be used.
+      TaggerError: there is no such tagger, or its folder cannot be used.
     """
-    # Each network is imported only where it is asked for.
+    # Import each network only when it is asked for.
     if name == "none":
         return NoTagger()
     if name == "light":

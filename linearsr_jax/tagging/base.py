@@ -1,4 +1,4 @@
-"""What a tagger is, and the one that says nothing."""
+"""The interface of taggers, and the tagger that finds nothing."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,53 +10,54 @@ from linearsr_jax.core.array_types import UInt8
 
 
 class TaggerError(Exception):
-    """A tagger that cannot be loaded; one line, says what to do."""
+    """Raised for a tagger that cannot be loaded; one line that says what to do."""
 
 
 class Tagger(Protocol):
-    """Says what an image shows, and rather nothing than something wrong.
+    """Finds tags for an image, and prefers silence to a wrong tag.
 
     Attributes:
-      name: what `load_tagger` made it from, less the folder: "light", "ram", "none".
-      version: changes whenever the same image may get other tags.
+      name: argument of `load_tagger` without the folder: "light", "ram" or "none".
+      version: identifies the tagger; changes whenever the same image may get other
+        tags.
     """
 
     name: str
     version: str
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> list[tuple[str, float]]:
-        """Tags of an image, the best first.
+        """Finds the tags of an image, best first.
 
         Args:
           image: RGB, upright, of any size.
 
         Returns:
-          Entries of `vocabulary.TAGS`, each once, with scores in [0, 1] that compare
-          within an image. Empty where the tagger is not sure of anything.
+          Distinct entries of `vocabulary.TAGS` with scores in [0, 1], which compare
+          within an image only. Empty if the tagger is not sure of anything.
 
         Raises:
-          ValueError: not such an array.
+          ValueError: image is not uint8 (H, W, 3), or is empty.
         """
         ...
 
 
 class NoTagger:
-    """Gives no tags; see `Tagger`."""
+    """A tagger that finds nothing; see `Tagger`."""
 
     name = "none"
     version = "1"
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> list[tuple[str, float]]:
-        """See `Tagger`."""
+        """Checks the image and returns no tags; see `Tagger`."""
         check_image(image)
         return []
 
 
 def check_image(image: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Refuses what is no image.
+    """Checks that an array is an image.
 
     Raises:
-      ValueError: not uint8 (H, W, 3), or empty.
+      ValueError: image is not uint8 (H, W, 3), or is empty.
     """
     shape = getattr(image, "shape", None)
     dtype = getattr(image, "dtype", type(image).__name__)
@@ -65,7 +66,7 @@ def check_image(image: UInt8[np.ndarray, "H W 3"]) -> None:
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """Twelve digits that tell one set of files from another; for versions."""
+    """Hashes the parts to twelve hexadecimal digits; for `Tagger.version`."""
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update(hashlib.sha256(part).digest())
@@ -73,5 +74,5 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def best_first(scores: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Sorts by falling score; equal scores keep their order."""
+    """Sorts by descending score; equal scores keep their order."""
     return sorted(scores, key=lambda pair: -pair[1])

@@ -1,9 +1,9 @@
-"""Tags of a folder's images in a file, so that training need not find them anew.
+"""Keeps the tags of a folder's images in a file, so that training can read them.
 
-A JSON object a line, for each image: "file" (its path inside the folder), "sha256" of
-its bytes, "tagger" and "version" (see `base.Tagger`), "input" ("hr": the image as it
-is; "lr": reduced by 4, as the model gets to see it) and "tags", a list of
-[tag, score], the best first.
+The file has one JSON object per line and image: "file" (path inside the folder),
+"sha256" of the bytes, "tagger" and "version" (see `base.Tagger`), "input" ("hr": the
+image as it is; "lr": reduced by 4, as the model sees it) and "tags", a list of
+[tag, score], best first.
 """
 
 import json
@@ -26,11 +26,11 @@ _DIGITS = 4
 
 
 class TagCacheError(Exception):
-    """A cache that cannot be used; one line, says what to do."""
+    """Raised for a cache that cannot be used; one line that says what to do."""
 
 
 class Origin(NamedTuple):
-    """What the tags of a cache come from; all lines have the same."""
+    """Where tags come from; the same for all lines of a cache."""
 
     tagger: str
     version: str
@@ -38,13 +38,13 @@ class Origin(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A line.
+    """One line of a cache.
 
     Attributes:
-      file: the image's path inside the folder, with slashes.
-      sha256: of its bytes.
-      origin: of the tags.
-      tags: with scores, the best first.
+      file: path of the image inside the folder, with forward slashes.
+      sha256: SHA-256 of the bytes of the image, hexadecimal.
+      origin: tagger, version and input that the tags come from.
+      tags: tags with scores, best first.
     """
 
     file: str
@@ -57,19 +57,21 @@ def load_tag_cache(path: str | os.PathLike) -> dict[str, list[str]]:
     """Reads a cache.
 
     Args:
-      path: written by `linearsr tag DIR --cache`.
+      path: file written by `linearsr tag DIR --cache`.
 
     Returns:
-      The tags of each image, the best first; images by their path inside DIR.
+      The tags of each image, best first, by the path of the image inside DIR.
 
     Raises:
-      TagCacheError: missing, damaged, not a cache, or of several taggers.
+      TagCacheError: the file is missing, damaged, not a cache, or mixes taggers.
     """
     path = Path(path)
     entries = _read(path)
     origins = {entry.origin for entry in entries.values()}
     if len(origins) > 1:
-        raise TagCacheError(f"{path}: of several taggers: {sorted(origins)}; make anew")
+        raise TagCacheError(
+            f"{path}: mixes several taggers: {sorted(origins)}; make it anew"
+        )
     return {
         file: [tag for tag, _ in entry.tags] for file, entry in sorted(entries.items())
     }
@@ -85,26 +87,26 @@ def fill_tag_cache(
     input: Input = "hr",
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Iterator[tuple[str, Entry | None]]:
-    """Tags the images that a cache lacks, and writes it.
+    """Tags the images that a cache lacks, and writes the cache.
 
-    What is done is kept in PATH.part until all is: a run that is stopped goes on
-    where it was, and a file at `path` is always whole. Run the iterator to its end.
+    Finished lines are kept in PATH.part until all are there, so a run that is stopped
+    can continue, and the file at `path` is always whole. Run the iterator to its end.
 
     Args:
-      path: the cache; made, or completed if it is of these images and this tagger.
-      tagger: of all its lines.
-      folder: that the files lie in.
-      files: the images, by their paths inside the folder.
-      read: path -> image, uint8 (H, W, 3), or None if it cannot be read: then it has
-        no line, and is tried again another time.
-      input: what the tagger gets to see.
-      progress: wraps the files, to show how far it is.
+      path: the cache; created, or completed if it has these images and this tagger.
+      tagger: tagger for all lines.
+      folder: folder that contains the files.
+      files: paths of the images inside the folder.
+      read: function from a path to the image, uint8 (H, W, 3), or to None if it cannot
+        be read. Such an image gets no line and is tried again next time.
+      input: whether the tagger sees the image as it is or reduced by 4.
+      progress: wraps the files, to show progress.
 
     Yields:
-      Each file with its entry, or None.
+      Each file with its entry, or with None if it could not be read.
 
     Raises:
-      TagCacheError: the cache is of other images or another tagger, damaged, or
+      TagCacheError: the cache has other images or another tagger, is damaged, or
         cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
@@ -136,17 +138,17 @@ def _check_same(
     folder: Path,
     files: Sequence[str],
 ) -> None:
-    cure = "name another cache, or remove this one and its .part"
+    cure = "choose another --cache, or remove this one and its .part"
     known = set(files)
     for file, entry in entries.items():
         if entry.origin != origin:
             raise TagCacheError(
-                f"{path}: is of {' '.join(entry.origin)}, not of {' '.join(origin)}; "
+                f"{path}: made by {' '.join(entry.origin)}, not {' '.join(origin)}; "
                 f"{cure}"
             )
         if file not in known:
             raise TagCacheError(
-                f"{path}: is of other images: {file} is not in {folder}; {cure}"
+                f"{path}: has other images: {file} is not in {folder}; {cure}"
             )
         if entry.sha256 != sha256(folder / file):
             raise TagCacheError(
@@ -159,7 +161,7 @@ def _read(path: Path, *, is_part: bool = False) -> dict[str, Entry]:
         lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TagCacheError(f"{path}: cannot be read: {error}") from error
-    # A part may end within a line: there its writer was stopped.
+    # A .part may end within a line, where its writer was stopped.
     if lines.pop() and not is_part:
         raise TagCacheError(f"{path}: is cut off; make it anew")
     entries = {}
@@ -168,17 +170,19 @@ def _read(path: Path, *, is_part: bool = False) -> dict[str, Entry]:
             entry = _from_line(line)
         except (ValueError, KeyError, TypeError) as error:
             raise TagCacheError(
-                f"{path}, line {number}: not of a tag cache "
+                f"{path}, line {number}: not a line of a tag cache "
                 f"({type(error).__name__}: {error}); make it with linearsr tag --cache"
             ) from error
         if entry.file in entries:
-            raise TagCacheError(f"{path}, line {number}: {entry.file} a second time")
+            raise TagCacheError(
+                f"{path}, line {number}: repeats {entry.file}; make it anew"
+            )
         entries[entry.file] = entry
     return entries
 
 
 def _write(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Writes all lines in the order of the files' names, whole or not at all."""
+    """Writes all lines sorted by file name, whole or not at all."""
     try:
         write_text(path, "".join(_to_line(e) for _, e in sorted(entries.items())))
     except OSError as error:

@@ -1,11 +1,11 @@
 """EfficientNet-Lite0, a small ImageNet classifier.
 
-Tan and Le, "EfficientNet" (ICML 2019, arXiv 1905.11946); the Lite variants are
-TensorFlow's (tensorflow/tpu, models/official/efficientnet/lite): ReLU6 and no
-squeeze-and-excitation, and stem and head of fixed width.
+Tan and Le, "EfficientNet" (ICML 2019, arXiv 1905.11946). The Lite variants come from
+TensorFlow (tensorflow/tpu, models/official/efficientnet/lite): ReLU6, no
+squeeze-and-excitation, and a stem and head of fixed width.
 
-Differs from them in: each batch norm is folded into the convolution before it, which
-the converter does; inference only, so no dropped paths.
+Differs from them: the converter has folded each batch norm into the convolution before
+it, and there are no dropped paths, because this is for inference only.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ CLASSES = 1000
 
 
 class Group(NamedTuple):
-    """Blocks in a row; the first changes stride and width."""
+    """A group of consecutive blocks; the first one changes stride and width."""
 
     repeats: int
     kernel: int
@@ -46,12 +46,12 @@ GROUPS = (
 
 
 class Conv(nn.Module):
-    """A convolution with bias, "SAME" as TensorFlow means it: odd padding comes last.
+    """A convolution with bias and TensorFlow's "SAME": odd padding comes last.
 
     Attributes:
-      features: output channels.
-      kernel: side of the kernel.
-      stride: of both axes.
+      features: number of output channels.
+      kernel: side of the kernel in pixels.
+      stride: stride of both axes.
       is_depthwise: whether each channel is convolved on its own.
     """
 
@@ -62,28 +62,33 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        """Applies it."""
+        """Applies the convolution."""
         return nn.Conv(
             self.features,
             (self.kernel, self.kernel),
             self.stride,
             "SAME",
             feature_group_count=x.shape[-1] if self.is_depthwise else 1,
-            # The accelerators' default rounds to bfloat16 or TF32: other scores.
+            # By default accelerators round to bfloat16 or TF32, which changes scores.
             precision=jax.lax.Precision.HIGHEST,
             name="conv",
         )(x)
 
 
 class Block(nn.Module):
-    """Inverted residual: widen, convolve each channel, narrow; x itself if it fits."""
+    """Inverted residual block: widens, convolves each channel, narrows, and adds x.
+
+    Attributes:
+      group: sizes.
+      stride: stride of the convolution.
+    """
 
     group: Group
     stride: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        """Applies it."""
+        """Applies the block; x is added only where the shapes agree."""
         group = self.group
         hidden = x.shape[-1] * group.expansion
         y = x
@@ -96,13 +101,20 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Image to features, and to the logits of ImageNet's thousand classes."""
+    """Turns an image into features, and into logits of ImageNet's 1000 classes."""
 
     @nn.compact
     def __call__(
         self, image: Float[Array, "B 224 224 3"]
     ) -> tuple[Float[Array, "B 1280"], Float[Array, "B 1000"]]:
-        """Features, 0 or more, and logits; the image is RGB in [0, 255]."""
+        """Applies the network.
+
+        Args:
+          image: RGB in [0, 255].
+
+        Returns:
+          Features, which are not negative, and logits.
+        """
         x = (image - 127) / 128
         x = nn.relu6(Conv(STEM_WIDTH, 3, 2, name="stem")(x))
         for index, (group, stride) in enumerate(blocks()):
@@ -114,7 +126,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def blocks() -> list[tuple[Group, int]]:
-    """Every block in order, with its stride."""
+    """Lists every block in order, with its stride."""
     return [
         (group, group.stride if repeat == 0 else 1)
         for group in GROUPS
@@ -123,7 +135,7 @@ def blocks() -> list[tuple[Group, int]]:
 
 
 def parameter_shapes() -> Mapping[str, tuple[int, ...]]:
-    """Names and shapes of the parameters, as in the weights file."""
+    """Returns the names and shapes of the parameters, as in the weights file."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     abstract = jax.eval_shape(EfficientNetLite0().init, jax.random.key(0), image)
     flat = traverse_util.flatten_dict(abstract["params"], sep=".")

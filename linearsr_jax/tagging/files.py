@@ -1,4 +1,4 @@
-"""Tagging image files: one after another, or a folder's into a cache."""
+"""Tags image files: one by one, or a whole folder into a cache."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +15,14 @@ _logger = logging.getLogger(__name__)
 
 
 def find_files(inputs: Sequence[Path], *, recursive: bool) -> list[Path]:
-    """The images that files and folders stand for, each once.
+    """Lists the images that files and folders stand for, without repetition.
+
+    Args:
+      inputs: image files and folders.
+      recursive: whether to search folders inside folders.
 
     Raises:
-      image_io.ImageError: a missing input, or a folder without images.
+      image_io.ImageError: an input is missing, or a folder has no images.
     """
     found = (image_io.find_images(given, recursive=recursive) for given in inputs)
     return list(dict.fromkeys(path for paths in found for path in paths))
@@ -29,12 +33,12 @@ def tag_files(
     files: Sequence[Path],
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Iterator[tuple[Path, list[tuple[str, float]] | None]]:
-    """Tags files; a failure is reported and the others are still tagged.
+    """Tags files; logs a file that cannot be read and continues with the others.
 
     Args:
-      tagger: of all.
+      tagger: tagger for all files.
       files: image files.
-      progress: wraps the files, to show how far it is.
+      progress: wraps the files, to show progress.
 
     Yields:
       Each file with its tags, or with None if it could not be read.
@@ -52,21 +56,21 @@ def tag_folder(
     is_lr: bool,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Iterator[tuple[Path, list[tuple[str, float]] | None]]:
-    """Writes the tags of a folder's images, subfolders included, to a cache.
+    """Writes the tags of all images in a folder and its subfolders to a cache.
 
     Args:
-      tagger: of all.
-      folder: of images, as training is given it.
-      cache: see `fill_tag_cache`.
-      is_lr: whether the tagger sees the images reduced, as the model will.
-      progress: wraps the files, to show how far it is.
+      tagger: tagger for all images.
+      folder: folder of images, the same that training will be given.
+      cache: file to write; see `fill_tag_cache`.
+      is_lr: whether the tagger sees the images reduced by 4, as the model will.
+      progress: wraps the files, to show progress.
 
     Yields:
-      As `tag_files`. Tags that the cache had are not found anew.
+      Each file with its tags, as `tag_files` does. Tags in the cache are kept.
 
     Raises:
-      image_io.ImageError: no such folder, or no images in it.
-      TagCacheError: the cache is of other images or another tagger, or damaged.
+      image_io.ImageError: the folder is missing or has no images.
+      TagCacheError: the cache has other images or another tagger, or is damaged.
     """
     found = image_io.find_images(folder, recursive=True)
     files = [path.relative_to(folder).as_posix() for path in found]
@@ -95,14 +99,14 @@ def _read(path: Path) -> np.ndarray | None:
 def report(
     found: Iterable[tuple[Path, list[tuple[str, float]] | None]], *, is_printed: bool
 ) -> tuple[list[dict[str, Any]], int]:
-    """Runs `tag_files` or `tag_folder`.
+    """Runs `tag_files` or `tag_folder` to the end.
 
     Args:
-      found: what they yield.
-      is_printed: whether each file's tags go to standard output, a line a file.
+      found: iterator of one of the two.
+      is_printed: whether to print a line per file to standard output.
 
     Returns:
-      The tagged files, as --json prints them, and the number of failures.
+      The tagged files in the form that --json prints, and the number of failures.
     """
     images, failures = [], 0
     for path, tags in found:

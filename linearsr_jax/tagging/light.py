@@ -1,17 +1,17 @@
-"""The tagger that is always there: EfficientNet-Lite0 and two readings of it.
+"""The bundled tagger: EfficientNet-Lite0, whose outputs are read in two ways.
 
-The network (weights/efficientnet_lite0.safetensors) sees the image twice: whole,
-squeezed to a square, and its centre. Probabilities and features are averaged.
+The network (weights/efficientnet_lite0.safetensors) sees the image twice: the whole
+image, squeezed to a square, and its centre. Probabilities and features are averaged.
 
-- Things: ImageNet's classes are mapped to tags by data/imagenet_tags.tsv, a class to
-  several (a beagle is "beagle" and "dog") or to none. A tag's score is the sum of the
-  probabilities of its classes, so that a dog of uncertain breed is a dog.
+- Things: data/imagenet_tags.tsv maps each of ImageNet's classes to several tags (a
+  beagle is "beagle" and "dog") or to none. The score of a tag is the sum of the
+  probabilities of its classes, so that a dog of uncertain breed is still a dog.
 - Scenes ("leaf", "sky", "architecture"), for which ImageNet has no classes: a linear
-  map of the square root of the features, scaled to length 1
+  map of the square roots of the features, scaled to length 1
   (weights/light_tagger_scenes.safetensors), fitted to 86 photographs.
 
-Both are silent below a threshold. Map and thresholds come from
-experiments/202611_tagger, which also says how often the tags are right.
+Neither gives a tag whose score is below a threshold. The map and the thresholds come
+from experiments/202611_tagger, which also measures how often the tags are right.
 """
 
 import json
@@ -34,16 +34,16 @@ SCENES_FILE = _PACKAGE / "weights" / "light_tagger_scenes.safetensors"
 TABLE_FILE = _PACKAGE / "tagging" / "data" / "imagenet_tags.tsv"
 SETTINGS_FILE = _PACKAGE / "tagging" / "data" / "light.json"
 
-# Of the short side: what ImageNet's classifiers are evaluated on.
+# Share of the short side; ImageNet classifiers are evaluated on this crop.
 _CENTRE = 0.875
 
 
 class Reading(NamedTuple):
-    """What the network says of an image.
+    """Outputs of the network for one image.
 
     Attributes:
-      probabilities: of ImageNet's classes.
-      features: square roots of the features, as a vector of length 1.
+      probabilities: probabilities of ImageNet's classes; their sum is 1.
+      features: square roots of the features, scaled to length 1.
     """
 
     probabilities: Float[np.ndarray, "1000"]
@@ -51,7 +51,7 @@ class Reading(NamedTuple):
 
 
 class LightTagger:
-    """See the module, and `base.Tagger`."""
+    """The bundled tagger; see the module, and `base.Tagger`."""
 
     name = "light"
 
@@ -65,7 +65,7 @@ class LightTagger:
         self._settings = json.loads(settings)
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> list[tuple[str, float]]:
-        """See `base.Tagger`."""
+        """Finds the tags of an image; see `base.Tagger`."""
         reading = self._read(image)
         things = reading.probabilities @ self._things
         scenes = reading.features @ self._scenes["kernel"] + self._scenes["bias"]
@@ -81,13 +81,13 @@ class LightTagger:
 
 
 def load_reader(weights: bytes):
-    """The network as a function of an image, compiled once for all sizes.
+    """Makes a function of an image from the network, compiled once for all sizes.
 
     Args:
-      weights: of NETWORK_FILE.
+      weights: content of NETWORK_FILE.
 
     Returns:
-      image (uint8, (H, W, 3)) -> Reading.
+      A function from an image, uint8 (H, W, 3), to a Reading.
     """
     flat = {name: np.float32(value) for name, value in load(weights).items()}
     params = jax.device_put(traverse_util.unflatten_dict(flat, sep="."))
@@ -104,12 +104,17 @@ def load_reader(weights: bytes):
 def read_outputs(
     features: Float[np.ndarray, "B 1280"], logits: Float[np.ndarray, "B 1000"]
 ) -> Reading:
-    """What the network's outputs for the views of one image say together."""
+    """Averages the network's outputs for the views of one image.
+
+    Args:
+      features: features of each view.
+      logits: logits of each view.
+    """
     powers = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
     roots = np.sqrt(features.mean(axis=0, dtype=np.float64))
     return Reading(
         probabilities=(powers / powers.sum(axis=1, keepdims=True)).mean(axis=0),
-        # A network that sees nothing at all has no direction.
+        # If all features are 0 there is no direction; avoid dividing by 0.
         features=roots / max(np.linalg.norm(roots), 1e-12),
     )
 
@@ -117,10 +122,10 @@ def read_outputs(
 def make_views(
     image: UInt8[np.ndarray, "H W 3"],
 ) -> Float[np.ndarray, "2 224 224 3"]:
-    """The whole image and its centre, as the network takes them.
+    """Makes the network's inputs: the whole image and its centre, RGB in [0, 255].
 
     Raises:
-      ValueError: not uint8 (H, W, 3), or empty.
+      ValueError: image is not uint8 (H, W, 3), or is empty.
     """
     check_image(image)
     boxes = (None, central_box(*image.shape[:2], _CENTRE))
@@ -132,10 +137,10 @@ def read_table(text: str) -> tuple[tuple[str, ...], Float[np.ndarray, "1000 T"]]
     """Reads the table of ImageNet's classes.
 
     Args:
-      text: a line a class: its name, a tab, tags with commas between.
+      text: one line per class: its name, a tab, and tags separated by ", ".
 
     Returns:
-      The tags, and a matrix of 0 and 1 that says which classes have them.
+      The tags, and a matrix with 1 where a class has a tag and 0 elsewhere.
     """
     rows = [line.split("\t")[1] for line in text.splitlines()]
     classes = [row.split(", ") if row else [] for row in rows]

@@ -1,4 +1,4 @@
-"""The tagger of the paper: RAM, from a folder made by `linearsr convert --from ram`."""
+"""RAM, the tagger of the paper, from a folder of `linearsr convert --from ram`."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from linearsr_jax.tagging.vocabulary import TAGS, ram_thresholds, tag_indices
 WEIGHTS_FILE = "tagger.safetensors"
 CONFIG_FILE = "config.json"
 
-# ImageNet's, of images in [0, 1].
+# Mean and standard deviation of ImageNet's images in [0, 1].
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -26,17 +26,18 @@ _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 class RamTagger:
     """RAM with its weights; see `base.Tagger`.
 
-    A tag is given if its probability is above its own threshold, which is its score.
+    A tag is given if its probability is above its own threshold; the probability is
+    its score.
 
     Args:
-      params: of `Ram`, float32.
-      config: sizes; its first labels are the first of `TAGS`.
-      version: tells one set of weights from another.
-      tags: those to look for, a part of `TAGS`; by default all. Others change nothing
-        in their scores, fewer take less time.
+      params: parameters of `Ram`, float32.
+      config: sizes; label i belongs to `TAGS[i]`.
+      version: identifies the weights.
+      tags: tags to look for, a part of `TAGS`; by default all. Looking for fewer takes
+        less time and does not change their scores.
 
     Raises:
-      ValueError: more labels than tags, or tags that are not among the labels.
+      ValueError: there are more labels than tags, or a tag has no label.
     """
 
     name = "ram"
@@ -70,7 +71,7 @@ class RamTagger:
         self._run = lambda image: run(variables, image, queries)
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> list[tuple[str, float]]:
-        """See `base.Tagger`."""
+        """Finds the tags of an image; see `base.Tagger`."""
         probabilities = self.probabilities(image)
         return best_first(
             (tag, float(probability))
@@ -81,10 +82,10 @@ class RamTagger:
         )
 
     def probabilities(self, image: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
-        """Of each tag looked for, float32, in the order of the list.
+        """Computes the probability of each tag looked for, float32, in their order.
 
         Raises:
-          ValueError: not uint8 (H, W, 3), or empty.
+          ValueError: image is not uint8 (H, W, 3), or is empty.
         """
         check_image(image)
         square = resize(image, self._size, BILINEAR).astype(np.float32) / 255
@@ -93,10 +94,14 @@ class RamTagger:
 
     @classmethod
     def load(cls, folder: Path, tags: Sequence[str] | None = None) -> "RamTagger":
-        """Loads a folder of `linearsr convert --from ram`.
+        """Loads a folder made by `linearsr convert --from ram`.
+
+        Args:
+          folder: the folder.
+          tags: tags to look for; by default all.
 
         Raises:
-          TaggerError: it lacks a file, or one is damaged or of something else.
+          TaggerError: a file is missing, damaged, or belongs to something else.
         """
         description = _read_description(folder / CONFIG_FILE)
         try:
@@ -113,7 +118,7 @@ class RamTagger:
 
 
 def describe_tagger(config: RamConfig) -> dict[str, Any]:
-    """What config.json says of the weights beside it."""
+    """Returns the description of the weights that config.json stores."""
     return {"name": RamTagger.name, "sizes": config.to_dict()}
 
 
@@ -123,9 +128,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         name = description["tagger"]["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TaggerError(
-            f"{path}: no tagger is described there: {error!r}; make its folder with "
+            f"{path}: describes no tagger: {error!r}; make the folder with "
             "`linearsr convert --from ram`"
         ) from error
     if name != RamTagger.name:
-        raise TaggerError(f"{path}: describes tagger {name!r}, and ram is needed")
+        raise TaggerError(f"{path}: describes the tagger {name!r}, not ram")
     return description

@@ -1,11 +1,11 @@
-"""RAM: Swin-L, and a head that asks the image for each tag.
+"""RAM's network: Swin-L, and a head with one query per tag.
 
-Zhang et al., "Recognize Anything" (2023, arXiv 2306.03514). Each tag is a query: its
-CLIP embedding, projected. Two layers of cross-attention over the image's tokens, in
-which queries do not see each other, turn it into the tag's logit; so any subset of
-tags gives the same logits as all of them, and the queries do not depend on the image.
+Zhang et al., "Recognize Anything" (2023, arXiv 2306.03514). The query of a tag is its
+projected CLIP embedding. Two layers of cross-attention to the tokens of the image turn
+it into the logit of the tag. Queries do not see each other, so any subset of the tags
+gives the same logits as all of them, and queries do not depend on the image.
 
-Differs from it in: no tag encoder and no captions.
+Differs from the paper: there is no tag encoder and no captioning.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from flax import traverse_util
 from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.tagging.swin import Dense, Norm, Swin, SwinConfig
 
-# BERT's, of the head's norms.
+# Epsilon of the head's norms, from BERT.
 _EPSILON = 1e-12
 
 
@@ -28,11 +28,11 @@ class RamConfig:
     """Sizes; the defaults are RAM Swin-L 384, 212,117,045 parameters.
 
     Attributes:
-      trunk: of the image.
-      tags: rows of the label embedding.
-      embedding: width of the labels' and the image's embeddings.
-      width, heads, hidden: of the head's layers; hidden is the MLP's.
-      layers: of the head.
+      trunk: sizes of the image trunk.
+      tags: number of tags, the rows of the label embedding.
+      embedding: width of the label and image embeddings.
+      width, heads, hidden: width, attention heads and MLP width of the head's layers.
+      layers: number of layers in the head.
     """
 
     trunk: SwinConfig = dataclasses.field(default_factory=SwinConfig)
@@ -44,16 +44,15 @@ class RamConfig:
     layers: int = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
+        """Converts the fields to values that JSON can store."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "RamConfig":
-        """The config that `to_dict` described; lists become tuples.
+        """Inverts `to_dict`; lists become tuples.
 
         Raises:
-          KeyError, TypeError, ValueError: a field that does not exist, or sizes that
-            do not fit.
+          KeyError, TypeError, ValueError: a field does not exist, or sizes do not fit.
         """
         trunk = {
             name: tuple(value) if isinstance(value, list) else value
@@ -63,7 +62,7 @@ class RamConfig:
 
 
 class HeadLayer(nn.Module):
-    """Cross-attention to the image and an MLP, each followed by a norm."""
+    """Cross-attention to the image, then an MLP; a norm follows each."""
 
     config: RamConfig
 
@@ -71,7 +70,12 @@ class HeadLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], image: Float[Array, "B N E"]
     ) -> Float[Array, "B T D"]:
-        """Applies it."""
+        """Applies the layer.
+
+        Args:
+          x: queries of the tags.
+          image: tokens of the image.
+        """
         config = self.config
 
         def heads(y):
@@ -92,12 +96,12 @@ class HeadLayer(nn.Module):
 
 
 class Ram(nn.Module):
-    """Image to the logit of each tag."""
+    """Turns an image into the logit of each tag."""
 
     config: RamConfig
 
     def setup(self):
-        """Makes the layers, which the methods share out."""
+        """Creates the layers that the methods share."""
         config = self.config
         self.trunk = Swin(config.trunk)
         self.image_proj = Dense(config.embedding)
@@ -109,25 +113,30 @@ class Ram(nn.Module):
         self.fc = Dense(1)
 
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B T"]:
-        """Logits of all tags; see `embed_image` for the image."""
+        """Computes the logits of all tags; see `embed_image` for the image."""
         return self.classify(self.embed_image(image), self.label_queries())
 
     def embed_image(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B N E"]:
-        """Image tokens, the mean token first.
+        """Computes the tokens of an image, the mean token first.
 
         Args:
-          image: RGB, less ImageNet's mean and divided by its deviation.
+          image: RGB, standardized by ImageNet's mean and standard deviation.
         """
         return self.image_proj(self.trunk(image))
 
     def label_queries(self) -> Float[Array, "T D"]:
-        """The query of every tag, the same for all images."""
+        """Computes the query of every tag; they are the same for all images."""
         return nn.relu(self.wordvec_proj(self.label_embed))
 
     def classify(
         self, image: Float[Array, "B N E"], queries: Float[Array, "T D"]
     ) -> Float[Array, "B T"]:
-        """Logits of the tags whose queries are given, any of `label_queries`."""
+        """Computes the logits of the tags whose queries are given.
+
+        Args:
+          image: tokens of `embed_image`.
+          queries: any rows of `label_queries`.
+        """
         x = jnp.broadcast_to(queries, (image.shape[0], *queries.shape))
         for layer in self.layers:
             x = layer(x, image)
@@ -135,7 +144,7 @@ class Ram(nn.Module):
 
 
 def parameter_shapes(config: RamConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters, as in a weights file."""
+    """Returns the names and shapes of the parameters, as in a weights file."""
     side = config.trunk.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     abstract = jax.eval_shape(Ram(config).init, jax.random.key(0), image)

@@ -1,4 +1,4 @@
-"""Images cut and resized to the squares that the networks take."""
+"""Cuts and resizes images to the squares that the taggers' networks take."""
 
 import numpy as np
 from PIL import Image
@@ -17,21 +17,21 @@ def resize(
     filter: Image.Resampling,
     box: Box | None = None,
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """A part of an image as a square, by Pillow, which filters when it reduces.
+    """Resizes a part of an image to a square, with Pillow's antialiasing.
 
     Args:
-      image: RGB.
+      image: RGB image.
       size: side of the result in pixels.
-      filter: Pillow's.
-      box: left, top, right, bottom of the part in pixels, fractions allowed; by
-        default the whole image, whatever its shape.
+      filter: interpolation, one of Pillow's.
+      box: left, top, right and bottom of the part in pixels, fractions allowed; by
+        default the whole image, whatever its aspect ratio.
     """
     whole = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(whole.resize((size, size), filter, box=box))
 
 
 def central_box(height: int, width: int, fraction: float) -> Box:
-    """The central square whose side is that fraction of the short side."""
+    """Returns the central square whose side is a fraction of the short side."""
     side = fraction * min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
@@ -40,7 +40,7 @@ def central_box(height: int, width: int, fraction: float) -> Box:
 def reduce(
     image: UInt8[np.ndarray, "H W 3"], factor: int
 ) -> UInt8[np.ndarray, "H/factor W/factor 3"]:
-    """An image with its sides divided by a factor, bicubic; no side becomes 0."""
+    """Reduces an image by a factor, bicubic; each side stays at least 1 pixel."""
     height, width = (max(1, round(side / factor)) for side in image.shape[:2])
     whole = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(whole.resize((width, height), BICUBIC))

@@ -1,8 +1,9 @@
-"""Swin transformer, the trunk of RAM: image to tokens.
+"""Swin transformer, the trunk of RAM: turns an image into tokens.
 
-Liu et al., "Swin Transformer" (ICCV 2021, arXiv 2103.14030). Differs from it in: no
-classifier, no dropped paths; the image has one size, whose stages are filled by whole
-windows.
+Liu et al., "Swin Transformer" (ICCV 2021, arXiv 2103.14030).
+
+Differs from the paper: there is no classifier and no dropped path, and images have one
+size, which whole windows fill at every stage.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import numpy as np
 
 from linearsr_jax.core.array_types import Array, Float, Int
 
-# What is added to the logit of a pair that may not see each other: Swin's, not -inf.
+# Added to the logit of tokens that may not see each other; Swin uses this, not -inf.
 _MASKED = -100.0
 
 
@@ -26,8 +27,8 @@ class SwinConfig:
       image_size: side in pixels.
       patch: side of a token in pixels.
       width: channels of the first stage; each further stage doubles them.
-      depths: blocks of each stage.
-      heads: of the attention, of each stage.
+      depths: number of blocks in each stage.
+      heads: number of attention heads in each stage.
       window: side of a window in tokens.
     """
 
@@ -48,7 +49,7 @@ class SwinConfig:
 
     @property
     def last_side(self) -> int:
-        """Tokens a side after the last stage."""
+        """Side of the last stage in tokens."""
         return self.image_size // (self.patch * 2 ** (len(self.depths) - 1))
 
     @property
@@ -58,13 +59,13 @@ class SwinConfig:
 
 
 class Dense(nn.Dense):
-    """nn.Dense in full float32, also where the default rounds products."""
+    """nn.Dense whose products stay float32 on every device."""
 
     precision: jax.lax.Precision = jax.lax.Precision.HIGHEST
 
 
 class Norm(nn.LayerNorm):
-    """nn.LayerNorm with Swin's epsilon and the variance in two passes, as torch has."""
+    """nn.LayerNorm with Swin's epsilon and, as in torch, the two-pass variance."""
 
     epsilon: float = 1e-5
     use_fast_variance: bool = False
@@ -76,8 +77,8 @@ class WindowAttention(nn.Module):
     Attributes:
       heads: number of heads.
       window: side of a window in tokens.
-      shift: rows and columns by which the windows are moved, cyclically; tokens that
-        only meet because of the cycle do not see each other.
+      shift: rows and columns by which the windows are moved cyclically; tokens that
+        meet only because of the cycle do not see each other.
     """
 
     heads: int
@@ -86,7 +87,7 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        """Applies it."""
+        """Applies the attention."""
         _, height, width, channels = x.shape
         x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
         x = _split_windows(x, self.window)  # [B, windows, tokens, C]
@@ -112,7 +113,7 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm and added to what came in."""
+    """Attention and an MLP, each after a norm and with a residual connection."""
 
     heads: int
     window: int
@@ -120,7 +121,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        """Applies it."""
+        """Applies the block."""
         attention = WindowAttention(
             self.heads, self.window, self.shift, name="attention"
         )
@@ -131,24 +132,24 @@ class Block(nn.Module):
 
 
 class Merge(nn.Module):
-    """Halves the sides and doubles the channels."""
+    """Patch merging: halves the sides and doubles the channels."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 2C"]:
-        """Applies it."""
+        """Applies the merging."""
         corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         y = Norm(name="norm")(jnp.concatenate(corners, -1))
         return Dense(2 * x.shape[-1], use_bias=False, name="reduction")(y)
 
 
 class Swin(nn.Module):
-    """Image to its mean token and the tokens of the last stage."""
+    """Turns an image into the tokens of the last stage and their mean."""
 
     config: SwinConfig
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B 1+N C"]:
-        """The mean first, then the tokens, row by row."""
+        """Applies the network; returns the mean token, then the tokens row by row."""
         config = self.config
         patch = (config.patch, config.patch)
         x = nn.Conv(
@@ -194,7 +195,7 @@ def _join_windows(x: Array, height: int, width: int, window: int) -> Array:
 
 
 def _relative_index(window: int) -> Int[np.ndarray, "tokens tokens"]:
-    """The row of the bias table for each query and key."""
+    """Returns the row of the bias table for each query and key."""
     row, column = np.divmod(np.arange(window**2), window)
     down = row[:, None] - row[None] + window - 1
     right = column[:, None] - column[None] + window - 1
@@ -205,7 +206,7 @@ def _shift_mask(
     height: int, width: int, window: int, shift: int
 ) -> Float[np.ndarray, "windows 1 tokens tokens"]:
     def regions(length):
-        # The last window holds rows of two places, which the cycle brought together.
+        # The cycle brought rows of two places together in the last window.
         return np.repeat([0, 1, 2], [length - window, window - shift, shift])
 
     ids = 3 * regions(height)[:, None] + regions(width)[None]

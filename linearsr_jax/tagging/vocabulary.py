@@ -1,8 +1,8 @@
-"""The words a photograph can be tagged with: RAM's 4,585, in RAM's order.
+"""The vocabulary of tags: RAM's 4,585 words, in RAM's order.
 
-A tag's index in `TAGS` is its identity (rows of RAM's output, of a trained tag
-embedding), so the list is never sorted. Other people's words are brought to it by
-`parse_tags`.
+The index of a tag in `TAGS` is its identity: it is a row of RAM's output and of a
+trained tag embedding. The list is therefore never sorted. `parse_tags` maps what users
+type to it.
 
 The list is RAM's, with its oddities ("dinning table", "stone" for rock): Zhang et al.,
 "Recognize Anything: A Strong Image Tagging Model" (2023, arXiv 2306.03514).
@@ -26,14 +26,14 @@ _DATA = resources.files("linearsr_jax.tagging") / "data"
 TAGS: tuple[str, ...] = tuple(
     (_DATA / "ram_tag_list.txt").read_text("utf-8").splitlines()
 )
-"""The tags; some have several words, none a comma."""
+"""All tags; some consist of several words, none contains a comma."""
 
-# What people and programs put between tags; RAM itself writes " | ".
+# Characters that people and programs put between tags; RAM itself writes " | ".
 _SEPARATORS = ",;|\n"
-# Of unknown tags, so that a whole book given as tags gives a page of warnings.
+# Limit on warnings, in case somebody passes a whole book as tags.
 _MAX_WARNINGS = 10
 _MAX_SHOWN = 40
-# Plurals that no rule below undoes, by their last letters.
+# Plurals that no rule below covers, by their last letters.
 _IRREGULAR = {
     "people": "person",
     "children": "child",
@@ -43,8 +43,8 @@ _IRREGULAR = {
     "geese": "goose",
     "mice": "mouse",
 }
-# Endings of plurals and what stands there in the singular; then the reverse, for the
-# tags that are plurals themselves ("stairs", "scissors").
+# Endings of plurals with those of the singular; then the reverse, for tags that are
+# plurals themselves ("stairs", "scissors").
 _ENDINGS = (
     ("ies", "y"),
     ("ves", "f"),
@@ -57,25 +57,25 @@ _ENDINGS = (
 
 
 class TagError(ValueError):
-    """Tags that cannot be used; one line."""
+    """Raised for tags that are not in the vocabulary; one line."""
 
 
 def parse_tags(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Turns what a user typed into known tags.
+    """Maps what a user typed to tags of the vocabulary.
 
-    Case, accents, hyphens and spacing do not matter, nor whether the last word is
-    singular or plural; simple synonyms are known (data/synonyms.txt). A word
-    that is still unknown is left out with a warning that names the nearest tags.
+    Case, accents, hyphens, spacing and the plural of the last word do not matter, and
+    simple synonyms are known (data/synonyms.txt). A word that is still unknown is left
+    out with a warning that names the nearest tags.
 
     Args:
       text: tags separated by commas (semicolons, bars and line ends also separate),
         or a sequence of such texts, most often one tag each.
 
     Returns:
-      Entries of `TAGS`, in the given order, each once.
+      Distinct entries of `TAGS`, in the given order.
 
     Raises:
-      TypeError: not text, nor a sequence of it.
+      TypeError: text is neither a string nor a sequence of strings.
     """
     found: dict[str, None] = {}
     unknown: dict[str, None] = {}
@@ -94,13 +94,13 @@ def parse_tags(text: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def tag_indices(tags: Sequence[str]) -> Int[np.ndarray, "T"]:
-    """The places of tags in `TAGS`, int32.
+    """Returns the indices of tags in `TAGS`, int32.
 
     Args:
-      tags: entries of `TAGS`, spelled exactly so: see `parse_tags` for others.
+      tags: entries of `TAGS`, spelled exactly; see `parse_tags` for other text.
 
     Raises:
-      TagError: one is no entry of `TAGS`.
+      TagError: a tag is not in `TAGS`.
     """
     indices = _indices()
     if unknown := [tag for tag in tags if tag not in indices]:
@@ -111,9 +111,9 @@ def tag_indices(tags: Sequence[str]) -> Int[np.ndarray, "T"]:
 
 @functools.cache
 def ram_thresholds() -> Float[np.ndarray, "4585"]:
-    """RAM's threshold of each tag: it is given if its probability is above, float32.
+    """Reads RAM's threshold for the probability of each tag, float32.
 
-    Ten thresholds are 1, so those tags are never given.
+    Ten thresholds are 1, so RAM never gives those tags.
     """
     text = (_DATA / "ram_tag_list_threshold.txt").read_text("utf-8")
     return np.array(text.split(), np.float32)
@@ -143,7 +143,7 @@ def _find_tag(word: str) -> str | None:
 
 
 def _forms(letters: str) -> Iterator[str]:
-    """A word, then its possible singulars and plurals."""
+    """Yields a word, then its possible singulars and plurals."""
     yield letters
     for plural, singular in _IRREGULAR.items():
         if letters.endswith(plural):
@@ -154,7 +154,7 @@ def _forms(letters: str) -> Iterator[str]:
 
 
 def _letters(text: str) -> str:
-    """Letters and digits only, without case and accents."""
+    """Reduces text to its letters and digits, without case and accents."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     return "".join(filter(str.isalnum, plain))
 
@@ -166,10 +166,10 @@ def _indices() -> dict[str, int]:
 
 @functools.cache
 def _lookups() -> tuple[dict[str, str], dict[str, str]]:
-    """Tags by case-folded text, and tags and synonyms by letters.
+    """Returns tags by case-folded text, and tags and synonyms by letters.
 
-    Four pairs of tags have the same letters ("wet suit", "wetsuit"): only exactly
-    written do both members exist.
+    Four pairs of tags have the same letters ("wet suit", "wetsuit"). Both members are
+    found only when written exactly.
     """
     by_letters = {}
     for line in (_DATA / "synonyms.txt").read_text("utf-8").splitlines():
@@ -181,7 +181,7 @@ def _lookups() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _describe(word: str) -> tuple[str, str]:
-    """The word as a message shows it, and what it may have been."""
+    """Returns the word for a message, and a hint at what was meant."""
     if len(word) > _MAX_SHOWN:
         return _shorten(word), ""
     exact, _ = _lookups()

@@ -1,5 +1,5 @@
-"""What all of the text encoder may raise."""
+"""The error of the text encoder."""
 
 
 class TextError(Exception):
-    """A text, or an encoder, that cannot be used; one line, says what to do."""
+    """Raised for an unusable text or encoder; one line that says what to do."""

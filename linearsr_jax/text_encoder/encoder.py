@@ -1,4 +1,4 @@
-"""Text to features, with a folder made by `linearsr convert --from gemma2`."""
+"""Turns text into features, with a folder of `linearsr convert --from gemma2`."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ CONFIG_FILE = "config.json"
 NAME = "gemma2"
 DTYPES = ("float32", "bfloat16")
 
-# Texts are padded to a multiple of so many tokens: each length is a compilation.
+# Texts are padded to a multiple of this, because each length is compiled anew.
 _TOKENS_AT_ONCE = 64
 
 
@@ -42,17 +42,17 @@ class TextEncoder:
     """Gemma 2 with its weights and tokenizer.
 
     Args:
-      params: of `Gemma2`, float32, bfloat16 or `as_bits`.
+      params: parameters of `Gemma2`, float32, bfloat16, or from `as_bits`.
       config: sizes.
-      tokenize: text to ids.
-      source: tells one set of weights and tokenizer from another.
-      dtype: of the computation and the features, one of `DTYPES`.
-      instruction: goes before each text; see `instruction.py`.
+      tokenize: function from text to token ids.
+      source: identifies the weights and the tokenizer.
+      dtype: type of the computation and of the features, one of `DTYPES`.
+      instruction: text put before each text; see `instruction.py`.
 
     Attributes:
-      width: F of the features.
-      dtype: of the features.
-      description: what they depend on beside the text, for a file's metadata.
+      width: F, the width of the features.
+      dtype: type of the features.
+      description: everything but the text that the features depend on, for metadata.
     """
 
     def __init__(
@@ -78,22 +78,22 @@ class TextEncoder:
         self._run = lambda tokens, mask: run({"params": params}, tokens, mask)
 
     def count(self, text: str) -> int:
-        """T of a text's features, without computing them.
+        """Counts the tokens T of a text, without computing its features.
 
         Raises:
-          TextError: see `__call__`.
+          TextError: see `tokenizer.check_text`.
         """
         return len(self._select(text)[1])
 
     def __call__(self, text: str) -> Float[np.ndarray, "T F"]:
-        """The features of a text, the first that of what begins every text.
+        """Computes the features of a text; the first belongs to the BOS token.
 
         Args:
-          text: of any length, the spaces around it left out; what is beyond
-            `MAX_TOKENS` tokens is left out with a warning.
+          text: text of any length. Surrounding spaces are dropped, and so, with a
+            warning, are tokens beyond `MAX_TOKENS`.
 
         Returns:
-          T at least 1, at most `MAX_TOKENS`; of the type `dtype`.
+          Features of type `dtype`, with 1 <= T <= `MAX_TOKENS`.
 
         Raises:
           TextError: see `tokenizer.check_text`; or the features are not finite.
@@ -101,11 +101,11 @@ class TextEncoder:
         ids, kept, surplus = self._select(text)
         if surplus:
             logger.warning(
-                "linearsr: %r ...: too long, the last %d tokens are left out",
+                "linearsr: %r ...: too long; leaving out the last %d tokens",
                 text[:30],
                 surplus,
             )
-        # Nothing that is kept sees what comes after it.
+        # No token sees those after it, so drop what follows the last one kept.
         ids = ids[: kept[-1] + 1]
         length = -(-len(ids) // _TOKENS_AT_ONCE) * _TOKENS_AT_ONCE
         tokens = np.full((1, length), self._config.pad, np.int32)
@@ -130,11 +130,16 @@ class TextEncoder:
     def load(
         cls, folder: Path, dtype: str = DTYPES[0], instruction: str = ""
     ) -> "TextEncoder":
-        """Loads a folder of `linearsr convert --from gemma2`.
+        """Loads a folder made by `linearsr convert --from gemma2`.
+
+        Args:
+          folder: the folder.
+          dtype: type of the computation and of the features, one of `DTYPES`.
+          instruction: text put before each text; see `instruction.py`.
 
         Raises:
-          TextError: it lacks a file, or one is damaged or of something else; or
-            tokenizers is not installed.
+          TextError: a file is missing, damaged, or belongs to something else; or the
+            package tokenizers is not installed.
         """
         description = _read_description(folder / CONFIG_FILE)
         try:
@@ -162,7 +167,12 @@ class TextEncoder:
 
 
 def describe_encoder(config: Gemma2Config, weights: str) -> dict[str, Any]:
-    """What config.json says of the weights beside it, of a type of `DTYPES`."""
+    """Returns the description of the weights that config.json stores.
+
+    Args:
+      config: sizes.
+      weights: type of the weights, one of `DTYPES`.
+    """
     return {"name": NAME, "sizes": config.to_dict(), "weights": weights}
 
 
@@ -172,9 +182,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         name = description["text_encoder"]["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TextError(
-            f"{path}: no text encoder is described there: {error!r}; make its folder "
+            f"{path}: describes no text encoder: {error!r}; make the folder "
             "with `linearsr convert --from gemma2`"
         ) from error
     if name != NAME:
-        raise TextError(f"{path}: describes {name!r}, and {NAME} is needed")
+        raise TextError(f"{path}: describes {name!r}, not {NAME}")
     return description

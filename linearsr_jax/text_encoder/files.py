@@ -1,4 +1,4 @@
-"""Files of text features: of one text, or of all photographs that have tags."""
+"""Writes text features to files: for one text, or for all photographs with tags."""
 
 import hashlib
 import json
@@ -14,27 +14,30 @@ from linearsr_jax.text_encoder.instruction import name_instruction, read_instruc
 
 _logger = logging.getLogger(__name__)
 
-# Between the tags of a photograph.
+# Joins the tags of a photograph.
 SEPARATOR = ", "
 _CONDITION = "tokens"
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuses a place that cannot or may not be written to, before the long work.
+    """Checks that an output can be written, before the long work begins.
 
     Raises:
-      TextError: it exists, or is no file's.
+      TextError: path exists and overwrite is False, has another suffix, or lies in no
+        folder.
     """
     if path.suffix != ".safetensors":
         raise TextError(f"{path}: must end in .safetensors")
     if path.is_dir() or not path.parent.is_dir():
-        raise TextError(f"{path}: is a folder, or in none; name a file")
+        raise TextError(
+            f"{path}: is a folder, or its folder does not exist; name a file"
+        )
     if path.exists() and not overwrite:
         raise TextError(f"{path}: exists; remove it or give --overwrite")
 
 
 def find_instruction(path: Path | None) -> str:
-    """Reads an instruction and says whose it is; without a file it is empty.
+    """Reads an instruction and logs its origin; without a file it is empty.
 
     Raises:
       TextError: see `read_instruction`.
@@ -47,15 +50,15 @@ def find_instruction(path: Path | None) -> str:
 
 
 def write_condition(encoder: TextEncoder, text: str, path: Path) -> dict[str, int]:
-    """Writes what `conditions.of_file` reads: the features of a text.
+    """Writes the features of a text, for `linearsr upscale --condition`.
 
     Args:
-      encoder: of the text.
+      encoder: encoder of the text.
       text: see `TextEncoder`.
-      path: replaced if it exists.
+      path: file to write; replaced if it exists.
 
     Returns:
-      What the command prints, numbers by what they count.
+      Counts for the command to print, by their names.
 
     Raises:
       TextError: see `TextEncoder`.
@@ -73,30 +76,31 @@ def write_features(
     path: Path,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, int]:
-    """Writes what `data.conditions.table_of_features` reads: those of photographs.
+    """Writes the features of photographs, for `data.conditions.table_of_features`.
 
-    Equal texts are encoded once. A run that is stopped goes on where it was; see
+    Equal texts are encoded once. A run that is stopped can continue; see
     `write_tensors_resumably`.
 
     Args:
-      encoder: of the texts.
-      tags: of each photograph, by its path inside their folder.
-      path: replaced if it exists.
-      progress: wraps the texts, to show how far it is.
+      encoder: encoder of the texts.
+      tags: tags of each photograph, by its path inside the folder.
+      path: file to write; replaced if it exists.
+      progress: wraps the texts, to show progress.
 
     Returns:
-      What the command prints, numbers by what they count.
+      Counts for the command to print, by their names.
 
     Raises:
-      TextError: no photographs; see also `TextEncoder`.
-      ValueError: what was begun there is of other texts or another encoder.
+      TextError: there are no photographs; see also `TextEncoder`.
+      ValueError: the unfinished file has other texts or another encoder.
     """
     if not tags:
-        raise TextError("the cache has no photographs in it; make it anew")
+        raise TextError("the cache contains no photographs; make it anew")
     files: dict[str, list[str]] = {}
     for file, words in sorted(tags.items()):
         files.setdefault(SEPARATOR.join(words), []).append(file)
-    # Photographs of one text beside each other: only its features are in memory.
+    # Photographs with the same text follow each other, so that only the features of
+    # one text are in memory.
     texts = {file: text for text, listed in files.items() for file in listed}
     lengths = {text: encoder.count(text) for text in files}
     shapes = {file: (lengths[text], encoder.width) for file, text in texts.items()}

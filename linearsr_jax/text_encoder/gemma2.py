@@ -1,11 +1,11 @@
-"""Gemma 2, the text encoder of SANA: tokens to features; the decoder without its head.
+"""Gemma 2 without its head: SANA's text encoder, which turns tokens into features.
 
-Gemma Team, "Gemma 2" (2024, arXiv 2408.00118). Each token sees those before it, so a
-text's features do not depend on what follows. Every second layer, the first included,
-sees `window` tokens back only: more than SANA's texts have.
+Gemma Team, "Gemma 2" (2024, arXiv 2408.00118). A token sees only those before it, so
+its features do not depend on what follows. Layers 0, 2, 4, ... see only `window`
+tokens back, which is more than SANA's texts have.
 
-Differs from transformers in: in bfloat16 the rotation and the attention's logits are
-float32 here, and rounded there.
+Differs from transformers: in bfloat16 the rotation and the attention logits stay
+float32 here; transformers rounds them.
 """
 
 import dataclasses
@@ -27,18 +27,19 @@ class Gemma2Config:
     """Sizes; the defaults are Gemma 2 2B, 2,614,341,888 parameters.
 
     Attributes:
-      vocabulary: rows of the embedding.
-      width: of the features.
-      hidden: of the MLP.
-      layers: their number.
-      heads, kv_heads: of queries, and of keys and values; the former is a multiple.
-      head_size: channels a head, even.
-      rope_base: of the rotation's wavelengths.
-      eps: of the norms.
-      query_scalar: queries are divided by its root.
-      logit_cap: attention logits stay within -logit_cap .. logit_cap.
-      window: tokens that the layers 0, 2, 4 ... see, the own included.
-      bos, pad: ids of what begins a text and of what fills up a batch.
+      vocabulary: number of tokens, the rows of the embedding.
+      width: width of the features.
+      hidden: width of the MLP.
+      layers: number of layers.
+      heads: number of query heads, a multiple of kv_heads.
+      kv_heads: number of key and value heads.
+      head_size: channels per head, even.
+      rope_base: base of the wavelengths of the rotary embedding.
+      eps: epsilon of the norms.
+      query_scalar: queries are divided by its square root.
+      logit_cap: bound on the absolute value of attention logits.
+      window: tokens that layers 0, 2, 4, ... see, including the own one.
+      bos, pad: ids of the token that begins a text and of padding.
     """
 
     vocabulary: int = 256000
@@ -62,25 +63,27 @@ class Gemma2Config:
             types = (int,) if field.type is int else (int, float)
             lowest = 0 if field.name in ("bos", "pad") else 1e-30
             if type(value) not in types or not lowest <= value < float("inf"):
-                raise ValueError(f"{field.name} is {value!r}, no such size")
+                raise ValueError(f"{field.name} cannot be {value!r}")
         if self.heads % self.kv_heads or self.head_size % 2:
-            raise ValueError(f"heads must share kv_heads, head_size be even: {self}")
+            raise ValueError(
+                f"kv_heads must divide heads, and head_size be even: {self}"
+            )
         if max(self.bos, self.pad) >= self.vocabulary:
-            raise ValueError(f"bos and pad must be in the vocabulary: {self}")
+            raise ValueError(f"bos and pad must be below vocabulary: {self}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
+        """Converts the fields to values that JSON can store."""
         return dataclasses.asdict(self)
 
 
 class Norm(nn.Module):
-    """x rsqrt(mean(x^2) + eps) (1 + weight), computed in float32."""
+    """RMS norm, x rsqrt(mean(x^2) + eps) (1 + weight), computed in float32."""
 
     eps: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Normalises, in x's dtype."""
+        """Normalizes x; the result has the dtype of x."""
         weight = self.param("weight", nn.initializers.zeros, (x.shape[-1],))
         full = x.astype(jnp.float32)
         power = jnp.mean(jnp.square(full), axis=-1, keepdims=True)
@@ -89,9 +92,9 @@ class Norm(nn.Module):
 
 
 class Dense(nn.Module):
-    """x @ kernel, in x's dtype.
+    """Matrix product x @ kernel in the dtype of x, without bias.
 
-    A kernel may be given as its bits; see `as_bits`.
+    The kernel may be stored as bits; see `as_bits`.
     """
 
     features: int
@@ -107,7 +110,7 @@ class Dense(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and a gated MLP, each between two norms."""
+    """Attention and a gated MLP, with a norm before and after each."""
 
     config: Gemma2Config
     dtype: jnp.dtype
@@ -120,13 +123,13 @@ class Layer(nn.Module):
         sees: Bool[Array, "B T T"],
         sees_near: Bool[Array, "B T T"],
     ) -> tuple[Float[Array, "B T D"], None]:
-        """Applies it.
+        """Applies the layer.
 
         Args:
-          x: the tokens.
-          is_sliding: whether this layer's window is limited.
-          sees: which token sees which, without a limit.
-          sees_near: with it.
+          x: tokens.
+          is_sliding: whether this layer sees a limited window.
+          sees: True where a token sees another, for an unlimited window.
+          sees_near: the same for a limited window.
         """
         config = self.config
         mask = jnp.where(is_sliding, sees_near, sees)
@@ -150,7 +153,7 @@ class Layer(nn.Module):
         q = rotate(heads("query", config.heads), config.rope_base)
         k = rotate(heads("key", config.kv_heads), config.rope_base)
         v = heads("value", config.kv_heads)
-        # Neighbouring heads share keys and values: (kv_heads G, heads of each R).
+        # Neighbouring query heads share keys and values: G groups of R heads.
         q = q.reshape(batch, length, config.kv_heads, -1, config.head_size)
         logits = jnp.einsum(
             "BTGRK,BSGK->BGRTS",
@@ -161,7 +164,7 @@ class Layer(nn.Module):
         )
         logits = logits * config.query_scalar**-0.5
         logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
-        # Not -inf: padding may see nothing at all.
+        # Not -inf, because padding may see nothing at all.
         lowest = jnp.finfo(jnp.float32).min
         logits = jnp.where(mask[:, None, None], logits, lowest)
         weights = nn.softmax(logits).astype(self.dtype)
@@ -176,11 +179,11 @@ class Layer(nn.Module):
 
 
 class Gemma2(nn.Module):
-    """Tokens to features, after the last norm.
+    """Turns tokens into features, taken after the last norm.
 
     Attributes:
       config: sizes.
-      dtype: of the computation and of the features; parameters may have another.
+      dtype: type of the computation and the features; parameters may have another.
     """
 
     config: Gemma2Config
@@ -190,17 +193,17 @@ class Gemma2(nn.Module):
     def __call__(
         self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
     ) -> Float[Array, "B T D"]:
-        """Applies it.
+        """Applies the network.
 
         Args:
-          tokens: ids, padded at the end.
-          mask: True for tokens that are there; no token sees the others.
+          tokens: token ids, padded at the end.
+          mask: False for padding, which no token sees.
         """
         config = self.config
         embedding = self.param(
             "embedding", nn.initializers.normal(), (config.vocabulary, config.width)
         )
-        # The factor is rounded too, as in training.
+        # Round the factor too, as training did.
         scale = jnp.asarray(config.width**0.5, self.dtype)
         x = embedding[tokens].astype(self.dtype) * scale
         place = jnp.arange(tokens.shape[1])
@@ -221,7 +224,10 @@ class Gemma2(nn.Module):
 
 
 def rotate(x: Float[Array, "B T H K"], base: float) -> Float[Array, "B T H K"]:
-    """Rotary position embedding: channels j and j + K/2 turn by T base^(-2j/K)."""
+    """Applies rotary position embedding.
+
+    Token t rotates channels j and j + K/2 by the angle t base^(-2j/K).
+    """
     half = x.shape[-1] // 2
     frequencies = np.float32(1) / np.float32(base) ** (
         np.arange(half, dtype=np.float32) / np.float32(half)
@@ -234,10 +240,11 @@ def rotate(x: Float[Array, "B T H K"], base: float) -> Float[Array, "B T H K"]:
 
 
 def as_bits(params: PyTree) -> PyTree:
-    """The parameters with bfloat16 kernels as uint16, without a copy.
+    """Views bfloat16 kernels as uint16, without copying, for `Gemma2`.
 
-    For `Gemma2`: from numbers XLA on CPU makes float32 of all layers' kernels before
-    the first layer, 8.4 GB more of the 2B; from their bits, of one layer at a time.
+    Given bfloat16 kernels, XLA on CPU converts those of all layers to float32 before
+    the first layer, which takes 8.4 GB more for the 2B. Given their bits, it converts
+    one layer at a time.
     """
 
     def view(path, x):
@@ -248,7 +255,10 @@ def as_bits(params: PyTree) -> PyTree:
 
 
 def parameter_shapes(config: Gemma2Config) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters, as in a weights file; layers are stacked."""
+    """Returns the names and shapes of the parameters, as in a weights file.
+
+    The layers are stacked along the first axis.
+    """
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
     abstract = jax.eval_shape(Gemma2(config).init, jax.random.key(0), tokens, mask)

@@ -1,6 +1,6 @@
-"""Text to the numbers of its tokens, by the tokenizer.json that comes with weights.
+"""Turns text into token ids, with the tokenizer.json that comes with the weights.
 
-Needs the package tokenizers, extra `text`.
+Needs the package tokenizers, which the extra `text` installs.
 """
 
 import unicodedata
@@ -11,7 +11,7 @@ from linearsr_jax.text_encoder.base import TextError
 
 TOKENIZER_FILE = "tokenizer.json"
 
-# Text to ids, without what begins a text.
+# From text to token ids, without the BOS token.
 Tokenize = Callable[[str], list[int]]
 
 
@@ -19,11 +19,11 @@ def load_tokenizer(path: Path, vocabulary: int) -> Tokenize:
     """Reads a tokenizer.json.
 
     Args:
-      path: of it.
-      vocabulary: ids must be below.
+      path: the file.
+      vocabulary: number of tokens that the weights know.
 
     Raises:
-      TextError: tokenizers is not installed, or the file is missing, damaged or of a
+      TextError: tokenizers is not installed, or the file is missing, damaged or has a
         larger vocabulary.
     """
     try:
@@ -43,22 +43,22 @@ def load_tokenizer(path: Path, vocabulary: int) -> Tokenize:
             f"{path}: has the token {highest}, and the weights know {vocabulary}; "
             "take the one that came with them"
         )
-    # The file may ask for either.
+    # The file may ask for padding or truncation.
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def check_text(text: str) -> None:
-    """Refuses what is no text.
+    """Checks that a text can be encoded.
 
     Raises:
-      TextError: control characters other than tabs and line ends, or bytes that were
-        not UTF-8.
+      TextError: it has control characters other than tabs and newlines, or bytes that
+        were not UTF-8.
     """
     for character in text:
         kind = unicodedata.category(character)
         if kind == "Cs" or (kind == "Cc" and character not in "\t\n"):
             raise TextError(
-                f"the text has the character U+{ord(character):04X} in it; remove it"
+                f"the text contains the character U+{ord(character):04X}; remove it"
             )
