@@ -1,9 +1,9 @@
-"""Compares upscalers and folders of upscaled images: the field's protocol, one table.
+"""Compares upscalers and folders of upscaled images by the field's protocol.
 
-PSNR and SSIM on Y without border crop, LPIPS AlexNet; LR images are used as they
-are, and images belong together by name, never by their place in a list. Where there
-are LR images, bicubic and bicubic sharpened by an unsharp mask can be rows of the
-table: whatever does not beat the second has only learned to sharpen.
+PSNR and SSIM are computed on Y without cropping the border, LPIPS with AlexNet. LR
+images are used as they are. Images are matched by name, never by position. Where there
+are LR images, bicubic and bicubic with an unsharp mask can be compared too: a method
+that does not beat the second has only learned to sharpen.
 """
 
 import math
@@ -28,20 +28,20 @@ Method = Callable[[np.ndarray], np.ndarray] | Path
 
 
 class EvaluationError(Exception):
-    """Images that cannot be compared; one line, says what to do."""
+    """Raised for images that cannot be compared; one line that says what to do."""
 
 
 class MissingReferenceError(EvaluationError):
-    """A metric or a method needs a folder of images that is not given."""
+    """Raised if a metric or method needs a folder of images that was not given."""
 
 
 @dataclass
 class Scores:
-    """What `evaluate` measured, for `metrics.tables`.
+    """Results of `evaluate`, for `tables.summarize`.
 
     Attributes:
-        per_image: rows per method, {"image": name, <metric>: value}.
-        per_folder: per method, the values that only a set of images has.
+        per_image: for each method, rows {"image": name, <metric>: value}.
+        per_folder: for each method, the values that only a set of images has.
     """
 
     per_image: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -56,24 +56,24 @@ def evaluate(
     lr: Path | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Scores:
-    """Scores methods on the images of some folders, one image in memory at a time.
+    """Scores methods on folders of images, with one image in memory at a time.
 
     Args:
-      methods: by the name of their row: upscalers, or folders of upscaled images.
+      methods: upscalers, or folders of upscaled images, by the name of their row.
       metrics: names for `metrics.get_metrics`.
-      hr: folder of the true images, 4x their LR images.
-      lr: folder of the images that are upscaled.
-      progress: wraps the list of images; a progress bar's place.
+      hr: folder of the true images, 4x the size of their LR images.
+      lr: folder of the images to upscale.
+      progress: wraps the images, to show progress.
 
     Returns:
       The scores of every method, in the order of methods and of image names.
 
     Raises:
-      MissingReferenceError: see `check_references`; before anything is read.
-      EvaluationError: the folders hold different names, sizes do not fit, or a
+      MissingReferenceError: see `check_references`; raised before anything is read.
+      EvaluationError: the folders contain different names, sizes do not fit, or a
         method or metric fails on an image, which the message names.
-      image_io.ImageError: a missing folder or unreadable image.
-      Whatever loading a metric raises.
+      image_io.ImageError: a folder is missing, or an image cannot be read.
+      Exception: whatever loading a metric raises.
     """
     selected = get_metrics(metrics)
     check_references(methods, selected, hr, lr)
@@ -81,7 +81,7 @@ def evaluate(
     if all(metric.over == "image" for metric in selected):
         return Scores(_score_images(methods, functions, hr, lr, progress))
     with tempfile.TemporaryDirectory() as scratch:
-        # A set's metric reads files: outputs take disk then, not memory.
+        # Metrics of a set read files, so write the outputs to disk.
         folders = {
             name: method
             if isinstance(method, Path)
@@ -103,11 +103,11 @@ def check_references(
     hr: Path | None,
     lr: Path | None,
 ) -> None:
-    """Checks that what is to be scored has the images it needs.
+    """Checks that methods and metrics have the images they need.
 
     Raises:
-      MissingReferenceError: an upscaler without LR images, a metric without what it
-        compares with, or nothing to score.
+      MissingReferenceError: there is nothing to score, an upscaler has no LR images, or
+        a metric lacks what it compares with.
     """
     if not methods:
         raise MissingReferenceError("nothing to score: give --data, --lr or --sr")
@@ -119,8 +119,8 @@ def check_references(
     for metric in metrics:
         if metric.compares_with == "hr" and hr is None:
             raise MissingReferenceError(
-                f"{metric.name} compares with the true images, and there are none: "
-                "add --hr DIR, or take --metrics that need none (niqe)"
+                f"{metric.name} compares with the true images: add --hr DIR, or choose "
+                "--metrics that need none (niqe)"
             )
         if metric.compares_with == "lr" and lr is None:
             raise MissingReferenceError(
@@ -129,18 +129,18 @@ def check_references(
 
 
 def find_folders(data: Path) -> tuple[Path | None, Path]:
-    """The HR and the LR folder inside a data set's folder, found by name.
+    """Finds the HR and LR folders inside the folder of a data set, by name.
 
-    HR or GT, and LR, alone or followed by more (LR_bicubic_x4), in any case.
+    Names begin with HR or GT, and with LR, in upper or lower case (LR_bicubic_x4).
 
     Returns:
-      The folders; None for HR where there is none (RealLR200 has none).
+      The HR folder, or None where there is none (as in RealLR200), and the LR folder.
 
     Raises:
-      EvaluationError: no LR folder, or two of one kind.
+      EvaluationError: there is no LR folder, or there are two of one kind.
     """
     if not data.is_dir():
-        raise EvaluationError(f"{data}: no such folder; it should hold HR and LR")
+        raise EvaluationError(f"{data}: no such folder; it should contain HR and LR")
     folders = sorted(path for path in data.iterdir() if path.is_dir())
 
     def only(kind: str, prefixes: tuple[str, ...], allowed: tuple[int, ...]):
@@ -156,18 +156,18 @@ def find_folders(data: Path) -> tuple[Path | None, Path]:
 
 
 def match_images(folders: Sequence[Path]) -> list[dict[Path, Path]]:
-    """Matches the images of several folders by name (without suffix).
+    """Matches the images of several folders by name without suffix.
 
-    The first folder has the names, and their order is its files'. Another may add one
-    ending to all of them: its 0001x4.png or 0001_x4.png is then 0001.
+    The first folder sets the names and their order. Another folder may add the same
+    ending to all of them, such as 0001x4.png or 0001_x4.png for 0001.
 
     Returns:
-      For each image its file by folder, in the order given.
+      For each image, its file in each folder, in the order given.
 
     Raises:
-      EvaluationError: an image without a partner, or two of one name: silently
-        dropping or shifting pairs is how wrong numbers get published.
-      image_io.ImageError: a folder that is missing or without images.
+      EvaluationError: an image has no partner, or two have the same name. Silently
+        dropped or shifted pairs are how wrong numbers get published.
+      image_io.ImageError: a folder is missing or has no images.
     """
     files = {folder: _by_stem(folder) for folder in folders}
     first = folders[0]
@@ -182,18 +182,18 @@ def match_images(folders: Sequence[Path]) -> list[dict[Path, Path]]:
         if lonely:
             raise EvaluationError(
                 f"{lonely[0]}: in only one of {first} and {folder} ({len(lonely)} "
-                "such names); the folders must hold the same names"
+                "such names); the folders must contain the same names"
             )
     return [{folder: files[folder][name] for folder in files} for name in names]
 
 
 def bicubic(image_lr: np.ndarray) -> np.ndarray:
-    """Pillow's bicubic x4 of a uint8 image."""
+    """Enlarges a uint8 (h, w, 3) image x4 by Pillow's bicubic."""
     return np.asarray(_bicubic(image_lr))
 
 
 def bicubic_unsharp(image_lr: np.ndarray) -> np.ndarray:
-    """Pillow's bicubic x4, then `UNSHARP_MASK`."""
+    """Enlarges x4 by Pillow's bicubic, then applies `UNSHARP_MASK`."""
     return np.asarray(_bicubic(image_lr).filter(ImageFilter.UnsharpMask(*UNSHARP_MASK)))
 
 
@@ -215,7 +215,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     for path in image_io.find_images(folder):
         if path.stem in by_stem:
             raise EvaluationError(
-                f"{path}: {by_stem[path.stem].name} is there too; which of the two?"
+                f"{path}: {by_stem[path.stem].name} has the same name; remove one of "
+                "the two"
             )
         by_stem[path.stem] = path
     return by_stem
@@ -224,7 +225,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 def _write_outputs(
     method: Callable, lr: Path, folder: Path, progress: Callable
 ) -> Path:
-    """Upscales all LR images into a new folder of PNGs."""
+    """Upscales all LR images into a new folder of PNG files."""
     folder.mkdir()
     for path in progress(image_io.find_images(lr)):
         output = _apply(method, path, image_io.read_image(path).pixels)
@@ -239,7 +240,7 @@ def _score_images(
     lr: Path | None,
     progress: Callable[[Iterable], Iterable],
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every method."""
+    """Computes the rows of every method."""
     made = [method for method in methods.values() if isinstance(method, Path)]
     folders = [folder for folder in (hr, lr, *made) if folder is not None]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
@@ -279,7 +280,17 @@ def _measure(
     functions: Mapping[Metric, Callable[..., float]],
     over: str,
 ) -> dict[str, float]:
-    """Values by metric's name of an image, or folder, with its references by kind."""
+    """Computes the metrics of an image or folder.
+
+    Args:
+      path: named in errors.
+      judged: the output, and its references by kind ("hr", "lr").
+      functions: loaded metrics.
+      over: "image" or "folder"; other metrics are skipped.
+
+    Returns:
+      Values by the names of the metrics.
+    """
     output, references = judged
     values = {}
     for metric, function in functions.items():
@@ -289,7 +300,7 @@ def _measure(
         inputs = (output,) if kind is None else (output, references[kind])
         try:
             value = float(function(*inputs))
-        # Metrics of other packages raise anything; which image it was helps most.
+        # Metrics of other packages may raise anything; naming the image helps most.
         except Exception as error:
             raise EvaluationError(f"{path}: {metric.name}: {error}") from error
         if not math.isfinite(value):

@@ -1,7 +1,7 @@
-"""From values per image to the tables people compare.
+"""Turns values per image into the tables that people compare.
 
-A method's results are rows {"image": name, <metric>: value, ...}, one per image.
-Everything but `write_per_image` is a pure function.
+The results of a method are rows {"image": name, <metric>: value, ...}, one per image.
+All functions are pure except `write_per_image`.
 """
 
 import csv
@@ -25,18 +25,18 @@ def summarize(
     """Averages each method's values over its images.
 
     Args:
-        per_image: for each compared method, its rows; the order is kept.
-        per_folder: per method, the values that only a set of images has (FID).
+        per_image: rows of each method; the order is kept.
+        per_folder: for each method, the values that only a set of images has (FID).
 
     Returns:
         {"rows": [{"name": method, "n": number of images,
         <metric>: {"mean": float, "stderr": float or None}}]}. The standard error
-        is the sample deviation (ddof 1) over sqrt(n), None for a single image and
-        for a value of the whole set.
+        is the sample deviation (ddof 1) over sqrt(n); it is None for a single image
+        and for a value of the whole set.
 
     Raises:
         ValueError: a method has no rows, an image twice, rows with different
-            metrics, or a value that is not finite (JSON could not carry it).
+            metrics, or a value that is not finite, which JSON cannot represent.
     """
     per_folder = per_folder or {}
     return {
@@ -55,15 +55,15 @@ def format_table(
     rows: Sequence[Mapping[str, Any]],
     higher_is_better: Mapping[str, bool] | None = None,
 ) -> str:
-    """Sets the rows of `summarize` as aligned plain text.
+    """Formats the rows of `summarize` as aligned plain text.
 
     Args:
         rows: `summarize(...)["rows"]`.
-        higher_is_better: per metric, to head its column with an arrow up or down.
+        higher_is_better: direction of each metric, for an arrow in its heading.
 
     Returns:
-        A heading and one line per row, "mean ± stderr" to four decimals; "-" where
-        a method lacks a metric. No newline at the end; "" for no rows.
+        A heading and one line per row, "mean ± stderr" to four decimals, or "-" where
+        a method lacks a metric. There is no final newline; no rows give "".
     """
     if not rows:
         return ""
@@ -82,7 +82,7 @@ def format_table(
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(
-            # Names read from the left, numbers from the right.
+            # Align names to the left and numbers to the right.
             cell.rjust(width) if index else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
@@ -91,11 +91,11 @@ def format_table(
 
 
 def check_per_image_path(path: str | os.PathLike, *, overwrite: bool = False) -> None:
-    """Refuses what `write_per_image` would, as far as the name tells: before the work.
+    """Checks the path for `write_per_image` before the long work begins.
 
     Raises:
         ValueError: the suffix is neither .csv nor .json.
-        OSError: the folder is missing, or the file exists and not `overwrite`.
+        OSError: the folder is missing, or the file exists and overwrite is False.
     """
     path = Path(path)
     if path.suffix.lower() not in (".csv", ".json"):
@@ -116,17 +116,17 @@ def write_per_image(
 ) -> None:
     """Writes all values, one record per method and image: name, image, metrics.
 
-    The suffix chooses: .csv with one line a record, or .json as {"rows": [records]}.
-    Values keep all their digits; a metric a method lacks is left empty, or out. The
-    file is there at once and only when all is written.
+    The suffix chooses the format: .csv has one line per record, .json is
+    {"rows": [records]}. Values keep all digits. A metric that a method lacks is empty
+    in .csv and absent in .json. The file is written whole or not at all.
 
     Args:
-        path: the file to write, UTF-8.
-        per_image: as for `summarize`.
-        overwrite: whether an existing file may be replaced.
+        path: file to write, in UTF-8.
+        per_image: see `summarize`.
+        overwrite: whether to replace an existing file.
 
     Raises:
-        ValueError, OSError: see `check_per_image_path`; or it cannot be written.
+        ValueError, OSError: see `check_per_image_path`; or path cannot be written.
     """
     path = Path(path)
     check_per_image_path(path, overwrite=overwrite)
@@ -156,7 +156,7 @@ def _summary(name: str, rows: Sequence[ImageRow]) -> dict[str, Any]:
     for row in rows:
         image = row["image"]
         if image in seen:
-            raise ValueError(f"{name}: image {image!r} is there twice")
+            raise ValueError(f"{name}: image {image!r} occurs twice")
         seen.add(image)
         if row.keys() != rows[0].keys():
             raise ValueError(

@@ -1,6 +1,7 @@
-"""The image-quality metrics by name; one line of METRICS adds one.
+"""The image-quality metrics by name; an entry of METRICS adds one.
 
-Importing this does not import JAX: a metric that needs it does so when loaded.
+Importing this module does not import JAX; a metric that needs JAX imports it when
+loaded.
 """
 
 import difflib
@@ -13,23 +14,24 @@ from linearsr_jax.metrics import pyiqa_adapter
 from linearsr_jax.metrics.lr_consistency import lr_psnr
 from linearsr_jax.metrics.psnr_ssim import psnr_y, ssim_y
 
-# Any other metric of pyiqa: this and its name there.
+# Prefix for any other metric of pyiqa, by its name there.
 PYIQA_PREFIX = "pyiqa:"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of an upscaled image.
+    """A measure of upscaled images.
 
     Attributes:
-        name: as the command line and the tables have it.
-        compares_with: what the upscaled image is held against: the true image
+        name: name on the command line and in tables.
+        compares_with: what the upscaled image is compared with: the true image
             ("hr"), the image it was made from ("lr"), or nothing (None).
-        higher_is_better: whether a larger value is a better image.
+        higher_is_better: whether a larger value means a better image.
         load: makes the function (sr) -> value or (sr, reference) -> value of uint8
-            (H, W, 3) RGB arrays; with over="folder", of the folders' paths. Reading
-            weights and compiling happen here or later, not before.
-        over: whether one image has a value, or only a set of them.
+            (H, W, 3) RGB arrays, or with over="folder" of paths of folders. Weights are
+            read and programs compiled no earlier than here.
+        over: whether a single image has a value ("image"), or only a set of images
+            ("folder").
     """
 
     name: str
@@ -63,7 +65,7 @@ METRICS: dict[str, Metric] = {
         Metric("lpips", "hr", higher_is_better=False, load=_load_lpips),
         Metric("niqe", None, higher_is_better=False, load=_load_niqe),
         Metric("lr_psnr", "lr", higher_is_better=True, load=lambda: lr_psnr),
-        # Where pyiqa is installed.
+        # These need pyiqa.
         Metric("dists", "hr", higher_is_better=False, load=_pyiqa("dists")),
         Metric("musiq", None, higher_is_better=True, load=_pyiqa("musiq")),
         Metric(
@@ -79,16 +81,16 @@ def get_metrics(names: Iterable[str]) -> list[Metric]:
     """Looks metrics up by name.
 
     Args:
-        names: keys of METRICS, or "pyiqa:" and a name of pyiqa's; the order is
-            kept, a repeated name counts once.
+        names: keys of METRICS, or "pyiqa:" followed by a name of pyiqa. The order is
+            kept; repeated names count once.
 
     Returns:
         The metrics, not yet loaded.
 
     Raises:
         ValueError: a name is unknown (the message suggests the nearest), or there
-            is none.
-        PyiqaError: a "pyiqa:" name, and pyiqa is not installed.
+            are no names.
+        PyiqaError: a name begins with "pyiqa:", and pyiqa is not installed.
     """
     names = list(dict.fromkeys(names))
     if not names:

@@ -6,10 +6,11 @@ ReLU, divided at each position by its length over channels, and w_l >= 0,
 
     d(a, b) = sum over l of mean over positions of w_l . (f_l(a) - f_l(b))^2
 
-The weights are package data, weights/lpips_alexnet.safetensors; their source and
-licences stand in weights/LPIPS_LICENSE.txt, and convert/lpips_alexnet.py made them.
-It serves as a training loss as well: where all of a layer's features are zero the
-length's gradient is not finite, but the ReLU before it lets none of it through.
+The weights are package data, weights/lpips_alexnet.safetensors. Their source and
+licences are in weights/LPIPS_LICENSE.txt;
+experiments/shipped_weights/lpips_alexnet.py made the file. LPIPS is also a training
+loss: where all features of a layer are zero, the gradient of the length is not finite,
+but the ReLU before it lets none of it through.
 """
 
 import functools
@@ -26,7 +27,7 @@ from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.metrics.psnr_ssim import check_pair
 
 WEIGHTS_FILE = "lpips_alexnet.safetensors"
-# The smallest side that leaves the last layers a position, rounded up.
+# Smallest side, rounded up, for which the last layers have a position left.
 MIN_SIDE = 32
 
 # AlexNet as torchvision has it. Per layer: kernel (height, width, in, out), stride,
@@ -38,8 +39,8 @@ _LAYERS = (
     ((3, 3, 384, 256), 1, 1, False),
     ((3, 3, 256, 256), 1, 1, False),
 )
-# Takes [-1, 1] to the colour statistics AlexNet was trained with: ImageNet's mean
-# and standard deviation of [0, 1] images, m and s, as 2m - 1 and 2s.
+# Map [-1, 1] to the colour statistics that AlexNet was trained with: 2m - 1 and 2s,
+# with ImageNet's mean m and standard deviation s of images in [0, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 
@@ -57,18 +58,18 @@ PARAMETER_SHAPES: Mapping[str, tuple[int, ...]] = {
 
 @functools.cache
 def load_lpips() -> Callable[[np.ndarray, np.ndarray], float]:
-    """Loads the weights, once, and returns the metric.
+    """Loads the weights, once, and makes the metric.
 
     Returns:
-        A function (sr, hr) -> distance, lower is better; identical images give 0
-        to rounding (the two halves of a batch may differ in the last bit).
-        Both are uint8 (H, W, 3), RGB, of one shape with sides of at least 32
-        pixels, otherwise it raises ValueError; their order does not matter. It is
+        A function (sr, hr) -> distance; lower is better. Identical images give 0 up to
+        rounding (the two halves of a batch may differ in the last bit). Both are
+        uint8 (H, W, 3), RGB, of the same shape and at least 32 pixels on each side;
+        anything else raises ValueError. Their order does not matter. The function is
         compiled anew for each image size.
 
     Raises:
-        ValueError: the weight file of this installation lacks a tensor or has
-            one too many; the message lists them.
+        ValueError: the installed weights file has missing or unknown tensors; the
+            message lists them.
     """
     params = load_parameters()
 
@@ -86,18 +87,18 @@ def lpips_distance(
     images_a: Float[Array, "B H W 3"],
     images_b: Float[Array, "B H W 3"],
 ) -> Float[Array, "B"]:
-    """LPIPS of a batch of image pairs.
+    """Computes LPIPS for a batch of image pairs.
 
     Args:
-        params: float32 arrays named and shaped as PARAMETER_SHAPES says.
+        params: float32 arrays with the names and shapes of PARAMETER_SHAPES.
         images_a: RGB in [-1, 1], H and W at least 32.
-        images_b: RGB in [-1, 1], of the same shape.
+        images_b: RGB in [-1, 1], same shape.
 
     Returns:
         One distance per pair, float32, >= 0.
 
     Raises:
-        ValueError: the shapes differ or are not as said above.
+        ValueError: the shapes differ or are not as above.
     """
     shape = images_a.shape
     if shape != images_b.shape or len(shape) != 4 or shape[3] != 3:
@@ -122,7 +123,7 @@ def lpips_distance(
 def _features(
     params: Mapping[str, Float[Array, "..."]], images: Float[Array, "B H W 3"]
 ) -> list[Float[Array, "B _ _ _"]]:
-    """The outputs of AlexNet's five ReLUs."""
+    """Computes the outputs of AlexNet's five ReLUs."""
     x = (images - jnp.array(_SHIFT)) / jnp.array(_SCALE)
     features = []
     for index, (_, stride, padding, is_pooled) in enumerate(_LAYERS):
@@ -136,17 +137,17 @@ def _features(
             (stride, stride),
             [(padding, padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            # The accelerators' default rounds to bfloat16 or TF32: other digits.
+            # By default accelerators round to bfloat16 or TF32, which changes digits.
             precision=lax.Precision.HIGHEST,
         )
-        # Not jnp.maximum: relu's gradient is exactly 0 where x <= 0, whatever follows.
+        # Not jnp.maximum: the gradient of relu is exactly 0 where x <= 0.
         x = jax.nn.relu(x + params[f"conv{index}.bias"])
         features.append(x)
     return features
 
 
 def load_parameters() -> dict[str, Float[Array, "..."]]:
-    """Reads the weights, checked against PARAMETER_SHAPES; see `load_lpips`."""
+    """Reads the weights and checks them against PARAMETER_SHAPES; see `load_lpips`."""
     file = resources.files("linearsr_jax") / "weights" / WEIGHTS_FILE
     tensors = load(file.read_bytes())
     wrong = sorted(

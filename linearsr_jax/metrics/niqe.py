@@ -9,13 +9,14 @@ covariance (m1, S1) of pristine photographs and (m2, S2) of the image's blocks,
 
     NIQE = sqrt((m1 - m2)^T ((S1 + S2) / 2)^-1 (m1 - m2))        (eq. 10)
 
-The pristine model is package data, weights/niqe_pristine.safetensors; source and
-licences stand in weights/NIQE_LICENSE.txt, convert/niqe_pristine.py made it.
+The pristine model is package data, weights/niqe_pristine.safetensors. Its source and
+licences are in weights/NIQE_LICENSE.txt;
+experiments/shipped_weights/niqe_pristine.py made the file.
 
-The tables of generative super-resolution come from pyiqa 0.1.10's `niqe` on a GPU,
-whose digits hang on two accidents that are followed here: see `_luma` and `_WINDOW`.
-Unlike the paper all blocks count, not only the sharp ones, as in the authors'
-released code for the image to judge. numpy in float64.
+The tables of generative super-resolution come from `niqe` of pyiqa 0.1.10 on a GPU.
+Their digits depend on two accidents, which we follow: see `_luma` and
+`_gaussian_window`. Unlike in the paper all blocks count, not only the sharp ones, as in
+the authors' released code for the image to judge. Computed in numpy and float64.
 """
 
 import functools
@@ -32,16 +33,16 @@ WEIGHTS_FILE = "niqe_pristine.safetensors"
 PARAMETER_SHAPES = {"mean": (36,), "covariance": (36, 36)}
 BLOCK = 96
 
-# Neighbours whose products are described: right, below and the two diagonals.
+# Neighbours whose products are described: right, below, and the two diagonals.
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def _gaussian_window() -> np.ndarray:
-    """7x7, sigma 7/6, summing to 1 but for the rounding to float32.
+    """Computes the 7x7 window with sigma 7/6; its sum is 1 up to float32 rounding.
 
-    In flat areas the normalised luma is 0 up to the rounding of the window's sum,
-    and the fit of eq. 7 counts negative and positive values: the sign of that
-    rounding shows. The published values come from a float32 window.
+    In flat areas the normalized luma is 0 up to the rounding of the window's sum, and
+    the fit of eq. 7 counts negative and positive values, so the sign of that rounding
+    shows. The published values come from a float32 window.
     """
     offsets = np.arange(-3, 4)
     factor = np.exp(-(offsets**2) / (2 * (7 / 6) ** 2))
@@ -63,29 +64,28 @@ _HALVING = _HALVING / _HALVING.sum()
 
 @functools.cache
 def load_niqe() -> Callable[[np.ndarray], float]:
-    """Reads the pristine model, once, and returns the metric.
+    """Loads the pristine model, once, and makes the metric.
 
     Returns:
-        A function (sr) -> NIQE, >= 0, lower is better; photographs have about 3 to
-        6. sr is uint8 (H, W, 3), RGB, both sides at least 96; what is right of and
-        below the last whole 96x96 block does not count. It raises ValueError for
-        other arrays, and where fewer than two blocks have any texture: their
-        covariance is then undefined.
+        A function (sr) -> NIQE >= 0; lower is better, and photographs have about 3 to
+        6. sr is uint8 (H, W, 3), RGB, at least 96 pixels on each side. Pixels to the
+        right of and below the last whole 96x96 block do not count. The function raises
+        ValueError for other arrays, and if fewer than two blocks have any texture,
+        because their covariance is then undefined.
 
     Raises:
-        ValueError: the weight file of this installation lacks a tensor or has
-            one too many.
+        ValueError: the installed weights file has missing or unknown tensors.
     """
     params = _load_parameters()
 
     def niqe(sr: np.ndarray) -> float:
         check_image("sr", sr)
         features = block_features(sr)
-        # A block without positive or without negative values has no fit.
+        # A block without positive or without negative values cannot be fitted.
         is_fitted = np.isfinite(features).all(axis=1)
         if is_fitted.sum() < 2:
             raise ValueError(
-                f"NIQE needs two {BLOCK}x{BLOCK} blocks with texture, this image has "
+                f"NIQE needs two {BLOCK}x{BLOCK} blocks with texture; this image has "
                 f"{is_fitted.sum()} of {len(features)}"
             )
         mean = np.nanmean(features, axis=0)
@@ -98,14 +98,14 @@ def load_niqe() -> Callable[[np.ndarray], float]:
 
 
 def block_features(image: np.ndarray) -> np.ndarray:
-    """The 36 features of each whole block.
+    """Computes the 36 features of each whole block.
 
     Args:
-        image: uint8 (H, W, 3), RGB, both sides at least 96.
+        image: uint8 (H, W, 3), RGB, at least 96 pixels on each side.
 
     Returns:
-        (blocks, 36) float64, 18 at full and 18 at half size. NaN stands where a
-        block has no positive or no negative values (flat areas).
+        float64 (blocks, 36), 18 features at full and 18 at half size. They are NaN
+        where a block has no positive or no negative values (flat areas).
 
     Raises:
         ValueError: the image is too small.
@@ -126,13 +126,13 @@ def block_features(image: np.ndarray) -> np.ndarray:
 
 
 def _luma(image: np.ndarray) -> np.ndarray:
-    """Full-range luma of BT.601, whole levels 0..255: (H, W, 3) to (H, W).
+    """Computes full-range luma of BT.601 in levels 0..255: (H, W, 3) to (H, W).
 
     One pixel in a thousand lies between two levels (299 R + 587 G + 114 B = 500 mod
     1000), and rounding these the other way moves NIQE by up to 0.03 where much of
-    the image is flat. The published values come from float32 on a GPU: times 1/255,
-    then fused multiply-adds over R, G, B. A product of two float32 is exact in
-    float64, so one rounding to float32 after the sum is a fused multiply-add.
+    the image is flat. The published values were computed in float32 on a GPU: times
+    1/255, then fused multiply-adds over R, G and B. A product of two float32 is exact
+    in float64, so rounding once to float32 after the sum is a fused multiply-add.
     """
     scaled = image.astype(np.float32) * np.float32(1 / 255)
     weights = np.array([0.299, 0.587, 0.114], np.float32).astype(np.float64)
@@ -143,14 +143,14 @@ def _luma(image: np.ndarray) -> np.ndarray:
 
 
 def _normalize(luma: np.ndarray) -> np.ndarray:
-    """Eq. 1: (H, W) to (H, W), to local mean 0 and, in texture, deviation 1."""
+    """Normalizes to local mean 0 and, in texture, deviation 1 (eq. 1)."""
     mean = _blur(luma)
     deviation = np.sqrt(np.abs(_blur(luma * luma) - mean * mean))
     return (luma - mean) / (deviation + 1)
 
 
 def _blur(luma: np.ndarray) -> np.ndarray:
-    """Mean under the window, edges repeated: (H, W) to (H, W)."""
+    """Averages under the window, with repeated edges: (H, W) to (H, W)."""
     height, width = luma.shape
     padded = np.pad(luma, 3, mode="edge")
     return sum(
@@ -161,7 +161,7 @@ def _blur(luma: np.ndarray) -> np.ndarray:
 
 
 def _halve(luma: np.ndarray) -> np.ndarray:
-    """Antialiased bicubic to half size, edges mirrored: even (H, W) to (H/2, W/2)."""
+    """Halves an even (H, W) by antialiased bicubic, with mirrored edges."""
     for axis in (0, 1):
         lines = np.moveaxis(luma, axis, 0)
         padded = np.pad(lines, ((3, 3), (0, 0)), mode="symmetric")
@@ -174,11 +174,11 @@ def _halve(luma: np.ndarray) -> np.ndarray:
 
 
 def _features(blocks: np.ndarray) -> np.ndarray:
-    """The 18 features of one scale: (blocks, side, side) to (blocks, 18)."""
+    """Computes the 18 features of a scale: (blocks, side, side) to (blocks, 18)."""
     alpha, _, left, right = fit_aggd(blocks)
     features = [alpha, (left + right) / 2]
     for shift in _SHIFTS:
-        # Around the block's own edge, as in the released code.
+        # Neighbours wrap around the edge of the block, as in the released code.
         features += fit_aggd(blocks * np.roll(blocks, shift, axis=(1, 2)))
     return np.stack(features, axis=1)
 
@@ -190,8 +190,8 @@ def fit_aggd(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
         blocks: float64 (blocks, side, side).
 
     Returns:
-        Shape alpha in [0.2, 10] (2 is a Gaussian), mean, and the scales beta of the
-        left and the right side, each (blocks,). All but alpha are NaN where a side
+        The shape alpha in [0.2, 10] (2 is a Gaussian), the mean, and the scales beta
+        of the left and right sides, each (blocks,). All but alpha are NaN where a side
         has no values.
     """
     squares = blocks * blocks
@@ -207,8 +207,8 @@ def fit_aggd(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
     skew = left / right
     ratio = ratio * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
     alphas, expected_ratio, scale_factor, mean_factor = _gamma_table()
-    # The nearest entry of the rising table; the first where nothing can be fitted,
-    # as the released code has it: such an alpha still enters the mean.
+    # Take the nearest entry of the rising table. Where nothing can be fitted take the
+    # first, as the released code does: such an alpha still enters the mean.
     between = (expected_ratio[1:] + expected_ratio[:-1]) / 2
     index = np.where(np.isnan(ratio), 0, np.searchsorted(between, ratio))
     left, right = left * scale_factor[index], right * scale_factor[index]
@@ -217,7 +217,7 @@ def fit_aggd(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
 
 @functools.cache
 def _gamma_table() -> tuple[np.ndarray, ...]:
-    """Alphas, and for each: (E|x|)^2 / E x^2, beta over deviation, mean over beta."""
+    """Tabulates, by alpha, (E|x|)^2 / E x^2, beta / deviation, and mean / beta."""
     alphas = np.arange(200, 10001) / 1000
     log_1, log_2, log_3 = (
         np.array([math.lgamma(k / alpha) for alpha in alphas]) for k in (1, 2, 3)
@@ -235,6 +235,6 @@ def _load_parameters() -> dict[str, np.ndarray]:
     tensors = load(file.read_bytes())
     if {name: tensor.shape for name, tensor in tensors.items()} != PARAMETER_SHAPES:
         raise ValueError(
-            f"{file}: must hold {PARAMETER_SHAPES}; install the package again"
+            f"{file}: must contain {PARAMETER_SHAPES}; install the package again"
         )
     return tensors

@@ -1,13 +1,13 @@
-"""Metrics of pyiqa, where a user has installed it: MUSIQ, MANIQA, CLIPIQA, FID, ...
+"""Adapts the metrics of pyiqa: MUSIQ, MANIQA, CLIPIQA, FID, ...
 
-They need torch and weights that pyiqa downloads at the first use, so they are no
-part of this package (`pip install pyiqa`; its licence is non-commercial). This file
-gives pyiqa what the field's tables were made with (pyiqa 0.1.10):
+They need torch, and weights that pyiqa downloads when first used, so they are not part
+of this package (`pip install pyiqa`; its licence is non-commercial). This module calls
+pyiqa as the field's tables do (pyiqa 0.1.10):
 
-- images RGB in [0, 1], float32 (1, 3, H, W), the value / 255;
-- PSNR and SSIM on the Y of YCbCr. Asked for by name alone, pyiqa takes RGB for the
-  one and the full-range luma of YIQ for the other, and its luma PSNR is exactly
-  1.32 dB below everybody's tables.
+- Images are RGB in [0, 1], float32 (1, 3, H, W): the value / 255.
+- PSNR and SSIM use the Y of YCbCr. Asked for by name alone, pyiqa uses RGB for one and
+  the full-range luma of YIQ for the other, whose PSNR is exactly 1.32 dB below the
+  published tables.
 
 pyiqa chooses the device: a CUDA GPU if torch sees one. JAX takes most of a GPU's
 memory when it starts; XLA_PYTHON_CLIENT_PREALLOCATE=false leaves room for both.
@@ -24,22 +24,22 @@ import numpy as np
 
 from linearsr_jax.metrics.psnr_ssim import check_image, check_pair
 
-# The metrics of pyiqa that take a colour space and whose tables mean YCbCr's Y. NIQE
-# takes one too, but its tables have pyiqa's default.
+# Metrics of pyiqa that take a colour space and are published on the Y of YCbCr. NIQE
+# takes one too, but is published with pyiqa's default.
 _Y_CHANNEL_METRICS = ("psnr", "psnry", "ssim", "ms_ssim", "cw_ssim")
 _Y_CHANNEL = {"test_y_channel": True, "color_space": "ycbcr"}
 
 
 class PyiqaError(Exception):
-    """pyiqa is absent, or fails at what it is asked; one line, says what to do."""
+    """Raised if pyiqa is missing or fails; one line that says what to do."""
 
 
 class PyiqaMetric(NamedTuple):
-    """What pyiqa says about one of its metrics.
+    """Facts about a metric of pyiqa.
 
     Attributes:
         compares_with: "hr", or None for a metric without reference.
-        over: whether it judges an image or a whole folder.
+        over: whether it judges single images or a whole folder.
         higher_is_better: whether a larger value is better.
     """
 
@@ -49,10 +49,10 @@ class PyiqaMetric(NamedTuple):
 
 
 def describe(name: str) -> PyiqaMetric:
-    """Looks a metric up in the installed pyiqa, without loading its weights.
+    """Looks up a metric in the installed pyiqa, without loading its weights.
 
     Raises:
-        PyiqaError: pyiqa is absent.
+        PyiqaError: pyiqa is not installed.
         ValueError: pyiqa has no such metric; the message suggests the nearest.
     """
     _import_pyiqa(name)
@@ -73,18 +73,18 @@ def describe(name: str) -> PyiqaMetric:
 
 
 def load_pyiqa(name: str) -> Callable[..., float]:
-    """Makes one of pyiqa's metrics.
+    """Loads a metric of pyiqa.
 
     Args:
-        name: as in `pyiqa.list_models()`.
+        name: a name in `pyiqa.list_models()`.
 
     Returns:
-        A function (sr), or (sr, hr) for a full-reference metric, of uint8 (H, W, 3)
-        RGB arrays, or for FID (sr_folder, hr_folder) of paths.
+        A function of (sr), or of (sr, hr) for a full-reference metric, which are uint8
+        (H, W, 3) RGB arrays; for FID, of the paths (sr_folder, hr_folder).
 
     Raises:
-        PyiqaError: pyiqa is absent or cannot make the metric (its weights cannot be
-            downloaded, for one).
+        PyiqaError: pyiqa is not installed, or cannot load the metric, for example
+            because its weights cannot be downloaded.
         ValueError: see `describe`.
     """
     pyiqa = _import_pyiqa(name)
@@ -97,7 +97,7 @@ def load_pyiqa(name: str) -> Callable[..., float]:
         except Exception as error:
             raise PyiqaError(
                 f"pyiqa cannot load {name!r} ({' '.join(str(error).split())}); "
-                "it downloads weights at the first use, so check the connection"
+                "it downloads weights when first used, so check the connection"
             ) from error
 
     def of_folders(sr_folder, hr_folder) -> float:
@@ -145,5 +145,5 @@ def _import_pyiqa(name: str) -> ModuleType:
 
 
 def _prints_to_stderr() -> contextlib.AbstractContextManager:
-    # Standard output is for results: pyiqa announces downloads and folders there.
+    # pyiqa announces downloads on standard output, which is reserved for results.
     return contextlib.redirect_stdout(sys.stderr)

@@ -1,18 +1,18 @@
-"""The model card of a released model, from what its run knows of itself."""
+"""Writes the model card of a released model from the record of its run."""
 
 from typing import Any
 
 
 def model_card(training: dict[str, Any]) -> str:
-    """A model card; Markdown.
+    """Writes a model card in Markdown.
 
     Args:
-      training: as in a model folder's config: config, step, files, and of runs that
-        know them esgf, rewinds and origin.
+      training: record of the run, as in the config of a model folder: config, step,
+        files and, in runs that have them, esgf, rewinds and origin.
     """
     config = training["config"]
     bicubic = config["data"]["bicubic_probability"]
-    # nano's config has no such field.
+    # Old configs lack the field.
     degradation = config["data"].get("degradation", "light").upper()
     lines = [
         f"# LinearSR {config['preset']}",
@@ -35,7 +35,7 @@ def model_card(training: dict[str, Any]) -> str:
 
 
 def _stages(training) -> list[str]:
-    """What it started from, the first first; nothing for one stage from scratch."""
+    """Lists the stages, earliest first; empty for a single stage from scratch."""
     last = training | {"only": training["config"]["optimizer"].get("only")}
     stages = [_describe(last, training["config"].get("expert_boundaries", ()))]
     origin = training.get("origin")

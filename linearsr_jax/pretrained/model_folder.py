@@ -1,13 +1,14 @@
-"""Released models: a folder of safetensors, config.json, SHA256SUMS and a card.
+"""Reads and writes released models: safetensors, config.json, SHA256SUMS and a card.
 
-Nothing is unpickled. The config holds every field of the preset the weights were
-trained with, so that a preset may change without old folders losing their meaning.
+Nothing is unpickled. The config contains every field of the preset that the weights
+were trained with, so that a preset may change without old folders losing their meaning.
 
-The weights of one expert are model.safetensors; of several, model_0.safetensors and so
-on, from clean to noisy, each with the names and shapes of one. So every expert can be
-used as a model of its own, and writing several needs memory for one.
+A model with one expert has model.safetensors. One with several has
+model_0.safetensors, model_1.safetensors, ..., from clean to noisy, each with the names
+and shapes of one expert. Each can therefore be used as a model of its own, and writing
+several takes memory for one.
 
-A model that was given the embedding of "no text" has it in null_condition.safetensors.
+A model with an embedding of "no text" has it in null_condition.safetensors.
 """
 
 import dataclasses
@@ -42,12 +43,12 @@ WEIGHTS_FILE = "model.safetensors"
 NULL_CONDITION_FILE = "null_condition.safetensors"
 _NULL_CONDITION = "null_condition"
 _FORMAT = 1
-# Of either form, those of an earlier model in the folder too.
+# Matches both forms, also files of an earlier model in the folder.
 _WEIGHTS_FILE = re.compile(r"model(_\d+)?\.safetensors")
 
 
 class PretrainedError(Exception):
-    """A model folder that cannot be used; one line, says what is wrong."""
+    """Raised for a model folder that cannot be used; one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +56,14 @@ class PretrainedModel:
     """A model ready to run.
 
     Attributes:
-      name: the folder's name, or the bundled model's.
-      preset: sizes and the meaning of the output.
-      codec: between images and latents.
-      experts: a tree of parameters each, clean to noisy; float32, on the host.
+      name: name of the folder or of the bundled model.
+      preset: sizes, and the meaning of the output.
+      codec: codec between images and latents.
+      experts: parameters of each expert, clean to noisy; float32, on the host.
       boundaries: noise levels between the experts; see `diffusion.experts`.
-      training: what the config says of how it was trained.
-      null_condition: condition tokens that stand for none, if it was trained with any
-        (SANA's caption dropout).
+      training: record of the training, from the config.
+      null_condition: condition tokens that stand for "no condition", in models that
+        were trained with them (SANA's caption dropout).
     """
 
     name: str
@@ -75,12 +76,12 @@ class PretrainedModel:
 
     @property
     def tagger(self) -> str:
-        """Who finds its tags if nobody says otherwise; see `tagging.load_tagger`."""
+        """Tagger to use by default; see `tagging.load_tagger`."""
         return "light" if self.training.get("tags") else "none"
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """Lists the names of the models that come with the package."""
     folder = resources.files("linearsr_jax") / "weights"
     return sorted(
         entry.name for entry in folder.iterdir() if (entry / CONFIG_FILE).is_file()
@@ -101,16 +102,16 @@ def save_pretrained(
     """Writes a model folder.
 
     Args:
-      folder: made if missing; its files are replaced.
-      experts: parameters of the network `preset` builds, clean to noisy.
+      folder: folder to write; created if missing, and its files are replaced.
+      experts: parameters of the preset's network for each expert, clean to noisy.
       preset, codec: stored in the config with all their fields.
       boundaries: noise levels between the experts; see `diffusion.experts`.
-      training: JSON-able; how the weights came about.
-      card: the model card, Markdown.
+      training: record of the training, in values that JSON can store.
+      card: model card in Markdown.
       null_condition: see `PretrainedModel`.
 
     Raises:
-      ValueError: bad boundaries, or another number of experts than they separate.
+      ValueError: the boundaries are bad, or do not fit the number of experts.
     """
     boundaries = check_boundaries(boundaries)
     if len(experts) != len(boundaries) + 1:
@@ -143,7 +144,7 @@ def save_pretrained(
 
 
 def write_null_condition(folder: Path, null_condition: Float[Array, "T F"]) -> None:
-    """Writes the null condition into a model folder; `describe_folder` lists it."""
+    """Writes the null condition to a model folder; `describe_folder` records it."""
     _write(folder / NULL_CONDITION_FILE, {_NULL_CONDITION: null_condition})
 
 
@@ -157,11 +158,11 @@ def describe_folder(
     training: dict[str, Any],
     card: str,
 ) -> None:
-    """Makes a model folder of one that holds the weights: config, card and sums.
+    """Completes a folder of weights to a model folder: config, card and checksums.
 
     Args:
-      folder: written to.
-      files: that are in it: weights, the codec's, the null condition.
+      folder: folder to write to.
+      files: names of the files in it: weights, codec, null condition.
       preset, codec, boundaries, training, card: see `save_pretrained`.
     """
     config = {
@@ -180,9 +181,9 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
     """Reads a model folder, or the bundled model of that name.
 
     Raises:
-      PretrainedError: no such model, damaged or incomplete files, bad boundaries,
-        another number of experts than they separate, or tensors missing, unknown or
-        of another shape.
+      PretrainedError: there is no such model, a file is damaged or missing, the
+        boundaries are bad or do not fit the number of experts, or tensors are missing,
+        unknown or of another shape.
     """
     folder = _find(str(name_or_path))
     try:
@@ -199,7 +200,7 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
             config["preset"], stem_widths=tuple(config["preset"]["stem_widths"])
         )
         preset = Preset(**fields)
-        # Older folders have no such field: they hold one expert.
+        # Older folders lack the field and have one expert.
         boundaries = check_boundaries(config.get("boundaries", ()))
         codec = make_codec(config["codec"], folder)
     except CodecError as error:
@@ -209,7 +210,7 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
     weights_files = _weights_files(boundaries)
     if found := _found_weights(folder) ^ set(weights_files):
         raise PretrainedError(
-            f"{folder}: {CONFIG_FILE} has {len(boundaries)} boundaries and so asks for "
+            f"{folder}: {CONFIG_FILE} has {len(boundaries)} boundaries, which need "
             f"{', '.join(weights_files)}; missing or too many: "
             + ", ".join(sorted(found))
         )
@@ -232,14 +233,14 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
 
 
 def weights_sha256(name_or_path: str | Path) -> list[str]:
-    """SHA-256 of a model's weights files, one for each expert, clean to noisy."""
+    """Computes the SHA-256 of each expert's weights file, clean to noisy."""
     folder = _find(str(name_or_path))
     names = sorted(_found_weights(folder), key=lambda name: (len(name), name))
     return [sha256(folder / name) for name in names]
 
 
 def _weights_files(boundaries: Sequence[float]) -> list[str]:
-    """Names of the experts' files, clean to noisy."""
+    """Returns the names of the experts' files, clean to noisy."""
     if not boundaries:
         return [WEIGHTS_FILE]
     return [f"model_{expert}.safetensors" for expert in range(len(boundaries) + 1)]
@@ -254,7 +255,7 @@ def _find(name: str) -> Path:
     if (path / CONFIG_FILE).is_file():
         if (path / "model" / CONFIG_FILE).is_file():
             raise PretrainedError(
-                f"{name}: is the workdir of a run; its model is {path / 'model'}"
+                f"{name}: is the workdir of a run; use its model, {path / 'model'}"
             )
         return path
     if name in bundled_models():
@@ -291,16 +292,16 @@ def _load_null_condition(path: Path, features: int) -> Float[Array, "T F"]:
         (_NULL_CONDITION, features)
     ]:
         raise PretrainedError(
-            f"{path}: must hold {_NULL_CONDITION} (T, {features}), holds {shapes}"
+            f"{path}: must contain {_NULL_CONDITION} (T, {features}), contains {shapes}"
         )
     return arrays[_NULL_CONDITION]
 
 
 @functools.cache
 def parameter_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a preset's parameters, as in its weights file.
+    """Returns the names and shapes of a preset's parameters, as in its weights file.
 
-    Kept, because tracing the network takes a second; not to be changed.
+    The result is cached, because tracing the network takes a second. Do not modify it.
     """
     model = preset.make_model()
     abstract = jax.eval_shape(model.init_params, jax.random.key(0))

@@ -52,7 +52,7 @@ def test_cache(capsys, photos, tmp_path):
     assert (code, out) == (0, f"{cache}: tags of 2 images\n")
     code, _, err = run(capsys, "tag", folder, *options, "--lr")
     assert code == 1
-    assert "is of none 1 hr, not of none 1 lr" in err
+    assert "made by none 1 hr, not none 1 lr" in err
     (folder / "broken.jpg").write_text("no image")
     code, out, err = run(capsys, "tag", folder, *options)
     assert (code, len(json.loads(out.splitlines()[-1])["images"])) == (1, 2)
@@ -77,7 +77,7 @@ def test_wrong_usage(capsys, args, message):
     [
         (["no.png", "--tagger", "none"], "no.png: no such file"),
         (["--tagger", "clip"], "no tagger 'clip'; use light, ram:FOLDER or none"),
-        (["--tagger", "ram:nowhere"], "nowhere/config.json: no tagger"),
+        (["--tagger", "ram:nowhere"], "nowhere/config.json: describes no tagger"),
     ],
 )
 def test_failures(capsys, photos, args, message):

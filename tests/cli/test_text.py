@@ -121,7 +121,7 @@ def test_wrong_usage(capsys, folder, tmp_path):
     assert (code, "no.jsonl: cannot be read" in err) == (1, True)
     cache = save_cache(tmp_path / "empty.jsonl", {})
     code, _, err = run(capsys, *arguments, "--tags", cache)
-    assert (code, "has no photographs in it" in err) == (1, True)
+    assert (code, "contains no photographs" in err) == (1, True)
     arguments[2] = tmp_path / "no"
     code, _, err = run(capsys, *arguments, "a")
     assert (code, "linearsr convert --from gemma2" in err) == (1, True)

@@ -218,7 +218,7 @@ def test_folders_that_are_no_tagger(tmp_path):
     config = fresh()
     config["tagger"]["name"] = "light"
     (folder / "config.json").write_text(json.dumps(config))
-    refuses("'light', and ram is needed")
+    refuses("'light', not ram")
     config = fresh()
     config["tagger"]["sizes"]["tags"] = 6
     (folder / "config.json").write_text(json.dumps(config))

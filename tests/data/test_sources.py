@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax.data import decoding, pipeline, prepare, sources, tfds_store
+from linearsr_jax.data import decoding, pipeline, sources, tfds_store
 from linearsr_jax.data.folder import FolderStore
 from linearsr_jax.data.manifest import Manifest
+from linearsr_jax.data.prepare import pack_folder
+from linearsr_jax.data.tfds_builder import prepare_dataset
 from tests.data.noise_photos import cut, noise, save
 
 
@@ -40,11 +42,8 @@ def forms(tmp_path_factory):
         json.dumps({"file": "train/a.png", "tags": ["rose", "leaf"]})
     )
     packed = root / "packed.safetensors"
-    for args in (
-        ["packed", str(root / "train"), str(packed)],
-        ["tfds", str(root), str(root / "tfds")],
-    ):
-        assert prepare.main(args) == 0
+    pack_folder(root / "train", packed)
+    prepare_dataset("photos", root, root / "tfds")
     dataset = root / "tfds" / "linearsr_photos" / "photos" / "1.0.0"
     return {"folder": root / "train", "packed": packed, "tfds": dataset}
 
@@ -174,7 +173,7 @@ def test_failures_that_may_pass_replace_nothing(tmp_path, monkeypatch):
 def test_damaged_records_are_replaced(tmp_path):
     for i in range(3):
         save(tmp_path / "train" / f"{i}.png", i, 100, 100)
-    assert prepare.main(["tfds", str(tmp_path), str(tmp_path)]) == 0
+    prepare_dataset("photos", tmp_path, tmp_path)
     dataset = tmp_path / "linearsr_photos" / "photos" / "1.0.0"
     (records,) = dataset.glob("*array_record*")
     data = bytearray(records.read_bytes())

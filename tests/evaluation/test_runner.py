@@ -126,7 +126,9 @@ def test_lonely_images_are_an_error(data, renamed, message):
 
 def test_two_files_of_one_name_are_an_error(data):
     Image.new("RGB", (64, 48)).save(data / "HR" / "1.jpg")
-    with pytest.raises(evaluate.EvaluationError, match=r"1\.png: 1\.jpg is there too"):
+    with pytest.raises(
+        evaluate.EvaluationError, match=r"1\.png: 1\.jpg has the same name"
+    ):
         evaluate.match_images([data / "HR"])
 
 

@@ -143,7 +143,7 @@ def test_flat_blocks():
     ("image", "message"),
     [
         (textured(95, 300), "both sides >= 96 pixels, got 95x300"),
-        (textured(100, 100), "two 96x96 blocks with texture, this image has 1 of 1"),
+        (textured(100, 100), "two 96x96 blocks with texture; this image has 1 of 1"),
         (np.zeros((200, 200, 3), np.uint8), "this image has 0 of 4"),
         (np.full((200, 200, 3), 200, np.uint8), "this image has 0 of 4"),
         (np.zeros((200, 200, 3)), "uint8"),

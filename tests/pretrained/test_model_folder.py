@@ -177,7 +177,9 @@ def test_null_condition_of_another_shape(tmp_path, shape):
         card="",
         null_condition=np.zeros(shape, np.float32),
     )
-    with pytest.raises(pretrained.PretrainedError, match=r"must hold null_condition"):
+    with pytest.raises(
+        pretrained.PretrainedError, match=r"must contain null_condition"
+    ):
         pretrained.load_pretrained(tmp_path)
 
 

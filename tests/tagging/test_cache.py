@@ -70,7 +70,7 @@ def test_lr_is_a_quarter(folder):
     tagger = Counting()
     cache, _ = fill(folder, tagger, input="lr")
     assert tagger.shapes == [(2, 1, 3)] * 3
-    with pytest.raises(TagCacheError, match="is of count 1 lr, not of count 1 hr"):
+    with pytest.raises(TagCacheError, match="made by count 1 lr, not count 1 hr"):
         fill(folder)
     assert set(load_tag_cache(cache)) == set(FILES)
 
@@ -119,7 +119,7 @@ def test_caches_of_something_else(folder):
     cache, _ = fill(folder)
     before = cache.read_text()
     for tagger in (Counting(name="ram"), Counting(version="2")):
-        with pytest.raises(TagCacheError, match="is of count 1 hr, not of"):
+        with pytest.raises(TagCacheError, match="made by count 1 hr, not"):
             fill(folder, tagger)
     with pytest.raises(TagCacheError, match=r"other images: d\.png is not in"):
         fill(folder, files=FILES[:2])
@@ -151,11 +151,11 @@ LINE = {
     ("text", "message"),
     [
         ("{", "cut off"),
-        ("{}\n", "line 1: not of a tag cache .*file"),
+        ("{}\n", "line 1: not a line of a tag cache .*file"),
         ("[]\n", "line 1"),
         ("\n", "line 1"),
         (json.dumps(LINE), "cut off"),
-        (2 * (json.dumps(LINE) + "\n"), "line 2: a.png a second time"),
+        (2 * (json.dumps(LINE) + "\n"), "line 2: repeats a.png"),
         (json.dumps({**LINE, "file": 3}) + "\n", "must be text"),
         (json.dumps({**LINE, "tags": [["Roze", 0.5]]}) + "\n", "'Roze'"),
         (json.dumps({**LINE, "tags": [["rose", 2]]}) + "\n", "scores"),
