@@ -12,7 +12,10 @@ def read_version() -> str:
     """`__version__` of the package, read without importing it (and so JAX)."""
     tree = ast.parse((ROOT / "linearsr_jax" / "core" / "version.py").read_text("utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "__version__":
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == "__version__"
+        ):
             return ast.literal_eval(node.value)
     raise RuntimeError("linearsr_jax/core/version.py: has no __version__")
 

@@ -97,7 +97,8 @@ def target_device() -> AbstractDevice:
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:
         return device
-    device = jax.config.jax_default_device
+    # jax adds its options to the class at run time, where no checker sees them.
+    device = jax.config.jax_default_device  # ty: ignore[missing-attribute]
     if not isinstance(device, jax.Device):  # None or a platform's name.
         device = jax.devices(device)[0]
     return AbstractDevice(device.device_kind, None, device.platform)

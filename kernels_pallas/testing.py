@@ -71,14 +71,15 @@ def interpreting(device: AbstractDevice):
     Memory that the kernel did not write is NaN, and a data race is an error. The
     interpreter of GPU kernels needs jax 0.11.
     """
-    settings = {"detect_races": True, "uninitialized_memory": "nan"}
+    settings: dict[str, Any] = {"detect_races": True, "uninitialized_memory": "nan"}
     if device.platform == "tpu":
         from jax.experimental.pallas import tpu as pltpu
 
         mode = pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(**settings))
     else:
-        from jax.experimental.pallas import mosaic_gpu as plgpu
+        from jax.experimental.pallas import mosaic_gpu
 
+        plgpu: Any = mosaic_gpu  # jax 0.10 has no interpreter there to check against.
         mode = plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(**settings))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), mode:

@@ -48,7 +48,7 @@ def bench() -> dict[str, Any]:
     """
     platform = jax.default_backend()
     dtype = "float32" if platform == "cpu" else "bfloat16"
-    forms = {
+    forms: dict[str, Callable] = {
         name: functools.partial(reference.gate_convolved, convolve)
         for name, convolve in (
             ("grouped", reference.depthwise_conv_grouped),

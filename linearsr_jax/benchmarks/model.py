@@ -111,7 +111,7 @@ def bench_upscale(
         condition = _condition(model, preset)
         inputs = jax.device_put(([params], codec, pixels, noise, condition))
         seconds = bench_lib.seconds_per_call(upscale, *inputs)
-        memory = jax.jit(upscale).lower(*inputs).compile().memory_analysis()
+        memory: Any = jax.jit(upscale).lower(*inputs).compile().memory_analysis()
         latents = jnp.asarray(noise)[None]
         lr = jnp.zeros((1, side, side, 3))
         decode_seconds = bench_lib.seconds_per_call(

@@ -1,7 +1,7 @@
 """The interface between images and latents."""
 
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 
@@ -16,17 +16,25 @@ class Codec(Protocol):
     """Turns HR images into latents and back, given the LR image.
 
     A pytree whose leaves are its weights: compiled functions take it as an argument.
-
-    Attributes:
-      factor: HR pixels per latent pixel, in each direction.
-      channels: channels of the latents, which have about unit variance.
-      decode_halo: rows of latents, and of the LR image, on either side that the pixels
-        of a row of latents depend on; None if they depend on all.
     """
 
-    factor: int
-    channels: int
-    decode_halo: int | None
+    @property
+    def factor(self) -> int:
+        """HR pixels per latent pixel, in each direction."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents, which have about unit variance."""
+        ...
+
+    @property
+    def decode_halo(self) -> int | None:
+        """Rows on either side that the pixels of a row of latents depend on.
+
+        Of latents and of the LR image; None if the pixels depend on all rows.
+        """
+        ...
 
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
@@ -40,7 +48,7 @@ class Codec(Protocol):
         """HR images from latents; about [-1, 1], not clipped, float32."""
         ...
 
-    def astype(self, dtype: jnp.dtype) -> Self:
+    def astype(self, dtype: jnp.dtype) -> "Codec":
         """The codec that computes in another type, where it computes much."""
         ...
 
@@ -53,7 +61,7 @@ class Codec(Protocol):
         ...
 
     @classmethod
-    def load(cls, settings: dict[str, Any], folder: Path | None) -> Self:
+    def load(cls, settings: dict[str, Any], folder: Path | None) -> "Codec":
         """The codec with those settings and the weights of a folder.
 
         Raises:

@@ -6,13 +6,13 @@ compiled functions take it as an argument; as a constant it would be part of the
 program, 1.2 GB of it.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+from flax import struct, traverse_util
 
 from linearsr_jax.codecs.base import CodecError
 from linearsr_jax.codecs.dc_ae_bands import decoder_halo, map_bands
@@ -24,6 +24,7 @@ from linearsr_jax.codecs.dc_ae_network import (
 )
 from linearsr_jax.core.array_types import Array, Float, PyTree
 from linearsr_jax.core.tensor_files import TensorFileError, read_params, write_tensors
+from linearsr_jax.models.layers import apply
 
 WEIGHTS_FILE = "codec.safetensors"
 # HR pixels that the decoder's convolution stages hold at once: 2 M of 128 float32
@@ -31,7 +32,7 @@ WEIGHTS_FILE = "codec.safetensors"
 BAND_PIXELS = 2**21
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class DcAeCodec:
     """DC-AE with its weights; the LR image is not used.
 
@@ -43,9 +44,9 @@ class DcAeCodec:
     """
 
     params: PyTree
-    config: DcAeConfig = flax.struct.field(pytree_node=False, default=DcAeConfig())
-    dtype: jnp.dtype = flax.struct.field(pytree_node=False, default=jnp.float32)
-    band_pixels: int = flax.struct.field(pytree_node=False, default=BAND_PIXELS)
+    config: DcAeConfig = struct.field(pytree_node=False, default=DcAeConfig())
+    dtype: jnp.dtype = struct.field(pytree_node=False, default=jnp.float32)
+    band_pixels: int = struct.field(pytree_node=False, default=BAND_PIXELS)
 
     @property
     def factor(self) -> int:
@@ -77,7 +78,7 @@ class DcAeCodec:
                 f"multiples of {self.factor}"
             )
         encoder = Encoder(self.config, self.dtype)
-        latents = encoder.apply({"params": self.params["encoder"]}, image_hr)
+        latents = apply(encoder, self.params["encoder"], image_hr)
         return latents * self.config.scaling_factor
 
     def decode(
@@ -89,14 +90,14 @@ class DcAeCodec:
         bands of rows if it is large; either way the result is the same to rounding.
         """
         decoder = Decoder(self.config, self.dtype)
-        variables = {"params": self.params["decoder"]}
+        params = self.params["decoder"]
         latents = latents.astype(jnp.float32) / self.config.scaling_factor
-        x = decoder.apply(variables, latents, method="trunk")
+        x = apply(decoder, params, latents, method="trunk")
         stages = self.config.first_attention
         halo = decoder_halo(self.config.decoder_depths[:stages])
         row_pixels = x.shape[0] * x.shape[2] * 4**stages
         return map_bands(
-            lambda rows: decoder.apply(variables, rows, method="tail"),
+            lambda rows: apply(decoder, params, rows, method="tail"),
             x,
             rows=max(1, self.band_pixels // row_pixels - 2 * halo),
             halo=halo,
@@ -104,7 +105,7 @@ class DcAeCodec:
 
     def astype(self, dtype: jnp.dtype) -> "DcAeCodec":
         """See `Codec`."""
-        return self.replace(dtype=dtype)
+        return dataclasses.replace(self, dtype=dtype)
 
     def settings(self) -> dict[str, Any]:
         """See `Codec`."""

@@ -11,7 +11,7 @@ from jax import lax
 
 from kernels_pallas import glu_depthwise_conv, linear_attention
 from linearsr_jax.core.array_types import Array, Float
-from linearsr_jax.models.layers import Dense
+from linearsr_jax.models.layers import Dense, with_axes
 
 NORM_EPS = 1e-5
 # Side of the depthwise kernel that gives attention its second scale.
@@ -48,7 +48,7 @@ class Conv(nn.Module):
         axes = ("embed", None) if channels >= self.features else (None, "embed")
         kernel = self.param(
             "kernel",
-            nn.with_logical_partitioning(_lecun, (None, None, *axes)),
+            with_axes(_lecun, (None, None, *axes)),
             (3, 3, channels, self.features),
         )
         y = lax.conv_general_dilated(
@@ -127,12 +127,12 @@ class MultiscaleAttention(nn.Module):
         )
         depthwise = self.param(
             "multiscale_depthwise",
-            nn.with_logical_partitioning(_lecun, (None, None, "embed")),
+            with_axes(_lecun, (None, None, "embed")),
             (MULTISCALE, MULTISCALE, channels),
         )
         grouped = self.param(
             "multiscale_grouped",
-            nn.with_logical_partitioning(_lecun, (None, None, None)),
+            with_axes(_lecun, (None, None, None)),
             (channels // size, size, size),
         )
         m = depthwise_conv(p, depthwise.astype(self.dtype))
@@ -169,7 +169,7 @@ class GatedConv(nn.Module):
         y = Dense(expanded, ("embed", "mlp"), self.dtype, name="expand")(x)
         kernel = self.param(
             "kernel",
-            nn.with_logical_partitioning(_lecun, (None, None, "embed")),
+            with_axes(_lecun, (None, None, "embed")),
             (3, 3, expanded),
         )
         bias = _vector(self, "bias", nn.initializers.zeros, expanded, self.dtype)
@@ -288,5 +288,5 @@ def _depthwise_grouped(x, kernel):
 def _vector(
     module: nn.Module, name: str, init, size: int, dtype: jnp.dtype
 ) -> jax.Array:
-    boxed_init = nn.with_logical_partitioning(init, (None,))
+    boxed_init = with_axes(init, (None,))
     return module.param(name, boxed_init, (size,)).astype(dtype)

@@ -73,7 +73,7 @@ class DcAeConfig:
         Raises:
           TypeError, ValueError: a field that does not exist, or lists that do not fit.
         """
-        values = {
+        values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields.items()
         }

@@ -7,7 +7,7 @@ makes a token per LR pixel affordable.
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ class PixelCodec:
         )
         return upscale_bicubic(image_lr) + residual * self.residual_std
 
-    def astype(self, dtype: jnp.dtype) -> Self:
+    def astype(self, dtype: jnp.dtype) -> "PixelCodec":
         """See `Codec`: its arithmetic is what makes the image, and little."""
         return self
 
@@ -88,6 +88,6 @@ class PixelCodec:
         return []
 
     @classmethod
-    def load(cls, settings: dict[str, Any], folder: Path | None) -> Self:
+    def load(cls, settings: dict[str, Any], folder: Path | None) -> "PixelCodec":
         """See `Codec`."""
         return cls(**settings)

@@ -87,6 +87,8 @@ def _import(path: Path):
     # Config files may import their neighbours, as `configs.nano`.
     root = str(path.resolve().parent.parent)
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, root)
     try:

@@ -4,7 +4,7 @@ A converter then holds one tensor in memory, whatever the model's size.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +76,7 @@ def open_weights(weights: Path) -> AbstractContextManager[Sources]:
 
 
 @contextmanager
-def open_tensors(path: Path) -> Iterator[Sources]:
+def open_tensors(path: Path) -> Generator[Sources]:
     """Opens a safetensors file: the tensors by name.
 
     Raises:
@@ -108,7 +108,7 @@ def open_tensors(path: Path) -> Iterator[Sources]:
 
 
 @contextmanager
-def open_shards(index: Path) -> Iterator[Sources]:
+def open_shards(index: Path) -> Generator[Sources]:
     """Opens the files that an index (.index.json) names.
 
     Raises:

@@ -8,6 +8,7 @@ embedding are zero, and the LR stem has our initial values of seed 0. So the mod
 computes what SANA does, whatever the LR image.
 """
 
+import dataclasses
 import json
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -199,13 +200,14 @@ def _write_codec(source: Path, folder: Path, preset: Preset) -> DcAeCodec:
     else:
         dc_ae.convert(source, folder)
         codec = load_codec("dc_ae", folder)
+    assert isinstance(codec, DcAeCodec)  # As the name says.
     found = (codec.factor, codec.channels)
     if found != (preset.codec_factor, preset.latent_channels):
         raise ConvertError(
             f"{source}: is a codec of factor {found[0]} and {found[1]} channels; this "
             f"SANA needs {preset.codec_factor} and {preset.latent_channels}"
         )
-    return codec.replace(params=None)
+    return dataclasses.replace(codec, params=None)
 
 
 def _initial_stem(preset: Preset) -> dict[str, PyTree]:

@@ -4,7 +4,7 @@ torch is not among our requirements; only these files need it.
 """
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 @contextmanager
-def open_pickle(path: Path, inside: str = "state_dict") -> Iterator[Sources]:
+def open_pickle(path: Path, inside: str = "state_dict") -> Generator[Sources]:
     """Opens a checkpoint: the tensors by name.
 
     Args:

@@ -6,6 +6,10 @@ C channels, N tokens, T condition tokens, D width, K head size. In
 readers; they cost nothing and are not checked at run time.
 """
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "UInt8"]
+# An array of NumPy or of JAX, where either will do.
+HostOrDevice = np.ndarray | Array
+
+__all__ = ["Array", "Bool", "Float", "HostOrDevice", "Int", "Key", "PyTree", "UInt8"]

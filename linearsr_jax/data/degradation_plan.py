@@ -5,7 +5,6 @@ A plan contains only numbers. `degradations` carries it out in numpy;
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -115,14 +114,13 @@ def _draw_quality(limits: tuple[int, int], rng: np.random.Generator) -> int:
     return int(rng.integers(limits[0], limits[1], endpoint=True))
 
 
-def draw_parts(
-    params: RealEsrganParams, rng: np.random.Generator
-) -> Iterator[Round | Last]:
-    """Draws the first round, the second round and the last part, one at a time.
+def draw_first(params: RealEsrganParams, rng: np.random.Generator) -> Round:
+    """Draws the first round.
 
-    A caller may therefore draw noise from the same generator in between.
+    Each part has a function of its own, so that a caller may draw noise from the same
+    generator in between.
     """
-    yield Round(
+    return Round(
         quality=None,
         kernel=blur_kernels.draw_blur(params, 1, rng),
         scale=_draw_scale(params.resize_probs1, params.resize_range1, rng),
@@ -135,9 +133,13 @@ def draw_parts(
             rng,
         ),
     )
+
+
+def draw_second(params: RealEsrganParams, rng: np.random.Generator) -> Round:
+    """Draws the second round."""
     quality = _draw_quality(params.jpeg_quality1, rng)
     is_blurred = rng.random() < params.second_blur_prob
-    yield Round(
+    return Round(
         quality=quality,
         kernel=blur_kernels.draw_blur(params, 2, rng) if is_blurred else None,
         scale=_draw_scale(params.resize_probs2, params.resize_range2, rng),
@@ -150,7 +152,11 @@ def draw_parts(
             rng,
         ),
     )
-    yield Last(
+
+
+def draw_last(params: RealEsrganParams, rng: np.random.Generator) -> Last:
+    """Draws the last part."""
+    return Last(
         kernel=blur_kernels.draw_final_sinc(params, rng),
         quality=_draw_quality(params.jpeg_quality2, rng),
         mode=_draw_mode(rng),
@@ -161,7 +167,9 @@ def draw_parts(
 def draw_plan(params: RealEsrganParams, rng: np.random.Generator) -> DegradationPlan:
     """Draws all parameters of one image."""
     is_bicubic = bool(rng.random() < params.no_degradation_prob)
-    first, second, last = draw_parts(params, rng)
+    first = draw_first(params, rng)
+    second = draw_second(params, rng)
+    last = draw_last(params, rng)
     noise_seed = int(rng.integers(2**32))
     return DegradationPlan(is_bicubic, first, second, last, noise_seed)
 

@@ -23,7 +23,7 @@ bicubic (a = -0.75) are not antialiased, so aliasing is one of the degradations.
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -35,7 +35,9 @@ from linearsr_jax.data.degradation_plan import (
     DegradationPlan,
     Last,
     Round,
-    draw_parts,
+    draw_first,
+    draw_last,
+    draw_second,
     scaled_size,
 )
 
@@ -223,21 +225,23 @@ def _apply_last(image: np.ndarray, plan: Last, size: tuple[int, int]) -> np.ndar
 
 def _apply_parts(
     image_hr: np.ndarray,
-    parts: Iterator[Round | Last],
     factor: int,
     rng: np.random.Generator,
+    get_first: Callable[[], Round],
+    get_second: Callable[[], Round],
+    get_last: Callable[[], Last],
 ) -> np.ndarray:
     """Applies the parts; asks for each once the noise before it has been drawn."""
     image = _to_float(image_hr)
     size_hr = image.shape[1:]
     size_lr = (size_hr[0] // factor, size_hr[1] // factor)
-    first = next(parts)
+    first = get_first()
     size = scaled_size(size_hr, first.scale)
     image = _apply_round(image, first, size, first.scale, rng)
-    second = next(parts)
+    second = get_second()
     size = scaled_size(size_lr, second.scale)
     image = _apply_round(image, second, size, None, rng)
-    return _apply_last(image, next(parts), size_lr)
+    return _apply_last(image, get_last(), size_lr)
 
 
 def degrade(
@@ -266,7 +270,14 @@ def degrade(
     _check_image(image_hr, factor)
     if rng.random() < params.no_degradation_prob:
         return bicubic(image_hr, factor)
-    return _apply_parts(image_hr, draw_parts(params, rng), factor, rng)
+    return _apply_parts(
+        image_hr,
+        factor,
+        rng,
+        lambda: draw_first(params, rng),
+        lambda: draw_second(params, rng),
+        lambda: draw_last(params, rng),
+    )
 
 
 def apply_plan(image_hr: np.ndarray, plan: DegradationPlan, factor: int) -> np.ndarray:
@@ -277,5 +288,11 @@ def apply_plan(image_hr: np.ndarray, plan: DegradationPlan, factor: int) -> np.n
     _check_image(image_hr, factor)
     if plan.is_bicubic:
         return bicubic(image_hr, factor)
-    parts = iter((plan.first, plan.second, plan.last))
-    return _apply_parts(image_hr, parts, factor, np.random.default_rng(plan.noise_seed))
+    return _apply_parts(
+        image_hr,
+        factor,
+        np.random.default_rng(plan.noise_seed),
+        lambda: plan.first,
+        lambda: plan.second,
+        lambda: plan.last,
+    )

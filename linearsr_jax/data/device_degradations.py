@@ -12,6 +12,7 @@ Differs from the numpy form in the bits of the noise, which come from JAX keys, 
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from linearsr_jax.data.device_jpeg import jpeg
 Plan = dict[str, Array]
 
 # Accelerators multiply float32 in fewer bits unless told otherwise.
-_EXACT = {"precision": "highest"}
+_EXACT = jax.lax.Precision.HIGHEST
 
 
 def degrade_on_device(
@@ -56,8 +57,8 @@ def degrade_on_device(
 
 
 def prepare_batch(
-    batch: dict[str, Array], *, params: RealEsrganParams, factor: int
-) -> dict[str, UInt8[Array, "B H W 3"]]:
+    batch: dict[str, Any], *, params: RealEsrganParams, factor: int
+) -> dict[str, Array]:
     """Replaces a batch's plan by the image_lr it makes; see `degrade_on_device`."""
     rest = dict(batch)
     image_lr = degrade_on_device(
@@ -109,7 +110,9 @@ def _jpeg(image, size, quality):
 
 
 def _blur(
-    image: Float[Array, "3 H W"], size: Int[Array, "2"], kernel: Float[Array, "k k"]
+    image: Float[Array, "3 H W"],
+    size: Int[Array, "2"] | tuple[int, int],
+    kernel: Float[Array, "k k"],
 ) -> Float[Array, "3 H W"]:
     """Blurs the image in the buffer's corner as `blur_kernels.blur` does."""
     rows, columns = image.shape[1:]
@@ -178,7 +181,9 @@ def _resize(image, size_in, size_out, buffer_out, plan, number):
         )
         for axis in (0, 1)
     ]
-    return jnp.einsum("oi,cij,pj->cop", matrices[0], image, matrices[1], **_EXACT)
+    return jnp.einsum(
+        "oi,cij,pj->cop", matrices[0], image, matrices[1], precision=_EXACT
+    )
 
 
 def _add_noise(image, size, plan, number):
@@ -210,7 +215,7 @@ def poisson_noise(
       is_gray: whether R, G and B get the same noise; `normal` then repeats too.
       normal: unit normal draws.
     """
-    luma = jnp.tensordot(degradations.GRAY_WEIGHTS, image, 1, **_EXACT)
+    luma = jnp.tensordot(degradations.GRAY_WEIGHTS, image, 1, precision=_EXACT)
     levels = _to_levels(jnp.where(is_gray, luma, image))
     rows, columns = (jnp.arange(n) for n in image.shape[1:])
     is_inside = (rows < size[0])[:, None] & (columns < size[1])
@@ -251,7 +256,7 @@ def _bicubic(levels, size):
     """Reduces as `degradations.bicubic` does: across, rounded, then down."""
     for axis, subscripts in ((1, "oj,cij->cio"), (0, "oi,cij->coj")):
         matrix = _antialiased_cubic(levels.shape[1 + axis], size[axis])
-        levels = jnp.einsum(subscripts, matrix, levels, **_EXACT)
+        levels = jnp.einsum(subscripts, matrix, levels, precision=_EXACT)
         levels = jnp.clip(jnp.floor(levels + 0.5), 0, 255)
     return levels
 

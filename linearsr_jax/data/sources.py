@@ -31,12 +31,12 @@ class PhotoStore(Protocol):
     """A place with encoded photographs, by name.
 
     A store can be pickled, and its str() is its location.
-
-    Attributes:
-      tags: words for what a photograph shows, by name, where there are any.
     """
 
-    tags: Mapping[str, tuple[str, ...]]
+    @property
+    def tags(self) -> Mapping[str, tuple[str, ...]]:
+        """Words for what a photograph shows, by name, where there are any."""
+        ...
 
     def scan(self, *, min_size: int) -> Manifest:
         """Lists the photographs whose sides are at least min_size pixels.

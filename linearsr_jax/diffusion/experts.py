@@ -9,6 +9,7 @@ starts from; docs/experts.md says what can be reconstructed of it.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,14 +31,14 @@ def uniform_boundaries(n_experts: int) -> tuple[float, ...]:
     return tuple(np.linspace(0.0, 1.0, n_experts + 1)[1:-1].tolist())
 
 
-def check_boundaries(boundaries: tuple[float, ...]) -> tuple[float, ...]:
+def check_boundaries(boundaries: Sequence[float]) -> tuple[float, ...]:
     """Returns boundaries that experts can be chosen by, as a tuple of floats.
 
     Raises:
       ValueError: they do not rise in (0, 1), in float32.
     """
     # Training draws noise levels in float32 and the network is fed them so.
-    ends = np.float32([0.0, *boundaries, 1.0])
+    ends = np.array([0.0, *boundaries, 1.0], np.float32)
     if not np.all(np.diff(ends) > 0):
         raise ValueError(
             f"expert boundaries must rise and lie between 0 and 1, got {boundaries}"
@@ -60,8 +61,8 @@ def find_expert(sigma, boundaries: tuple[float, ...]):
       sigma: noise levels in [0, 1], array or scalar.
       boundaries: see `check_boundaries`.
     """
-    ends = np.float32(boundaries)
-    return np.searchsorted(ends, np.float32(sigma), side="right")
+    ends = np.array(boundaries, np.float32)
+    return np.searchsorted(ends, np.asarray(sigma, np.float32), side="right")
 
 
 class ExpertGrid(NamedTuple):
@@ -103,7 +104,9 @@ def expert_grid(
     first = np.float32(sigmas[0])
     reached = tuple(b for b in check_boundaries(boundaries) if np.float32(b) < first)
     if steps > len(reached):
-        below = np.nextafter(np.float32(reached), np.float32(0.0)).astype(np.float64)
+        below = np.nextafter(np.array(reached, np.float32), np.float32(0.0)).astype(
+            np.float64
+        )
         ends = np.array([0.0, *unshift_sigma(below, shift), sigma_max])
         counts = np.ones(len(ends) - 1, int)
         while counts.sum() < steps:

@@ -24,18 +24,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float, HostOrDevice
 
 Denoise = Callable[[Float[Array, "B h w C"], Float[Array, ""]], Array]
 
 
 class SolverTable(NamedTuple):
-    """Coefficients of a solver on a grid; float64 arrays of length steps."""
+    """Coefficients of a solver on a grid; float64 arrays of length steps.
 
-    sigma: np.ndarray
-    decay: np.ndarray
-    current: np.ndarray
-    previous: np.ndarray
+    On the device they are of the latents' type, and a row holds one step's scalars.
+    """
+
+    sigma: HostOrDevice
+    decay: HostOrDevice
+    current: HostOrDevice
+    previous: HostOrDevice
 
 
 def euler(sigmas: np.ndarray) -> SolverTable:

@@ -50,8 +50,9 @@ def sample_sigma(
     key_level, key_one = jax.random.split(key)
     logits = np.array([_logit(unshift_sigma(end, shift)) for end in ends], np.float32)
     # Rounding can reach either end; a draw belongs to one interval only.
-    lows = np.maximum(np.float32(ends[:-1]), np.finfo(np.float32).tiny)
-    highs = np.nextafter(np.float32(ends[1:]), np.float32(0.0))
+    edges = np.array(ends, np.float32)
+    lows = np.maximum(edges[:-1], np.finfo(np.float32).tiny)
+    highs = np.nextafter(edges[1:], np.float32(0.0))
     low_logit, high_logit, low, high = (
         jnp.asarray(table)[expert] for table in (logits[:-1], logits[1:], lows, highs)
     )

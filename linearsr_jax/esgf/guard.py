@@ -10,9 +10,11 @@ some `_RECENT` steps against the mean and deviation over some `_USUAL`. The pape
 guard; its authors report losses of NaN.
 """
 
-import flax
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from linearsr_jax.core.array_types import Array, Bool, Float, Int
 
@@ -36,7 +38,7 @@ TROUBLES = {
 }
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class GuardState:
     """What the guard remembers of a run.
 
@@ -81,7 +83,8 @@ def observe(
     # The plain means of the first values.
     share = 1.0 / (guard.count + 1)
     rate, recent_rate = jnp.maximum(share, 1 / _USUAL), jnp.maximum(share, 1 / _RECENT)
-    after = guard.replace(
+    after = dataclasses.replace(
+        guard,
         count=guard.count + 1,
         skipped=jnp.zeros_like(guard.skipped),
         recent=guard.recent + recent_rate * (value - guard.recent),

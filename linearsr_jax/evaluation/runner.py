@@ -82,12 +82,13 @@ def evaluate(
         return Scores(_score_images(methods, functions, hr, lr, progress))
     with tempfile.TemporaryDirectory() as scratch:
         # Metrics of a set read files, so write the outputs to disk.
-        folders = {
-            name: method
-            if isinstance(method, Path)
-            else _write_outputs(method, lr, Path(scratch) / str(index), progress)
-            for index, (name, method) in enumerate(methods.items())
-        }
+        folders = {}
+        for index, (name, method) in enumerate(methods.items()):
+            if not isinstance(method, Path):
+                assert lr is not None  # Or check_references had raised.
+                folder = Path(scratch) / str(index)
+                method = _write_outputs(method, lr, folder, progress)
+            folders[name] = method
         return Scores(
             _score_images(folders, functions, hr, lr, progress),
             {

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from linearsr_jax.core.array_types import Array, Float, PyTree
+from linearsr_jax.models.layers import apply
 from linearsr_jax.models.linear_dit import ConditionMemory, LinearDiT, make_block
 
 # Rows on each side that Mix-FFN's convolution sees.
@@ -81,13 +82,14 @@ def fill_rows(
       compute: returns a band's rows, on the device. What it hands over from the target
         must be a copy.
     """
-    pending = None
+    pending: tuple[slice, Array] | None = None
     for band in bands:
         computed = compute(band)
         if pending is not None:
             target[:, pending[0]] = pending[1]
         pending = band.rows, computed
-    target[:, pending[0]] = pending[1]
+    if pending is not None:
+        target[:, pending[0]] = pending[1]
 
 
 class BandedDenoise:
@@ -116,8 +118,9 @@ class BandedDenoise:
 
         def embed(params, latents, sigma, image_lr, first_row, height):
             level = sigma[:, None, None, None]
-            tokens = model.apply(
-                {"params": params},
+            tokens = apply(
+                model,
+                params,
                 network_input(latents, level),
                 image_lr,
                 first_row,
@@ -127,12 +130,13 @@ class BandedDenoise:
             return tokens.reshape(*latents.shape[:3], -1)
 
         def add_state(params, layer, tokens, t6, state):
-            variables = {"params": _at(params["blocks"], layer)}
-            return state + block.apply(variables, _flat(tokens), t6, method="state")
+            weights = _at(params["blocks"], layer)
+            return state + apply(block, weights, _flat(tokens), t6, method="state")
 
         def apply_block(params, layer, window, t6, keys_and_values, mask, state):
-            tokens = block.apply(
-                {"params": _at(params["blocks"], layer)},
+            tokens = apply(
+                block,
+                _at(params["blocks"], layer),
                 _flat(window),
                 t6,
                 _at(keys_and_values, layer),
@@ -143,13 +147,11 @@ class BandedDenoise:
             return tokens.reshape(window.shape)
 
         def read_out(params, tokens, e):
-            output = model.apply(
-                {"params": params}, _flat(tokens), e, method="read_out"
-            )
+            output = apply(model, params, _flat(tokens), e, method="read_out")
             return output.reshape(*tokens.shape[:3], -1)
 
         def embed_time(params, sigma):
-            return model.apply({"params": params}, sigma, method="embed_time")
+            return apply(model, params, sigma, method="embed_time")
 
         self._embed_time = jax.jit(embed_time)
         self._embed = jax.jit(embed, static_argnames="height")

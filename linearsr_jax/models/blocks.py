@@ -6,7 +6,12 @@ import jax.numpy as jnp
 
 from kernels_pallas import glu_depthwise_conv
 from linearsr_jax.core.array_types import Array, Bool, Float
-from linearsr_jax.models.layers import Dense, RMSNorm, modulated_layer_norm
+from linearsr_jax.models.layers import (
+    Dense,
+    RMSNorm,
+    modulated_layer_norm,
+    with_axes,
+)
 from linearsr_jax.models.linear_attention import LinearSelfAttention
 
 # Of condition tokens, as `CrossAttention.keys_and_values` makes them.
@@ -100,12 +105,12 @@ class MixFFN(nn.Module):
         kernel = self.param(
             "kernel",
             # Uniform in +-1/sqrt(fan in), fan in 9: torch's default for this layer.
-            nn.with_logical_partitioning(_uniform(1 / 3), (None, None, "mlp")),
+            with_axes(_uniform(1 / 3), (None, None, "mlp")),
             (3, 3, 2 * self.expanded),
         )
         bias = self.param(
             "bias",
-            nn.with_logical_partitioning(_uniform(1 / 3), ("mlp",)),
+            with_axes(_uniform(1 / 3), ("mlp",)),
             (2 * self.expanded,),
         )
         x = glu_depthwise_conv(
@@ -140,9 +145,7 @@ class Block(nn.Module):
         """Makes the three parts."""
         self.scale_shift_table = self.param(
             "scale_shift_table",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(self.width**-0.5), (None, None)
-            ),
+            with_axes(nn.initializers.normal(self.width**-0.5), (None, None)),
             (6, self.width),
         )
         self.attention = LinearSelfAttention(
@@ -184,7 +187,7 @@ class Block(nn.Module):
           state: the sum of `state` over the rows of the whole grid.
         """
         tokens = self.add_attention(tokens, t6, state)
-        if keys_and_values is not None:
+        if keys_and_values is not None and mask is not None:
             tokens = tokens + self.cross_attention(tokens, keys_and_values, mask)
         return self.add_ffn(tokens, t6, grid)
 

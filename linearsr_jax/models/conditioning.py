@@ -9,7 +9,7 @@ import numpy as np
 
 from linearsr_jax.core.array_types import Array, Bool, Float, Int
 from linearsr_jax.diffusion.schedule import TIMESTEP_SCALE
-from linearsr_jax.models.layers import Dense, RMSNorm
+from linearsr_jax.models.layers import Dense, RMSNorm, with_axes
 
 TIMESTEP_FEATURES = 256
 _small_normal = nn.initializers.normal(0.02)
@@ -129,7 +129,7 @@ class TagEmbedding(nn.Module):
         """Looks indices in [0, count) up."""
         table = self.param(
             "table",
-            nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, None)),
+            with_axes(nn.initializers.normal(1.0), (None, None)),
             (self.count, self.features),
         )
         return table[tags]
@@ -169,7 +169,7 @@ class LRStem(nn.Module):
     """
 
     widths: tuple[int, int, int]
-    strides: tuple[int, int, int]
+    strides: tuple[int, ...]
     dtype: jnp.dtype
 
     @nn.compact
@@ -183,14 +183,12 @@ class LRStem(nn.Module):
                 x = nn.silu(x)
             kernel = self.param(
                 f"kernel_{i}",
-                nn.with_logical_partitioning(
-                    nn.initializers.lecun_normal(), (None, None, None, None)
-                ),
+                with_axes(nn.initializers.lecun_normal(), (None, None, None, None)),
                 (3, 3, x.shape[-1], width),
             )
             bias = self.param(
                 f"bias_{i}",
-                nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
+                with_axes(nn.initializers.zeros, (None,)),
                 (width,),
             )
             x = jax.lax.conv_general_dilated(

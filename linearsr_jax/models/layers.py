@@ -5,6 +5,7 @@ them to mesh axes. They are float32; `dtype` is the type of the computation.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,21 @@ from linearsr_jax.core.array_types import Array, Float, PyTree
 
 xavier_uniform = nn.initializers.xavier_uniform()
 LAYER_NORM_EPS = 1e-6
+
+
+def with_axes(init: Callable, axes: tuple[str | None, ...]) -> Callable[..., Array]:
+    """The initializer, with logical names for the axes of its parameter.
+
+    What `self.param` returns is the array, which the annotation of flax's own function
+    does not tell: it is of the box around it.
+    """
+    boxed: Any = nn.with_logical_partitioning(init, axes)
+    return boxed
+
+
+def apply(module: nn.Module, params: PyTree, *args: Any, **kwargs: Any) -> Any:
+    """`module.apply` for modules that only have parameters: the output alone."""
+    return module.apply({"params": params}, *args, **kwargs)
 
 
 class Dense(nn.Module):
@@ -45,7 +61,7 @@ class Dense(nn.Module):
         """Applies the product to the last axis, or some columns of the kernel."""
         kernel = self.param(
             "kernel",
-            nn.with_logical_partitioning(self.kernel_init, self.axes),
+            with_axes(self.kernel_init, self.axes),
             (x.shape[-1], self.features),
         )
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
@@ -54,7 +70,7 @@ class Dense(nn.Module):
         if self.use_bias:
             bias = self.param(
                 "bias",
-                nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:]),
+                with_axes(nn.initializers.zeros, self.axes[1:]),
                 (self.features,),
             )
             # In float32, so that the bias' gradient, a sum over all tokens, is.
@@ -78,9 +94,7 @@ class RMSNorm(nn.Module):
         """Normalises, in x's dtype."""
         weight = self.param(
             "weight",
-            nn.with_logical_partitioning(
-                nn.initializers.constant(self.initial), (None,)
-            ),
+            with_axes(nn.initializers.constant(self.initial), (None,)),
             (x.shape[-1],),
         )
         full = x.astype(jnp.float32)

@@ -23,7 +23,7 @@ from linearsr_jax.models.conditioning import (
     TimeEmbedding,
     position_embedding,
 )
-from linearsr_jax.models.layers import Dense, modulated_layer_norm
+from linearsr_jax.models.layers import Dense, modulated_layer_norm, with_axes
 from linearsr_jax.models.linear_attention import TELEMETRY
 
 # Name -> what the backward pass finds saved of each block (a policy of jax.checkpoint)
@@ -86,7 +86,7 @@ class LinearDiT(nn.Module):
     condition_features: int
     tag_count: int
     stem_widths: tuple[int, int, int]
-    stem_strides: tuple[int, int, int]
+    stem_strides: tuple[int, ...]
     qk_norm: bool = False
     zero_init: bool = False
     floor_timestep: bool = False
@@ -118,9 +118,7 @@ class LinearDiT(nn.Module):
         self.blocks = make_block(self)
         self.scale_shift_table = self.param(
             "scale_shift_table",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(self.width**-0.5), (None, None)
-            ),
+            with_axes(nn.initializers.normal(self.width**-0.5), (None, None)),
             (2, self.width),
         )
         head_init = (

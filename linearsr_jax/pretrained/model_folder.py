@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import safetensors
 from flax import traverse_util
 
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
-from linearsr_jax.core.array_types import Array, Float, PyTree
+from linearsr_jax.core.array_types import Float, HostOrDevice, PyTree
 from linearsr_jax.core.files import check_sums, sha256, write_sums
 from linearsr_jax.core.tensor_files import (
     TensorFileError,
@@ -72,7 +72,7 @@ class PretrainedModel:
     experts: tuple[PyTree, ...]
     boundaries: tuple[float, ...]
     training: dict[str, Any]
-    null_condition: Float[Array, "T F"] | None = None
+    null_condition: Float[HostOrDevice, "T F"] | None = None
 
     @property
     def tagger(self) -> str:
@@ -97,7 +97,7 @@ def save_pretrained(
     boundaries: Sequence[float] = (),
     training: dict[str, Any],
     card: str,
-    null_condition: Float[Array, "T F"] | None = None,
+    null_condition: Float[HostOrDevice, "T F"] | None = None,
 ) -> None:
     """Writes a model folder.
 
@@ -143,7 +143,9 @@ def save_pretrained(
     )
 
 
-def write_null_condition(folder: Path, null_condition: Float[Array, "T F"]) -> None:
+def write_null_condition(
+    folder: Path, null_condition: Float[HostOrDevice, "T F"]
+) -> None:
     """Writes the null condition to a model folder; `describe_folder` records it."""
     _write(folder / NULL_CONDITION_FILE, {_NULL_CONDITION: null_condition})
 
@@ -196,7 +198,7 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
             raise PretrainedError(
                 f"{folder}: format {config['format']}; this version reads {_FORMAT}"
             )
-        fields = dict(
+        fields: dict[str, Any] = dict(
             config["preset"], stem_widths=tuple(config["preset"]["stem_widths"])
         )
         preset = Preset(**fields)
@@ -266,7 +268,7 @@ def _find(name: str) -> Path:
     )
 
 
-def _write(path: Path, arrays: dict[str, Array]) -> None:
+def _write(path: Path, arrays: Mapping[str, HostOrDevice]) -> None:
     shapes = {name: value.shape for name, value in arrays.items()}
     write_tensors(path, shapes, lambda name: np.asarray(arrays[name], np.float32), {})
 
@@ -285,7 +287,7 @@ def _load_expert(path: Path, expected: dict[str, tuple[int, ...]]) -> PyTree:
         raise PretrainedError(str(error)) from error
 
 
-def _load_null_condition(path: Path, features: int) -> Float[Array, "T F"]:
+def _load_null_condition(path: Path, features: int) -> Float[np.ndarray, "T F"]:
     arrays = _read(path)
     shapes = {name: array.shape for name, array in arrays.items()}
     if [(name, *shape[1:]) for name, shape in shapes.items()] != [

@@ -59,7 +59,7 @@ def check_image(image: UInt8[np.ndarray, "H W 3"]) -> None:
     Raises:
       ValueError: image is not uint8 (H, W, 3), or is empty.
     """
-    shape = getattr(image, "shape", None)
+    shape = getattr(image, "shape", ())
     dtype = getattr(image, "dtype", type(image).__name__)
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ValueError(f"image must be uint8 (H, W, 3), got {dtype} {shape}")

@@ -54,11 +54,12 @@ class RamConfig:
         Raises:
           KeyError, TypeError, ValueError: a field does not exist, or sizes do not fit.
         """
-        trunk = {
+        trunk: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields["trunk"].items()
         }
-        return cls(**{**fields, "trunk": SwinConfig(**trunk)})
+        values: dict[str, Any] = {**fields, "trunk": SwinConfig(**trunk)}
+        return cls(**values)
 
 
 class HeadLayer(nn.Module):

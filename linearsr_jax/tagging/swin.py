@@ -7,6 +7,7 @@ size, which whole windows fill at every stage.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -61,7 +62,7 @@ class SwinConfig:
 class Dense(nn.Dense):
     """nn.Dense whose products stay float32 on every device."""
 
-    precision: jax.lax.Precision = jax.lax.Precision.HIGHEST
+    precision: Any = jax.lax.Precision.HIGHEST
 
 
 class Norm(nn.LayerNorm):
