@@ -124,5 +124,5 @@ def take_step(
       x0_hat: the network's answer to it.
       row: one of the table.
     """
-    x = row.decay * state.x + row.current * x0_hat + row.previous * state.before
+    x = state.x * row.decay + x0_hat * row.current + state.before * row.previous
     return SamplerState(x, x0_hat)
