@@ -1,4 +1,4 @@
-"""Trains the smallest preset for a few steps: does everything run?
+"""Trains the smallest preset for a few steps, to check that everything runs.
 
     linearsr train --config configs/debug.py --workdir runs/debug \
         --override data.folder=PHOTOS
@@ -8,7 +8,7 @@ from linearsr_jax.config.defaults import default_config
 
 
 def get_config(arg: str = ""):
-    """A run of seconds on two CPU cores."""
+    """Makes a config that runs for seconds on two CPU cores."""
     if arg:
         raise ValueError(f"configs/debug.py takes no argument, got {arg!r}")
     config = default_config()

@@ -1,14 +1,14 @@
-"""LinearSR's second stage: four experts, each for its noise levels; see pretrain.py."""
+"""LinearSR's second stage: four experts, one per range of noise; see pretrain.py."""
 
 from configs import pretrain
 from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
 
 
 def get_config(preset: str = "nano"):
-    """The first stage's config with the experts; half its learning rate is ours."""
+    """Makes the first stage's config with experts and half the learning rate: ours."""
     config = pretrain.get_config(preset)
     config.expert_boundaries = EXPERT_BOUNDARIES
     config.optimizer.learning_rate /= 2
-    # Every expert has a part in the validation.
+    # Enough steps for every expert to take part in validation.
     config.val.steps = max(config.val.steps, len(EXPERT_BOUNDARIES) + 1)
     return config

@@ -1,4 +1,4 @@
-"""The shipped checkpoint's training.
+"""Trains the checkpoint that ships with the package.
 
     linearsr train --config configs/nano.py --workdir runs/nano \
         --override data.folder=PHOTOS val.folder=VALIDATION_PHOTOS
@@ -8,7 +8,7 @@ from linearsr_jax.config.defaults import default_config
 
 
 def get_config(arg: str = ""):
-    """See experiments/202611_nano for the command, the hardware and the result."""
+    """Makes the config; experiments/202611_nano has the command and the result."""
     if arg:
         raise ValueError(f"configs/nano.py takes no argument, got {arg!r}")
     config = default_config()

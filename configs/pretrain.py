@@ -1,4 +1,4 @@
-"""LinearSR's first stage: one model for all noise levels, until its knee.
+"""LinearSR's first stage: trains one model for all noise levels, up to its knee.
 
     linearsr train --workdir runs/mine --override data.folder=PHOTOS val.holdout=0.1 \
         --config configs/pretrain.py:nano configs/experts.py:nano configs/sft.py:nano
@@ -8,7 +8,7 @@ from linearsr_jax.config.defaults import default_config
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.models.presets import get_preset
 
-# Batches of each size; the paper does not say, SANA has 64 to 128 a GPU.
+# Batch size of each preset. The paper does not say; SANA has 64 to 128 per GPU.
 _BATCH = {
     "debug": 8,
     "nano": 8,
@@ -20,15 +20,15 @@ _BATCH = {
 
 
 def get_config(preset: str = "nano"):
-    """A config for a preset.
+    """Makes a config for a preset.
 
-    The learning rate stays as it is: a descent would end every curve on a plateau.
+    The learning rate is constant, because a decay would end every curve on a plateau.
     """
     sizes = get_preset(preset)
     config = default_config()
     config.preset = preset
     config.batch_size = _BATCH[preset]
-    # As many latent pixels for every codec.
+    # Every codec gets the same number of latent pixels.
     config.data.crop_size *= sizes.codec_factor // SCALE
     config.val.crop_size *= sizes.codec_factor // SCALE
     config.val.every = 500
@@ -38,7 +38,7 @@ def get_config(preset: str = "nano"):
     config.esgf.stop_at_knee = True
     config.scan_unroll = min(sizes.depth, 4)
     if sizes.codec != "pixel":
-        # As SANA; the paper's knee is at 48,000 steps, with evaluations every 4,000.
+        # From SANA; the paper's knee is at 48,000 steps, with evaluations every 4,000.
         config.optimizer.name = "came"
         config.optimizer.learning_rate = 1e-4
         config.optimizer.warmup_steps = 2_000
@@ -48,7 +48,7 @@ def get_config(preset: str = "nano"):
         config.dtype = "bfloat16"
         config.remat = "blocks"
         config.scan_unroll = 1
-        # Velocity prediction is trained by the paper's loss as it is.
+        # Velocity prediction uses the paper's loss unchanged.
         config.mass_at_one = 0.0
         config.val.steps = 20
     return config

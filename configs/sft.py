@@ -1,12 +1,12 @@
-"""LinearSR's third stage: fine-tunes the experts with small steps; see pretrain.py."""
+"""LinearSR's third stage: fine-tunes the experts gently; see pretrain.py."""
 
 from configs import experts
 
 
 def get_config(preset: str = "nano"):
-    """The second stage's config, the learning rate a fifth and falling.
+    """Makes the second stage's config, with a fifth of the learning rate, decaying.
 
-    It does not stop at a knee: the descent is where it ends. The paper says only that
+    The stage ends with the decay and does not stop at a knee. The paper says only that
     this stage is supervised fine-tuning.
     """
     config = experts.get_config(preset)

@@ -1,99 +1,101 @@
-"""The fields every training config has, and their defaults.
+"""The fields of every training config, and their defaults.
 
-A config file's `get_config(arg)` starts from `default_config()`, changes what it
-wants and returns it; the loader locks it. Every value is from the paper or SANA
-(named) or ours. Here and not in configs/, because `linearsr finetune` needs them
-where only the package is installed.
+The `get_config(arg)` of a config file starts from `default_config()`, changes some
+fields and returns the config; the loader locks it. Each value comes from the paper or
+SANA, where a comment says so, or is ours. The defaults are here and not in configs/,
+because `linearsr finetune` needs them where only the package is installed.
 """
 
 from ml_collections import ConfigDict
 
 
 def default_config() -> ConfigDict:
-    """A config for preset nano on a folder of photographs."""
+    """Makes a config that trains the preset nano on a folder of photographs."""
     config = ConfigDict()
     config.preset = "nano"
-    config.codec_folder = ""  # of a codec with weights; see `linearsr convert`
-    config.init_from = ""  # weights to start from: a bundled model, a model folder
-    # Noise levels where one expert takes over from another; none is one expert.
+    config.codec_folder = ""  # for a codec with weights; see `linearsr convert`
+    config.init_from = ""  # bundled model or model folder to start from
+    # Noise levels at which one expert takes over from another; () is one expert.
     config.expert_boundaries = ()
     config.seed = 0
     config.steps = 100_000
-    config.batch_size = 8  # of each expert over all its devices, in an optimiser step
-    config.accumulation = 1  # microbatches a step; the batch is split into so many
+    config.batch_size = 8  # samples per expert and optimiser step, over all devices
+    config.accumulation = 1  # number of microbatches that a batch is split into
     config.mass_at_one = 0.2  # share of draws at sigma = 1; ours
     config.dtype = "float32"  # or bfloat16 on accelerators; never float16
-    # What the backward pass computes again: nothing, all but the dense layers'
-    # products (dots), or whole blocks.
+    # What the backward pass computes again: nothing (none), everything but the
+    # products of dense layers (dots), or whole blocks (blocks).
     config.remat = "none"
     config.scan_unroll = 1  # blocks per iteration of the loop over depth
 
     config.data = ConfigDict()
-    config.data.folder = ""  # photographs in any form of docs/training.md
+    config.data.folder = ""  # photographs, in any form of docs/training.md
     config.data.crop_size = 96  # HR pixels
-    config.data.scale_range = (0.5, 1.0)  # of the photograph before the crop
+    config.data.scale_range = (0.5, 1.0)  # shrinks the photograph before cropping
     config.data.bicubic_probability = 0.5
-    config.data.degradation = "light"  # of the rest; see DEGRADATIONS
-    config.data.degrade_on = "host"  # or "device"; another stream of samples
+    config.data.degradation = "light"  # for the rest; see DEGRADATIONS
+    config.data.degrade_on = "host"  # or "device", which draws other samples
     config.data.cache_gb = 1.0  # decoded photographs kept in memory
-    config.data.workers = 0  # processes; the stream does not depend on it
-    config.data.prefetch = 4  # batches
+    config.data.workers = 0  # processes; the samples do not depend on it
+    config.data.prefetch = 4  # batches made ahead
 
-    # What training says of a photograph beside its pixels; see docs/training.md.
+    # What the model is told about a photograph; see docs/tags.md.
     config.condition = ConfigDict()
     config.condition.kind = "none"  # or tags, features
-    # From `linearsr tag`, or of features; without, the photographs' own tags.
+    # A cache of `linearsr tag`, or features; if empty, the tags of photos.jsonl.
     config.condition.file = ""
-    config.condition.val_file = ""  # the same of val.folder
-    config.condition.max_tokens = 16  # of a photograph
-    config.condition.dropout = 0.1  # share of samples that go without; SANA's
+    config.condition.val_file = ""  # the same for val.folder
+    config.condition.max_tokens = 16  # per photograph; further ones are dropped
+    config.condition.dropout = 0.1  # share of samples without condition; as SANA
 
     config.val = ConfigDict()
-    config.val.folder = ""  # photographs to validate on; or see holdout
-    config.val.holdout = 0.0  # share of data.folder kept for validation instead
+    config.val.folder = ""  # photographs to validate on
+    config.val.holdout = 0.0  # or a share of data.folder that is held out
     config.val.crop_size = 192  # HR pixels, from the centre of each photograph
     config.val.metrics = ("psnr", "lpips")
-    config.val.steps = 1  # network evaluations an image
-    config.val.every = 2_000
+    config.val.steps = 1  # sampler steps per image
+    config.val.every = 2_000  # train steps
 
     # Early-stopping guided fine-tuning; see docs/stages.md.
     config.esgf = ConfigDict()
-    config.esgf.stop_at_knee = False  # end there, and hand on the weights of the knee
-    config.esgf.patience = 3  # evaluations that a knee has to stand for that
-    config.esgf.knee_step = 0  # the knee chosen by hand; 0 is none
-    config.esgf.candidates = 24  # evaluations whose weights are kept
-    config.esgf.sharpness_every = 0  # evaluations; 0 is never
-    config.esgf.max_rewinds = 3  # of a run that diverges
+    config.esgf.stop_at_knee = False  # end at the knee and export its weights
+    config.esgf.patience = 3  # evaluations for which the knee must stand
+    config.esgf.knee_step = 0  # knee chosen by hand; 0 for none
+    config.esgf.candidates = 24  # number of evaluations whose weights are kept
+    config.esgf.sharpness_every = 0  # in evaluations; 0 for never
+    config.esgf.max_rewinds = 3  # before a diverging run ends with an error
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # or came, SANA's
+    config.optimizer.name = "adamw"  # or came, as SANA
     config.optimizer.adamw = ConfigDict({"b1": 0.9, "b2": 0.99})
     config.optimizer.came = ConfigDict({"b1": 0.9, "b2": 0.999, "b3": 0.9999})
     config.optimizer.learning_rate = 1e-3  # ours
     config.optimizer.warmup_steps = 500
-    config.optimizer.descent = "linear"  # of the last steps; or cosine, constant
+    config.optimizer.descent = (
+        "linear"  # over the last decay_steps; or cosine, constant
+    )
     config.optimizer.decay_steps = 20_000
     config.optimizer.final_learning_rate = 1e-6
     config.optimizer.weight_decay = 0.0  # as SANA
     config.optimizer.clip_norm = 1.0  # SANA clips at 0.1 with CAME
     config.optimizer.ema_decay = 0.999
-    config.optimizer.only = ()  # names of modules; all others keep their weights
+    config.optimizer.only = ()  # names of modules to train; () for all
 
-    # Terms on the decoded image of the x0 that the network implies, beside the flow
-    # loss. They are weights; 0 costs nothing. Ours; OSEDiff has LPIPS 2 with L2 1.
+    # Weights of terms on the decoded x0 estimate, added to the flow loss; a term of
+    # weight 0 costs nothing. Ours; OSEDiff has LPIPS 2 with L2 1.
     config.loss = ConfigDict()
     config.loss.l1 = 0.0
     config.loss.lpips = 0.0
-    config.loss.below_sigma = 0.223  # for cleaner samples only; the paper's boundary
+    config.loss.below_sigma = 0.223  # only for cleaner samples; the paper's boundary
 
     config.mesh = ConfigDict()
     config.mesh.experts = 1
-    config.mesh.data = -1  # what is left
+    config.mesh.data = -1  # all remaining devices
     config.mesh.fsdp = 1
 
     config.profile = ConfigDict()
-    config.profile.first = 10  # step from here; the first show compilation only
-    config.profile.count = 0  # of steps; the trace goes to workdir/profile
+    config.profile.first = 10  # counted from the start; earlier steps show compilation
+    config.profile.count = 0  # steps to trace, into workdir/profile
 
     config.log_every = 100
     config.checkpoint_every = 2_000

@@ -1,4 +1,4 @@
-"""Loads a config file, applies overrides, locks it."""
+"""Loads config files, applies overrides, and locks the result."""
 
 import ast
 import difflib
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 
 class ConfigError(Exception):
-    """A config file or override that cannot be used; one line, says what to do."""
+    """Raised for an unusable config file or override; one line that says what to do."""
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -20,15 +20,15 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
       spec: "path/to/config.py" or "path/to/config.py:arg".
-      overrides: "field=value" or "group.field=value"; values are Python literals,
-        anything else is a string.
+      overrides: "field=value" or "group.field=value". A value is a Python literal;
+        anything else is taken as a string.
 
     Returns:
       The locked config.
 
     Raises:
-      ConfigError: no such file, no get_config, unknown field (the nearest is
-        named), value of another type.
+      ConfigError: the file is missing or has no get_config, a field is unknown (the
+        message names the nearest), or a value has another type.
     """
     name, _, arg = spec.partition(":")
     path = Path(name)
@@ -49,18 +49,23 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 def load_stages(
     specs: Sequence[str], overrides: Sequence[str] = ()
 ) -> dict[str, ConfigDict]:
-    """Several configs, each by the name of its file.
+    """Loads the configs of several stages, each named after its file.
 
     Args:
       specs: see `load_config`.
-      overrides: see `load_config`; "name.field=value" changes that config alone.
+      overrides: see `load_config`; "name.field=value" changes only that stage.
+
+    Returns:
+      The locked configs by name, in the given order.
 
     Raises:
-      ConfigError: two files of one name; see also `load_config`.
+      ConfigError: two files have the same name; see also `load_config`.
     """
     names = [Path(spec.partition(":")[0]).stem for spec in specs]
     if len(set(names)) < len(names):
-        raise ConfigError(f"--config: two files of one name among {', '.join(names)}")
+        raise ConfigError(
+            f"--config: two files have the same name among {', '.join(names)}"
+        )
     stages = {}
     for name, spec in zip(names, specs, strict=True):
         own = []
@@ -84,7 +89,7 @@ def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> None:
 
 
 def _import(path: Path):
-    # Config files may import their neighbours, as `configs.nano`.
+    # Config files may import each other, as in `from configs import pretrain`.
     root = str(path.resolve().parent.parent)
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -113,7 +118,7 @@ def _apply(config: ConfigDict, override: str) -> None:
     except (ValueError, SyntaxError):
         value = text
     if isinstance(known[field], str) and not isinstance(value, str):
-        value = text  # a folder may be called 2024
+        value = text  # a folder may be named 2024
     *groups, last = field.split(".")
     for group in groups:
         config = config[group]
@@ -129,7 +134,7 @@ def _apply(config: ConfigDict, override: str) -> None:
 
 
 def _similarity(field: str, name: str) -> float:
-    # A forgotten group (crop_size for data.crop_size) is as near as a misspelling.
+    # Forgetting the group (crop_size for data.crop_size) counts like a misspelling.
     candidates = (name, name.rpartition(".")[2])
     return max(difflib.SequenceMatcher(None, field, c).ratio() for c in candidates)
 

@@ -1,9 +1,9 @@
-"""Converts DC-AE f32c32 of SANA 1.0 and 1.1: diffusers' or the official weights.
+"""Converts DC-AE f32c32 of SANA 1.0 and 1.1, from diffusers' or official weights.
 
     linearsr convert --from dc-ae vae/diffusion_pytorch_model.safetensors --to dc_ae
 
-The two layouts name the same tensors differently; which one a file has is told by
-its names. Of the official layout there are .safetensors and, as .pt, pickles: see
+The two layouts name the same tensors differently, and the names tell which one a file
+has. Official weights exist as .safetensors and as .pt, which are pickles; see
 torch_pickle.py.
 """
 
@@ -116,7 +116,7 @@ _ATTENTION_BLOCK = (
 
 
 def tensor_rows(config: DcAeConfig) -> list[Row]:
-    """Every tensor of a DC-AE, with full names; each name stands in one row."""
+    """Lists every tensor of a DC-AE by its full names; each name is in one row."""
     rows = placed("encoder.conv_in", "encoder.conv_in", "encoder.project_in.conv")
     last = len(config.widths) - 1
     for stage in range(last + 1):
@@ -147,7 +147,7 @@ def tensor_rows(config: DcAeConfig) -> list[Row]:
         ours = f"decoder.stages_{stage}"
         diffusers = f"decoder.up_blocks.{stage}"
         official = f"decoder.stages.{stage}.op_list"
-        # Theirs count the upsampling layer as the first block.
+        # The other layouts count the upsampling layer as the first block.
         first = 1 if stage < last else 0
         if first:
             rows += placed(
@@ -171,17 +171,17 @@ def tensor_rows(config: DcAeConfig) -> list[Row]:
 
 
 def match_sources(names: set[str], config: DcAeConfig) -> dict[str, Part]:
-    """Finds the layout and says what each of our tensors is made of.
+    """Finds the layout, and the source tensors that each of our tensors is made of.
 
     Args:
-      names: of the source's tensors.
+      names: names of the source's tensors.
       config: sizes.
 
     Returns:
-      By our names.
+      The part for each of our tensors, by our name.
 
     Raises:
-      ConvertError: tensors are unknown or missing; it lists them.
+      ConvertError: tensors are unknown or missing; the message lists them.
     """
     is_official = any(".op_list." in name for name in names)
     parts = {row.ours: row.part(is_official=is_official) for row in tensor_rows(config)}
@@ -192,13 +192,13 @@ def match_sources(names: set[str], config: DcAeConfig) -> dict[str, Part]:
 
 
 def convert(source: Path, folder: Path, config: DcAeConfig | None = None) -> int:
-    """Converts a weights file to a folder that `codecs.load_codec` takes.
+    """Converts a weights file to a folder for `codecs.load_codec`.
 
     Args:
-      source: .safetensors of either layout, or an official .pt; or diffusers' folder
-        of the model, or the whole pipeline's.
-      folder: made if missing; its files are replaced.
-      config: sizes; by default f32c32.
+      source: .safetensors file of either layout, official .pt file, or diffusers'
+        folder of the model or of the whole pipeline.
+      folder: folder to write; created if missing, and its files are replaced.
+      config: sizes; by default those of f32c32.
 
     Returns:
       The number of parameters.

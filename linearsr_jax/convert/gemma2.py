@@ -1,10 +1,10 @@
-"""Converts Gemma 2, SANA's text encoder, to a folder that `linearsr text` takes.
+"""Converts Gemma 2, SANA's text encoder, to a folder for `linearsr text`.
 
     linearsr convert --from gemma2 gemma-2-2b-it --to weights/gemma2
 
 The source is transformers' folder of the model (config.json, one or several
-safetensors, tokenizer.json), or diffusers' of a SANA pipeline, which holds it in
-text_encoder and tokenizer.
+safetensors, tokenizer.json), or diffusers' folder of a SANA pipeline, which contains
+the model in text_encoder and tokenizer.
 """
 
 import json
@@ -41,9 +41,9 @@ from linearsr_jax.text_encoder.encoder import (
 from linearsr_jax.text_encoder.gemma2 import Gemma2Config, parameter_shapes
 from linearsr_jax.text_encoder.tokenizer import TOKENIZER_FILE
 
-# Known tensors that are not needed, by how their names end.
+# Known tensors that are not needed, by the ends of their names, with the reason.
 DROPPED_SUFFIXES = {
-    "lm_head.weight": "predicts words; the embedding once more",
+    "lm_head.weight": "predicts words; a copy of the embedding",
     ".rotary_emb.inv_freq": "computed",
 }
 
@@ -64,7 +64,7 @@ _LAYER: tuple[tuple[str, str, Change], ...] = (
     ("mlp_norm.weight", "pre_feedforward_layernorm", same),
     ("mlp_out_norm.weight", "post_feedforward_layernorm", same),
 )
-# Their names of the config's fields.
+# Their names for the fields of Gemma2Config.
 _FIELDS = {
     "vocabulary": "vocab_size",
     "width": "hidden_size",
@@ -80,7 +80,7 @@ _FIELDS = {
     "bos": "bos_token_id",
     "pad": "pad_token_id",
 }
-# What they may say of what has no field here.
+# Allowed values of what has no field in Gemma2Config.
 _FIXED = {
     "model_type": ("gemma2",),
     "hidden_activation": ("gelu_pytorch_tanh",),
@@ -92,46 +92,50 @@ _FIXED = {
 
 
 def config_of(fields: dict[str, Any]) -> Gemma2Config:
-    """The sizes that transformers' config.json gives.
+    """Reads the sizes from the fields of transformers' config.json.
 
-    Its older form has `rope_theta` and no `layer_types`, the newer `rope_parameters`.
-    What it leaves out is as in `Gemma2Config`, which has transformers' defaults.
+    The older form has `rope_theta` and no `layer_types`; the newer has
+    `rope_parameters`. Missing fields get the defaults of `Gemma2Config`, which are
+    those of transformers.
 
     Raises:
-      ConvertError: of another model, or of a Gemma 2 that is not supported.
+      ConvertError: the config describes another model, or an unsupported Gemma 2.
     """
     for name, allowed in _FIXED.items():
         is_missing = name != "model_type" and name not in fields
         if not is_missing and fields.get(name) not in allowed:
             raise ConvertError(
-                f"{name} is {fields.get(name)!r}; Gemma 2's is {allowed[0]!r}"
+                f"{name} is {fields.get(name)!r}; Gemma 2 has {allowed[0]!r}"
             )
     sizes = {
         ours: fields[theirs] for ours, theirs in _FIELDS.items() if theirs in fields
     }
     rope = fields.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
-        raise ConvertError(f"rope_type is {rope['rope_type']!r}, and not 'default'")
+        raise ConvertError(f"rope_type is {rope['rope_type']!r}, not 'default'")
     for found in (fields, rope):
         if "rope_theta" in found:
             sizes["rope_base"] = found["rope_theta"]
     try:
         config = Gemma2Config(**sizes)
     except ValueError as error:
-        raise ConvertError(f"is of no Gemma 2: {error}") from error
+        raise ConvertError(f"does not describe a Gemma 2: {error}") from error
     kinds = ("sliding_attention", "full_attention")
     alternating = [kinds[layer % 2] for layer in range(config.layers)]
     if fields.get("layer_types", alternating) != alternating:
-        raise ConvertError("layer_types do not alternate, as Gemma 2's do")
+        raise ConvertError("layer_types do not alternate as in Gemma 2")
     return config
 
 
 def tensor_parts(config: Gemma2Config, prefix: str = "model.") -> dict[str, list[Part]]:
-    """What each tensor of ours is made of, stacked ones of a part for each layer.
+    """Lists the source tensors that each of our tensors is made of.
 
     Args:
       config: sizes.
-      prefix: of their names; without the language model's head there is none.
+      prefix: prefix of the source's names; empty for a model without its head.
+
+    Returns:
+      By our name, one part, or for stacked tensors one part per layer.
     """
 
     def part(theirs, change):
@@ -148,10 +152,11 @@ def tensor_parts(config: Gemma2Config, prefix: str = "model.") -> dict[str, list
 
 
 def match_sources(tensors: Sources, config: Gemma2Config) -> dict[str, list[Part]]:
-    """`tensor_parts` in the names that a source has.
+    """Matches `tensor_parts` to the tensors of a source.
 
     Raises:
-      ConvertError: tensors are unknown, missing or of another shape; it lists them.
+      ConvertError: tensors are unknown, missing or of another shape; the message lists
+        them.
     """
     what = "not the Gemma 2 of its config.json"
     prefix = "model." if any(name.startswith("model.") for name in tensors) else ""
@@ -174,14 +179,14 @@ def match_sources(tensors: Sources, config: Gemma2Config) -> dict[str, list[Part
 
 
 def convert(source: Path, folder: Path) -> int:
-    """Converts a text encoder; holds one of its tensors in memory.
+    """Converts a text encoder, with one tensor in memory at a time.
 
-    The weights stay bfloat16 where all of them are, else they become float32.
+    The weights stay bfloat16 if all of them are bfloat16; else they become float32.
 
     Args:
-      source: transformers' folder, or that of a pipeline; where one holds several
-        precisions, the file or index of one.
-      folder: must not exist, or be empty; appears when all is in it.
+      source: transformers' folder, or diffusers' folder of a pipeline; if the folder
+        has several precisions, the file or index of one.
+      folder: folder to write, which must be missing or empty. It appears when complete.
 
     Returns:
       The number of parameters.
@@ -201,7 +206,7 @@ def convert(source: Path, folder: Path) -> int:
 
 
 def _find(source: Path) -> tuple[Path, Path]:
-    """The weights and the tokenizer."""
+    """Finds the weights and the tokenizer."""
     is_pipeline = (source / "text_encoder").is_dir()
     model = source / "text_encoder" if is_pipeline else source
     weights = source if source.is_file() else find_weights(model, "model")
@@ -215,8 +220,8 @@ def _find(source: Path) -> tuple[Path, Path]:
         if (place / TOKENIZER_FILE).is_file():
             return weights, place / TOKENIZER_FILE
     raise ConvertError(
-        f"{folder / TOKENIZER_FILE}: is missing; download it too (a tokenizer.model is "
-        "not enough)"
+        f"{folder / TOKENIZER_FILE}: no such file; download it too (a tokenizer.model "
+        "is not enough)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables of names: what each of our tensors is called elsewhere, and its axes there."""
+"""Tables that map our tensors to the names and axes of other projects."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,39 +11,39 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 def same(x: np.ndarray) -> np.ndarray:
-    """Axes as they are."""
+    """Keeps the axes."""
     return x
 
 
 def conv(x: np.ndarray) -> np.ndarray:
-    """(out, in, row, column) -> (row, column, in, out)."""
+    """Permutes (out, in, row, column) to (row, column, in, out)."""
     return x.transpose(2, 3, 1, 0)
 
 
 def dense(x: np.ndarray) -> np.ndarray:
-    """(out, in), or (out, in, 1, 1) of a 1x1 convolution -> (in, out)."""
+    """Permutes (out, in), or (out, in, 1, 1) of a 1x1 convolution, to (in, out)."""
     return x.reshape(x.shape[:2]).T
 
 
 def depthwise(x: np.ndarray) -> np.ndarray:
-    """(channel, 1, row, column) -> (row, column, channel)."""
+    """Permutes (channel, 1, row, column) to (row, column, channel)."""
     return x.squeeze(1).transpose(1, 2, 0)
 
 
 def grouped(x: np.ndarray) -> np.ndarray:
-    """(group * out, in, 1, 1), in = out -> (group, in, out)."""
+    """Splits (group * out, in, 1, 1), where in = out, into (group, in, out)."""
     size = x.shape[1]
     return x.reshape(-1, size, size).transpose(0, 2, 1)
 
 
 class Row(NamedTuple):
-    """One of our tensors, below its module, and what it is made of elsewhere.
+    """The names of a tensor in three layouts, relative to its module.
 
     Attributes:
       ours: our name.
-      diffusers: diffusers' name; several are joined along their first axis.
-      official: the name in the layout of mit-han-lab and NVlabs; as diffusers.
-      change: from their axes to ours.
+      diffusers: name in diffusers; several names are joined along the first axis.
+      official: name or names in the layout of mit-han-lab and NVlabs.
+      change: function from their axes to ours.
     """
 
     ours: str
@@ -52,17 +52,17 @@ class Row(NamedTuple):
     change: Change = same
 
     def part(self, *, is_official: bool) -> "Part":
-        """What it is made of in one of the two layouts."""
+        """Returns the part in one of the two other layouts."""
         theirs = self.official if is_official else self.diffusers
         return Part((theirs,) if isinstance(theirs, str) else theirs, self.change)
 
 
 class Part(NamedTuple):
-    """One of our tensors, or one layer of it, in a source's names.
+    """The source of one of our tensors, or of one layer of it.
 
     Attributes:
       theirs: names of the source's tensors, to be joined along their first axis.
-      change: of the axes, after joining.
+      change: function from the joined axes to ours.
     """
 
     theirs: tuple[str, ...]
@@ -75,7 +75,7 @@ CONV = (Row("kernel", "weight", "weight", conv), Row("bias", "bias", "bias"))
 def placed(
     ours: str, diffusers: str, official: str, rows: tuple[Row, ...] = CONV
 ) -> list[Row]:
-    """Rows below the modules of these names."""
+    """Prefixes rows with the names of a module in the three layouts."""
 
     def below(module, names):
         if isinstance(names, str):
@@ -94,10 +94,15 @@ def placed(
 
 
 def check_names(found: set[str], known: set[str], what: str) -> None:
-    """Compares the names of a source's tensors with those a table knows.
+    """Compares the names of a source's tensors with those in a table.
+
+    Args:
+      found: names in the source.
+      known: names in the table.
+      what: beginning of the error message.
 
     Raises:
-      ConvertError: what, and the names that are missing or unknown.
+      ConvertError: names are missing or unknown; the message lists them.
     """
     problems = {"missing": sorted(known - found), "unknown": sorted(found - known)}
     text = "; ".join(
@@ -115,12 +120,12 @@ def check_shapes(
     """Compares shapes without reading any tensor.
 
     Args:
-      tensors: of the source.
-      parts: what is to be made of them, and the shapes to come out.
-      what: begins the error.
+      tensors: tensors of the source.
+      parts: parts to make of them, with the expected shapes.
+      what: beginning of the error message.
 
     Raises:
-      ConvertError: what, and the tensors of unusable shapes.
+      ConvertError: tensors have other shapes; the message lists them.
     """
     wrong = [
         f"{name} {tensors[name].shape}"
@@ -140,14 +145,14 @@ def _changed_shape(tensors: Sources, part: Part) -> tuple[int, ...] | None:
         return None
     joined = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     try:
-        # A stand-in of zeros with strides of zero: it takes no memory.
+        # An array of zeros with strides of 0 takes no memory.
         return part.change(np.broadcast_to(np.float32(0), joined)).shape
     except (ValueError, IndexError):
         return None
 
 
 def read_part(tensors: Sources, part: Part) -> np.ndarray:
-    """Reads, joins, and changes the axes."""
+    """Reads the tensors of a part, joins them, and changes the axes."""
     if len(part.theirs) == 1:
         return part.change(tensors[part.theirs[0]]())
     return part.change(np.concatenate([tensors[name]() for name in part.theirs]))

@@ -1,8 +1,8 @@
-"""Converts RAM's checkpoint to a folder that `tagging.load_tagger` takes.
+"""Converts RAM's checkpoint to a folder for `tagging.load_tagger`.
 
 The source is ram_swin_large_14m.pth of xinyu1205/recognize-anything (Apache-2.0), a
-pickle of 5.6 GB: see torch_pickle.py. The tagger is less than half of it. A
-safetensors file of the same names does as well.
+pickle of 5.6 GB; see torch_pickle.py. The tagger is less than half of it. A safetensors
+file with the same names works too.
 """
 
 import json
@@ -31,7 +31,7 @@ from linearsr_jax.core.tensor_files import write_tensors
 from linearsr_jax.tagging.ram import CONFIG_FILE, WEIGHTS_FILE, describe_tagger
 from linearsr_jax.tagging.ram_network import RamConfig, parameter_shapes
 
-# Known tensors that tagging does not need, by how their names begin or end.
+# Known tensors that tagging does not need, by the beginning or end of their names.
 DROPPED_PREFIXES = {
     "tag_encoder.": "writes captions; shares two layers with the tagging head",
     "text_decoder.": "writes captions",
@@ -40,12 +40,12 @@ DROPPED_SUFFIXES = {
     ".attn.relative_position_index": "computed from the window's size",
     ".attn_mask": "computed from the window's size",
 }
-# Of older checkpoints.
+# Names in older checkpoints.
 RENAMED_PREFIXES = {"vision_multi.": "tagging_head."}
 
 
 def tensor_parts(config: RamConfig) -> dict[str, Part]:
-    """What each tensor of RAM's tagger is made of; each of RAM's names stands once."""
+    """Lists RAM's tensor for each of our tensors; each of RAM's names occurs once."""
     rows = [
         _row("trunk.patch_conv.kernel", "visual_encoder.patch_embed.proj.weight", conv),
         _row("trunk.patch_conv.bias", "visual_encoder.patch_embed.proj.bias", same),
@@ -94,14 +94,15 @@ def tensor_parts(config: RamConfig) -> dict[str, Part]:
 
 
 def match_sources(tensors: Sources, config: RamConfig) -> dict[str, Part]:
-    """`tensor_parts` in the names that a source has.
+    """Matches `tensor_parts` to the tensors of a source.
 
     Args:
-      tensors: of the source.
+      tensors: tensors of the source.
       config: sizes.
 
     Raises:
-      ConvertError: tensors are unknown, missing or of another shape; it lists them.
+      ConvertError: tensors are unknown, missing or of another shape; the message lists
+        them.
     """
     what = "not RAM Swin-L"
     renamed = {_rename(name): name for name in tensors if not _is_dropped(name)}
@@ -121,9 +122,9 @@ def convert(source: Path, folder: Path, config: RamConfig | None = None) -> int:
     """Converts a checkpoint to a folder for the tagger ram:FOLDER.
 
     Args:
-      source: the .pth, or a .safetensors file of its names.
-      folder: made if missing; its files are replaced.
-      config: sizes; by default Swin-L at 384 pixels.
+      source: the .pth file, or a .safetensors file with the same names.
+      folder: folder to write; created if missing, and its files are replaced.
+      config: sizes; by default those of Swin-L at 384 pixels.
 
     Returns:
       The number of parameters.

@@ -1,6 +1,6 @@
-"""Other people's safetensors files, read one tensor at a time.
+"""Reads other projects' safetensors files one tensor at a time.
 
-A converter then holds one tensor in memory, whatever the model's size.
+A converter therefore needs memory for one tensor, whatever the size of the model.
 """
 
 import json
@@ -14,16 +14,16 @@ from safetensors import SafetensorError, safe_open
 
 
 class ConvertError(Exception):
-    """A source that cannot be converted; one line, says what is wrong."""
+    """Raised for a source that cannot be converted; one line."""
 
 
 class SourceTensor(NamedTuple):
-    """A tensor of a source, not read yet; calling it reads it.
+    """A tensor of a source that is read when called.
 
     Attributes:
-      shape: known without reading.
-      read: reads it, as float32.
-      is_bfloat16: whether it is known to hold no more than that.
+      shape: shape, known without reading.
+      read: reads the tensor as float32.
+      is_bfloat16: whether the source is known to store bfloat16.
     """
 
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class SourceTensor(NamedTuple):
     is_bfloat16: bool = False
 
     def __call__(self) -> np.ndarray:
-        """The tensor, float32."""
+        """Reads the tensor as float32."""
         return self.read()
 
 
@@ -39,29 +39,32 @@ Sources = dict[str, SourceTensor]
 
 
 def find_weights(folder: Path, name: str) -> Path | None:
-    """The safetensors file, or the index of several, among a model's files.
+    """Finds the safetensors file of a model, or the index of several.
 
     Args:
-      folder: as diffusers or transformers save it; may be missing.
-      name: what their files' names begin with.
+      folder: folder as diffusers or transformers save it; may be missing.
+      name: beginning of the file names.
+
+    Returns:
+      The path, or None if there is no such file.
 
     Raises:
-      ConvertError: there are several.
+      ConvertError: there are several candidates.
     """
     default = folder / f"{name}.safetensors"
     if default.is_file():
         return default
-    # Other precisions are marked in the name; of shards the index is meant.
+    # Other precisions have a mark in the name; for shards, the index counts.
     whole = [p for p in folder.glob(f"{name}.*safetensors") if "-of-" not in p.name]
     found = sorted([*whole, *folder.glob(f"{name}.*.json")])
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise ConvertError(f"{folder}: holds {names}; give one of these files")
+        raise ConvertError(f"{folder}: contains {names}; give one of these files")
     return found[0] if found else None
 
 
 def weight_files(weights: Path) -> list[Path]:
-    """The weights file, or the shards of an index that has been read."""
+    """Lists the weights file itself, or the shards of an index."""
     if weights.suffix != ".json":
         return [weights]
     files = json.loads(weights.read_text("utf-8"))["weight_map"].values()
@@ -69,7 +72,7 @@ def weight_files(weights: Path) -> list[Path]:
 
 
 def open_weights(weights: Path) -> AbstractContextManager[Sources]:
-    """Opens what `find_weights` has found; see `open_tensors` and `open_shards`."""
+    """Opens the result of `find_weights`; see `open_tensors` and `open_shards`."""
     if weights.suffix == ".json":
         return open_shards(weights)
     return open_tensors(weights)
@@ -77,13 +80,16 @@ def open_weights(weights: Path) -> AbstractContextManager[Sources]:
 
 @contextmanager
 def open_tensors(path: Path) -> Generator[Sources]:
-    """Opens a safetensors file: the tensors by name.
+    """Opens a safetensors file.
+
+    Yields:
+      The tensors by name.
 
     Raises:
-      ConvertError: the file is not one.
+      ConvertError: the file cannot be read as safetensors.
     """
     try:
-        # The framework only chooses the arrays' type: numpy alone has no bfloat16.
+        # The framework sets only the type of the arrays; numpy alone has no bfloat16.
         with safe_open(path, framework="flax") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {
@@ -95,7 +101,8 @@ def open_tensors(path: Path) -> Generator[Sources]:
 
     def reader(name: str) -> Callable[[], np.ndarray]:
         def read():
-            # Opened for each: what has been read of an open file stays in memory.
+            # Open the file for each tensor: what was read of an open file stays in
+            # memory.
             with safe_open(path, framework="flax") as file:
                 return np.asarray(file.get_tensor(name), np.float32)
 
@@ -111,9 +118,12 @@ def open_tensors(path: Path) -> Generator[Sources]:
 def open_shards(index: Path) -> Generator[Sources]:
     """Opens the files that an index (.index.json) names.
 
+    Yields:
+      The tensors of all files by name.
+
     Raises:
-      ConvertError: the index cannot be read, a file is missing or cannot be read, or
-        holds other tensors than the index says.
+      ConvertError: the index or a file cannot be read, or a file contains other tensors
+        than the index says.
     """
     try:
         files = json.loads(index.read_text("utf-8"))["weight_map"]

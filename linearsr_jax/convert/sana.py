@@ -1,11 +1,11 @@
-"""Converts SANA 1.0 and 1.5 to a model folder to start training from.
+"""Converts SANA 1.0 and 1.5 to a model folder that training can start from.
 
     linearsr convert --from sana PIPELINE_FOLDER --to sana
     linearsr convert --from sana Sana_1600M_1024px.pth --codec dc_ae --to sana
 
-What the LR image adds starts so that it changes nothing: its columns of the patch
-embedding are zero, and the LR stem has our initial values of seed 0. So the model
-computes what SANA does, whatever the LR image.
+The LR image has no effect at first: its columns of the patch embedding are zero, and
+the LR stem has our initial values for seed 0. The model computes what SANA computes,
+whatever the LR image.
 """
 
 import dataclasses
@@ -59,17 +59,17 @@ this folder (`init_from`).
 
 
 def convert(source: Path, folder: Path, codec: Path | None = None) -> int:
-    """Converts weights of SANA to a model folder; holds one layer's tensor in memory.
+    """Converts SANA's weights to a model folder, with one tensor in memory at a time.
 
     Args:
-      source: diffusers' folder of the transformer, or of the whole pipeline; its
-        weights file or index; or an official .pth.
-      folder: must not exist, or be empty; appears when all is in it.
-      codec: a folder that `linearsr convert --from dc-ae` made, or what that takes; by
-        default the pipeline's vae.
+      source: diffusers' folder of the transformer or of the whole pipeline, its weights
+        file or index, or an official .pth file.
+      folder: folder to write, which must be missing or empty. It appears when complete.
+      codec: folder made by `linearsr convert --from dc-ae`, or a source for it; by
+        default the vae of the pipeline.
 
     Returns:
-      The number of parameters, without the codec's.
+      The number of parameters, without those of the codec.
 
     Raises:
       ConvertError: the folder exists, a source cannot be read, or its tensors do not
@@ -213,7 +213,7 @@ def _write_codec(source: Path, folder: Path, preset: Preset) -> DcAeCodec:
 def _initial_stem(preset: Preset) -> dict[str, PyTree]:
     model = preset.make_model()
     stem = LRStem(model.stem_widths, model.stem_strides, jnp.float32)
-    # Compiled, the forward pass of init falls away.
+    # Compiling removes the forward pass of init.
     init = jax.jit(stem.init)
     params = init(jax.random.key(STEM_SEED), jnp.zeros((1, 8, 8, 3)))["params"]
     flat = traverse_util.flatten_dict(nn.meta.unbox(params), sep=".")

@@ -1,7 +1,7 @@
-"""SANA's tensors in diffusers' and NVlabs' names, and the sizes they and configs tell.
+"""Maps SANA's tensors from diffusers' and NVlabs' names, and infers their sizes.
 
-The maps are bijections but for the names in DROPPED and NULL_CONDITION, which only the
-official layout has.
+The maps are bijections except for the names in DROPPED and NULL_CONDITION, which only
+the official layout has.
 """
 
 import re
@@ -20,14 +20,14 @@ from linearsr_jax.convert.name_map import (
 from linearsr_jax.convert.safetensors_stream import ConvertError, Sources
 from linearsr_jax.models.presets import Preset, sana_preset
 
-# Not weights: the first is computed, the others were for training only (sCM).
+# Not needed: the first is computed, the others were for training only (sCM).
 DROPPED = {"pos_embed", "logvar_linear.weight", "logvar_linear.bias"}
 NULL_CONDITION = "y_embedder.y_embedding"
-# Width -> cross-attention heads. No shape of the official layout tells them; nor the
-# self-attention's, whose size is 32.
+# Cross-attention heads by width. No shape of the official layout tells their number,
+# nor that of the self-attention heads, whose size is 32.
 CROSS_HEADS = {1152: 16, 2240: 20}
 HEAD_SIZE = 32
-# Latent pixels a side at 2K and 4K, which have a position embedding; its extent.
+# Side in latent pixels at 2K and 4K, which have a position embedding; its extent.
 POSITION_SIDES = (64, 128)
 POSITION_EXTENT = 64.0
 
@@ -105,7 +105,7 @@ _QK_NORM = tuple(
     for official in (f"{module}.{part}_norm.weight",)
 )
 
-# Fields of diffusers' config.json that a file may lack, and what they are then.
+# Defaults for fields of diffusers' config.json that a file may lack.
 _CONFIG_DEFAULTS: dict[str, Any] = {
     "in_channels": 32,
     "out_channels": None,
@@ -135,27 +135,27 @@ _FIXED = (
     "norm_eps",
     "timestep_scale",
 )
-_SPRINT = "is SANA-Sprint, whose time embedding is another one; give SANA 1.0 or 1.5"
+_SPRINT = "is SANA-Sprint, which has another time embedding; give SANA 1.0 or 1.5"
 
 
 def is_official(names: set[str]) -> bool:
-    """Whether names are NVlabs' and not diffusers'."""
+    """Tells NVlabs' names from diffusers'."""
     return any(name.startswith("x_embedder.") for name in names)
 
 
 def match_sources(names: set[str], preset: Preset) -> dict[str, list[Part]]:
-    """Says what each of our tensors is made of.
+    """Finds the source tensors that each of our tensors is made of.
 
     Args:
-      names: of the source's tensors.
-      preset: what they are the weights of.
+      names: names of the source's tensors.
+      preset: preset that the source has the weights of.
 
     Returns:
-      By our names: one part, or of tensors below blocks one for each layer. The LR
-      stem is not among them.
+      By our name, one part, or for tensors below `blocks` one part per layer. The LR
+      stem is not included.
 
     Raises:
-      ConvertError: tensors are unknown or missing; it lists them.
+      ConvertError: tensors are unknown or missing; the message lists them.
     """
     official = is_official(names)
     parts = {row.ours: [row.part(is_official=official)] for row in _OUTSIDE}
@@ -176,21 +176,21 @@ def match_sources(names: set[str], preset: Preset) -> dict[str, list[Part]]:
 
 
 def preset_of_config(config: dict[str, Any]) -> Preset:
-    """The preset of a diffusers transformer, from its config.json.
+    """Infers the preset of a diffusers transformer from its config.json.
 
     Raises:
-      ConvertError: of another network, or of a form that this one has not.
+      ConvertError: the config describes another network, or an unsupported form.
     """
     name = config.get("_class_name")
     if name != "SanaTransformer2DModel":
-        raise ConvertError(f"describes {name}, and SanaTransformer2DModel is needed")
+        raise ConvertError(f"describes {name}, not SanaTransformer2DModel")
     found = {key: config.get(key, value) for key, value in _CONFIG_DEFAULTS.items()}
     if found["guidance_embeds"]:
         raise ConvertError(_SPRINT)
     for key in _FIXED:
         if found[key] != _CONFIG_DEFAULTS[key]:
             raise ConvertError(
-                f"{key} is {found[key]}, and only {_CONFIG_DEFAULTS[key]} is supported"
+                f"{key} is {found[key]}; only {_CONFIG_DEFAULTS[key]} is supported"
             )
     if found["qk_norm"] not in (None, "rms_norm_across_heads"):
         raise ConvertError(f"qk_norm {found['qk_norm']} is not supported")
@@ -231,10 +231,10 @@ def preset_of_config(config: dict[str, Any]) -> Preset:
 
 
 def preset_of_shapes(tensors: Sources) -> Preset:
-    """The preset of weights in the official layout, which have no config beside them.
+    """Infers the preset of official weights, which have no config, from their shapes.
 
     Raises:
-      ConvertError: not SANA, or of a width whose heads are not known.
+      ConvertError: the weights are not SANA's, or have an unknown width.
     """
     if any(name.startswith("cfg_embedder.") for name in tensors):
         raise ConvertError(_SPRINT)
@@ -265,14 +265,14 @@ def preset_of_shapes(tensors: Sources) -> Preset:
 
 
 def _position_side(tensors: Sources) -> int | None:
-    """Tokens a side of the position embedding; None if zeros stand in its place."""
+    """Returns the side of the position embedding in tokens, or None if it is zero."""
     if "pos_embed" not in tensors:
         return None
     embedding = tensors["pos_embed"]()
     if not np.any(embedding):
         return None
     for side in POSITION_SIDES:
-        # The second token's first channel; the tolerance is bfloat16's.
+        # Compare the first channel of the second token, with bfloat16's tolerance.
         sine = np.sin(POSITION_EXTENT / side)
         if (
             embedding.shape[:2] == (1, side**2)
@@ -283,5 +283,5 @@ def _position_side(tensors: Sources) -> int | None:
 
 
 def _shifts(side: int | None) -> dict[str, float]:
-    """SANA's 4K model has a flow shift of 6."""
+    """Returns the shifts: 6 for SANA's 4K model."""
     return {"shift": 6.0, "sampling_shift": 6.0} if side == POSITION_SIDES[1] else {}

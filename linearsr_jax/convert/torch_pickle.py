@@ -1,6 +1,6 @@
-"""Reads other people's checkpoints that are pickles: weights-only, by torch.
+"""Reads other projects' pickled checkpoints, weights-only, through torch.
 
-torch is not among our requirements; only these files need it.
+torch is not a requirement of this package; only these files need it.
 """
 
 import zipfile
@@ -21,30 +21,33 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 @contextmanager
 def open_pickle(path: Path, inside: str = "state_dict") -> Generator[Sources]:
-    """Opens a checkpoint: the tensors by name.
+    """Opens a checkpoint.
 
     Args:
-      path: of the checkpoint, a dict.
-      inside: the entry of the dict that holds the tensors; without such an entry
+      path: the checkpoint, which contains a dict.
+      inside: entry of the dict that contains the tensors; if there is no such entry,
         the dict itself does.
 
+    Yields:
+      The tensors by name.
+
     Raises:
-      ConvertError: torch is not installed, or the file holds more than weights.
+      ConvertError: torch is not installed, or the file contains more than weights.
     """
     try:
         import torch
     except ImportError as error:
         raise ConvertError(
-            f"{path}: is a pickle, which only torch reads; pip install torch, or give "
+            f"{path}: a pickle, which only torch can read; pip install torch, or give "
             "a .safetensors file"
         ) from error
     try:
-        # Only the format of 2020 and newer, a zip, can stay on the disk.
+        # Only the format of 2020 and later, a zip, can be memory-mapped.
         is_mapped = zipfile.is_zipfile(path)
         tree = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
         tree = tree.get(inside, tree)
         tensors = {name: value.detach() for name, value in tree.items()}
-    # torch raises almost anything on files that are not its own.
+    # torch raises almost anything for files that are not its own.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ConvertError(f"{path}: cannot be read weights-only: {reason}") from error

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and SHA-256 sums that say so later."""
+"""Writes files whole or not at all, and checks them later by their SHA-256."""
 
 import contextlib
 import hashlib
@@ -13,22 +13,23 @@ SUMS_FILE = "SHA256SUMS"
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Lets a block write a file or folder under another name, and then renames it.
+    """Lets a block write a file or folder under a temporary name, then renames it.
 
-    The temporary name is hidden and in the same folder. A file is synced to the disk
-    before it gets its name, so that a power cut leaves the old file or the new one.
-    When the block raises, what it wrote is removed and `path` is as it was.
+    The temporary name is hidden and in the same folder. A file is synced to disk before
+    it is renamed, so that a power cut leaves either the old file or the new one. If the
+    block raises, what it wrote is removed and `path` stays as it was.
 
     Args:
-      path: a file, replaced if it exists, or a folder, which must be missing or empty.
+      path: a file, which is replaced if it exists, or a folder, which must be missing
+        or empty.
 
     Yields:
-      The temporary path; nothing is there yet.
+      The temporary path, at which nothing exists yet.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file or folder cannot be written.
     """
-    # Short: the file's own name may already be as long as names get.
+    # A short name, because that of the file may already have the maximal length.
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         yield temporary
@@ -37,7 +38,7 @@ def written_whole(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:  # Ctrl-C too
-        # What cannot be written may be the folder around it: missing, or a file.
+        # The parent itself may be missing, or be a file.
         with contextlib.suppress(OSError):
             if temporary.is_dir():
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -49,30 +50,30 @@ def written_whole(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file, whole or not at all; see `written_whole`."""
     with written_whole(path) as temporary:
-        # Line ends are the caller's: a CSV file's are CR LF.
+        # Keep the caller's line ends; those of a CSV file are CR LF.
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def sha256(path: Path) -> str:
-    """Returns a file's SHA-256, hexadecimal."""
+    """Computes the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Writes the sums of these files of a folder, as `sha256sum` prints them."""
+    """Writes SHA256SUMS for some files of a folder, in the format of `sha256sum`."""
     sums = [f"{sha256(folder / name)}  {name}\n" for name in names]
     (folder / SUMS_FILE).write_text("".join(sums))
 
 
 def check_sums(folder: Path) -> dict[str, str]:
-    """Compares a folder's files with their sums.
+    """Checks the files of a folder against its SHA256SUMS.
 
     Returns:
-      The sums of the files that are in it and whole, by name.
+      The checksums by the names of the files.
 
     Raises:
-      ValueError: a file is missing, or its contents are not those of the sum.
+      ValueError: a file is missing, or does not match its checksum.
     """
     sums = {}
     try:

@@ -1,7 +1,7 @@
-"""Random streams: every draw is a fold of (seed, stream name, indices).
+"""Makes random streams, in which every draw is a fold of (seed, stream name, indices).
 
-No key is carried or split along the way, so a draw can be repeated from its
-coordinates alone: after a resume, in another process, for another image size.
+No key is carried along or split, so a draw can be repeated from its coordinates alone:
+after a resume, in another process, or for another image size.
 """
 
 import functools
@@ -12,17 +12,17 @@ import numpy as np
 
 from linearsr_jax.core.array_types import Array, Int, Key
 
-# Side of the noise blocks in latent pixels. Part of the meaning of a seed.
+# Side of the noise blocks in latent pixels. Changing it changes what a seed means.
 NOISE_BLOCK = 32
 
 
 def stream_key(seed: int, name: str, *indices: int | Int[Array, ""]) -> Key[Array, ""]:
-    """The key of a named stream at some indices (train step, sample, ...).
+    """Makes the key of a named stream at some indices (train step, sample, ...).
 
     Args:
-      seed: the run's or the image's seed, 0 <= seed < 2**32.
-      name: the stream's name; streams of different names are independent.
-      indices: folded in one after another; may be traced.
+      seed: seed of the run or image, 0 <= seed < 2**32.
+      name: name of the stream; streams with different names are independent.
+      indices: numbers folded in one after another; may be traced.
     """
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     for index in indices:
@@ -33,16 +33,16 @@ def stream_key(seed: int, name: str, *indices: int | Int[Array, ""]) -> Key[Arra
 def block_noise(
     key: Key[Array, ""], height: int, width: int, channels: int
 ) -> np.ndarray:
-    """Unit normal noise whose value at a position does not depend on the size.
+    """Draws unit normal noise whose value at a position does not depend on the size.
 
-    jax.random.normal's values change with the array's width; drawing square blocks,
-    each from its row and column, keeps the top-left part of a larger image's noise
-    equal to a smaller one's, so bands and tiles see what the whole image sees.
+    The values of jax.random.normal change with the width of the array. Here square
+    blocks are drawn, each from its row and column, so the noise of a smaller image is
+    the top-left part of that of a larger one, and bands see what the whole image sees.
 
     Args:
       key: random key.
-      height, width: in latent pixels.
-      channels: of the latents.
+      height, width: size in latent pixels.
+      channels: number of latent channels.
 
     Returns:
       float32 (height, width, channels), on the host.
@@ -58,7 +58,7 @@ def block_noise(
     return np.concatenate(rows)[:height, :width]
 
 
-# Compiled once for all sizes of image: as part of each size's program, the random
+# Compiled once for all image sizes. As part of the program of each size, the random
 # bits alone would take longer to compile than the network.
 @functools.partial(jax.jit, static_argnames="channels")
 def _noise_block(key, row, column, channels):

@@ -1,4 +1,4 @@
-"""The one scale that the models are trained for."""
+"""The scale that all models are trained for."""
 
 # HR size over LR size, in each direction.
 SCALE = 4

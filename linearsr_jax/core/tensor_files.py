@@ -1,7 +1,7 @@
-"""Safetensors files written and read one tensor at a time.
+"""Writes and reads safetensors files one tensor at a time.
 
-The library's save_file holds the tensors and their bytes at once, its load_file the
-arrays and the file they come from; of models of gigabytes that is twice too much.
+The library's save_file keeps the tensors and their bytes in memory, its load_file the
+arrays and the file. For models of several gigabytes that is twice as much as needed.
 """
 
 import itertools
@@ -23,11 +23,11 @@ from linearsr_jax.core.files import written_whole
 
 
 class TensorFileError(Exception):
-    """A file without the tensors that it should have; one line."""
+    """Raised for a file that does not have the expected tensors; one line."""
 
 
 _ALIGNMENT = 64  # bytes
-# By their names in the header; little-endian, as all that JAX runs on.
+# Names of the types in the header. Little-endian, as everything that JAX runs on.
 _TYPES = {np.dtype(np.float32): "F32", np.dtype(jnp.bfloat16): "BF16"}
 
 Read = Callable[[str], np.ndarray | Iterable[np.ndarray]]
@@ -43,12 +43,12 @@ def write_tensors(
     """Writes tensors to a safetensors file, whole or not at all.
 
     Args:
-      path: replaced if it exists.
-      shapes: of the tensors, by name.
-      read: name -> the tensor, or its parts, to be joined along the first axis;
-        called once each, in the order of the file.
-      metadata: goes into the file's header.
-      dtype: of all tensors, float32 or bfloat16.
+      path: file to write; replaced if it exists.
+      shapes: shape of each tensor, by name.
+      read: function from a name to the tensor, or to its parts along the first axis;
+        called once per tensor, in the order of the file.
+      metadata: text for the header of the file.
+      dtype: type of all tensors, float32 or bfloat16.
 
     Raises:
       ValueError: a tensor has another shape.
@@ -67,17 +67,17 @@ def write_tensors_resumably(
     dtype: DTypeLike = np.float32,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> None:
-    """As `write_tensors`, for tensors that take long to make.
+    """Writes tensors that take long to make, and can continue after a stop.
 
-    What is done is kept in PATH.part: the same call goes on where it was stopped, and
-    reads only what is missing, and the last tensor, which may not be whole.
+    Finished tensors are kept in PATH.part. The same call continues there; it makes only
+    what is missing, and the last tensor again, which may be incomplete.
 
     Args:
-      path, shapes, read, metadata, dtype: see there.
-      progress: wraps the names that are missing, to show how far it is.
+      path, shapes, read, metadata, dtype: see `write_tensors`.
+      progress: wraps the missing names, to show progress.
 
     Raises:
-      ValueError: a tensor has another shape, or PATH.part is of another call.
+      ValueError: a tensor has another shape, or PATH.part was begun by another call.
     """
     part = path.with_name(f"{path.name}.part")
     header = _header(shapes, metadata, dtype)
@@ -87,7 +87,7 @@ def write_tensors_resumably(
         found = file.read(len(header))
         if found != header[: len(found)]:
             raise ValueError(
-                f"{part}: was begun with other input or options; repeat those, or "
+                f"{part}: was begun with other input or options; use those again, or "
                 "remove it"
             )
         size = os.fstat(file.fileno()).st_size
@@ -97,7 +97,7 @@ def write_tensors_resumably(
         os.fsync(file.fileno())
         sizes = [_bytes_of(shape, dtype) for shape in shapes.values()]
         starts = list(itertools.accumulate(sizes, initial=len(header)))
-        # Those that ended before the file did; never the last of all.
+        # Count the tensors that end before the file does, but never the last one.
         done = sum(end < size for end in starts[1:-1])
         file.truncate(starts[done])
         file.seek(starts[done])
@@ -144,7 +144,7 @@ def _write(
         if part.shape[1:] != shape[1:]:
             raise ValueError(f"{name}: has shape {part.shape}, not {shape}")
         size += part.size
-        # As bytes: numpy does not lend arrays of bfloat16 to others.
+        # Write bytes, because numpy does not export buffers of bfloat16.
         flat = np.ascontiguousarray(part, dtype).reshape(-1)
         file.write(flat.view(np.uint8).data)
     if size != math.prod(shape):
@@ -154,11 +154,16 @@ def _write(
 def read_params(
     path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
 ) -> PyTree:
-    """Reads a file that holds exactly these tensors, into a tree split at the dots.
+    """Reads exactly the given tensors from a file, into a tree split at the dots.
+
+    Args:
+      path: the file.
+      shapes: shape of each tensor, by name.
+      dtype: type of all tensors, float32 or bfloat16.
 
     Raises:
-      TensorFileError: it cannot be read, or tensors are missing, unknown or of another
-        shape.
+      TensorFileError: the file cannot be read, or tensors are missing, unknown or of
+        another shape.
     """
     try:
         arrays = read_tensors(path, dtype)
@@ -182,20 +187,20 @@ def read_params(
 
 
 def read_tensors(path: Path, dtype: DTypeLike = np.float32) -> dict[str, np.ndarray]:
-    """Reads a safetensors file of one type's tensors, in memory for one copy.
+    """Reads a safetensors file whose tensors have one type, in memory for one copy.
 
-    The arrays are aligned so that JAX on CPU takes them as they are, without another.
+    The arrays are aligned, so that JAX on CPU uses them without copying.
 
     Args:
       path: the file.
-      dtype: float32 or bfloat16.
+      dtype: type of all tensors, float32 or bfloat16.
 
     Raises:
-      OSError, safetensors.SafetensorError: it cannot be read.
-      ValueError: it holds another type.
+      OSError, safetensors.SafetensorError: the file cannot be read.
+      ValueError: a tensor has another type.
     """
     type_name = _TYPES[np.dtype(dtype)]
-    # Checks all that the header says.
+    # Let the library check the header.
     with safe_open(path, framework="numpy"):
         pass
     arrays = {}
@@ -211,7 +216,7 @@ def read_tensors(path: Path, dtype: DTypeLike = np.float32) -> dict[str, np.ndar
                 )
             array = _empty(entry["shape"], dtype)
             file.seek(start + entry["data_offsets"][0])
-            # At most 2 GiB come at a time.
+            # One call reads at most 2 GiB.
             rest = array.reshape(-1).view(np.uint8).data if array.size else b""
             while len(rest):
                 count = file.readinto(rest)

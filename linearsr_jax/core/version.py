@@ -1,3 +1,3 @@
-"""The version of the package, here alone; setup.py reads it from the source."""
+"""The version of the package, which setup.py reads from this file."""
 
 __version__ = "0.1.0"

@@ -157,10 +157,10 @@ def test_other_types_become_float32(tmp_path, dtype):
         ({"hidden_activation": "gelu"}, "hidden_activation is 'gelu'"),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"use_bidirectional_attention": True}, "bidirectional"),
-        ({"attn_logit_softcapping": None}, "logit_cap is None"),
-        ({"num_key_value_heads": 3}, "share"),
-        ({"hidden_size": "20"}, "width is '20'"),
-        ({"rms_norm_eps": float("nan")}, "eps is nan"),
+        ({"attn_logit_softcapping": None}, "logit_cap cannot be None"),
+        ({"num_key_value_heads": 3}, "kv_heads must divide"),
+        ({"hidden_size": "20"}, "width cannot be '20'"),
+        ({"rms_norm_eps": float("nan")}, "eps cannot be nan"),
         ({"layer_types": ["full_attention"] * 3}, "alternate"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'"),
     ],
@@ -218,7 +218,7 @@ def test_damaged_folders(tmp_path):
     refuses("00002-of-00002.safetensors: cannot be read")
     shard.write_bytes(whole)
     (source / "tokenizer.json").rename(source / "tokenizer.model")
-    refuses("tokenizer.json: is missing")
+    refuses("tokenizer.json: no such file")
     (source / "tokenizer.model").rename(source / "tokenizer.json")
     config = source / "config.json"
     text = config.read_text()

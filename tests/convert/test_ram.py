@@ -208,7 +208,7 @@ def test_folders_that_are_no_tagger(tmp_path):
             load_tagger(f"ram:{folder}")
         assert "\n" not in str(caught.value)
 
-    refuses(r"config\.json: no tagger")
+    refuses(r"config\.json: describes no tagger")
     fresh()
     (folder / "tagger.safetensors").unlink()
     refuses(r"tagger\.safetensors")

@@ -374,7 +374,7 @@ def test_truncated_files(codec, tmp_path, size):
     [
         ({"_class_name": "FluxTransformer2DModel"}, "describes FluxTransformer2DModel"),
         ({"guidance_embeds": True}, "SANA-Sprint"),
-        ({"patch_size": 2}, "patch_size is 2, and only 1"),
+        ({"patch_size": 2}, "patch_size is 2; only 1"),
         ({"qk_norm": "layer_norm"}, "qk_norm layer_norm"),
         ({"attention_bias": True}, "attention_bias"),
         ({"num_layers": "2"}, "num_layers is '2'"),

@@ -160,7 +160,7 @@ def test_a_damaged_record(photos, tmp_path, text):
 
 
 def test_two_configs_of_one_name():
-    with pytest.raises(ConfigError, match="two files of one name"):
+    with pytest.raises(ConfigError, match="two files have the same name"):
         load_stages(["configs/sft.py:debug", "configs/sft.py:nano"])
 
 
