@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import variants
 
-from linearsr_jax.models.conditioning import TIMESTEP_FEATURES
+from linearsr_jax.models.embeddings import TIMESTEP_FEATURES
 from linearsr_jax.models.presets import Preset, get_preset
 
 # Tokens a side: of training crops, and of larger images.

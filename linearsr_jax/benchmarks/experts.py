@@ -16,8 +16,13 @@ import numpy as np
 from kernels_pallas import bench_lib
 from linearsr_jax.codecs import load_codec
 from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
-from linearsr_jax.inference.offloaded import OffloadedUpscale
-from linearsr_jax.inference.sampling import draw_noise, make_upscale
+from linearsr_jax.inference.offloaded import OffloadedDenoiser
+from linearsr_jax.inference.sampling import (
+    cut_segments,
+    draw_noise,
+    make_upscale,
+    upscale,
+)
 from linearsr_jax.models.presets import get_preset
 
 # LR pixels a side.
@@ -60,14 +65,13 @@ def bench_experts(preset_name: str = "nano", steps: int = 8) -> dict[str, Any]:
     four = jax.jit(
         make_upscale(model, preset, steps=steps, boundaries=EXPERT_BOUNDARIES)
     )
-    offloaded = OffloadedUpscale(model, preset, EXPERT_BOUNDARIES)
+    segments = cut_segments(preset, steps=steps, boundaries=EXPERT_BOUNDARIES)
+    offloaded = functools.partial(upscale, OffloadedDenoiser(model, preset), segments)
     seconds = _interleaved(
         {
             "one expert": functools.partial(one, resident[:1], *arrays),
             "four resident": functools.partial(four, resident, *arrays),
-            "four offloaded": functools.partial(
-                offloaded, experts, *arrays, steps=steps
-            ),
+            "four offloaded": functools.partial(offloaded, experts, *arrays),
             "transfer of one": functools.partial(jax.device_put, experts[0]),
         }
     )

@@ -20,8 +20,9 @@ from linearsr_jax.codecs.dc_ae_network import DcAeConfig
 from linearsr_jax.codecs.dc_ae_network import init_params as init_dc_ae
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.core.scale import SCALE
+from linearsr_jax.inference.guidance import Guidance
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.models.linear_dit import LinearDiT, make_block
@@ -109,7 +110,8 @@ def bench_upscale(
         noise = draw_noise(preset, codec, side, side, steps=steps, seed=0)
         pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
         condition = _condition(model, preset)
-        inputs = jax.device_put(([params], codec, pixels, noise, condition))
+        guidance = Guidance(condition)
+        inputs = jax.device_put(([params], codec, pixels, noise, guidance))
         seconds = bench_lib.seconds_per_call(upscale, *inputs)
         memory: Any = jax.jit(upscale).lower(*inputs).compile().memory_analysis()
         latents = jnp.asarray(noise)[None]
@@ -118,7 +120,7 @@ def bench_upscale(
             lambda codec, *x: codec.decode(*x), codec, latents, lr
         )
         flops = forward_flops(model, noise.shape[:2], condition.mask.shape[1])
-        once = flops["remember"]
+        once = flops["condition"]
         total = once + steps * (sum(flops.values()) - once)
         rows.append(
             {
@@ -162,14 +164,16 @@ def _parts(
     lr = jnp.ones((1, stride * side, stride * side, 3))
     sigma = jnp.full(1, 0.5)
     e, t6 = jax.jit(functools.partial(_apply, model, "embed_time"))(params, sigma)
-    memory = jax.jit(functools.partial(_apply, model, "remember"))(params, condition)
+    projected = jax.jit(functools.partial(_apply, model, "project_condition"))(
+        params, condition
+    )
     tokens = jnp.ones((1, side**2, model.width), model.dtype)
     block, layer = make_block(model), jax.tree.map(lambda x: x[0], params["blocks"])
-    keys_and_values = jax.tree.map(lambda x: x[0], memory.keys_and_values)
+    keys_and_values = jax.tree.map(lambda x: x[0], projected.keys_and_values)
 
-    once = flops["remember"]
+    once = flops["condition"]
     everything = functools.partial(_apply, model, "denoise")
-    inputs = (params, latents, sigma, lr, memory)
+    inputs = (params, latents, sigma, lr, projected)
     yield _Part("forward", 1, sum(flops.values()) - once, everything, inputs)
     for name, method, weights, inputs in (
         ("embed", "embed", ("stem", "patch_embed"), (latents, lr)),
@@ -181,14 +185,14 @@ def _parts(
         yield _Part(name, 1, flops[name], of_model, (weights, *inputs))
     for name, method, inputs in (
         ("attention", "add_attention", (tokens, t6)),
-        ("cross_attention", _add_cross, (tokens, keys_and_values, memory.mask)),
+        ("cross_attention", _add_cross, (tokens, keys_and_values, projected.mask)),
         ("ffn", functools.partial(_add_ffn, grid=(side, side)), (tokens, t6)),
     ):
         of_block = functools.partial(_apply, block, method)
         weights = {key: layer[key] for key in (name, "scale_shift_table")}
         yield _Part(name, depth, flops[name] // depth, of_block, (weights, *inputs))
-    remember = functools.partial(_apply, model, "remember")
-    yield _Part("once an image", 0, once, remember, (params, condition))
+    project = functools.partial(_apply, model, "project_condition")
+    yield _Part("once an image", 0, once, project, (params, condition))
 
 
 def _apply(module: Any, method: str | Callable, params: PyTree, *arrays: Any) -> Any:

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     """Upscales every input; one that fails does not stop the others."""
     from linearsr_jax.inference.batch import plan_outputs, upscale_files
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
-    from linearsr_jax.inference.conditions import of_file
+    from linearsr_jax.inference.guidance import condition_from_file
     from linearsr_jax.inference.upscaler import Upscaler
 
     enable_compilation_cache()
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     )
     condition = None
     if args.condition:
-        condition = of_file(args.condition, upscaler.model.preset)
+        condition = condition_from_file(args.condition, upscaler.model.preset)
     outputs, failures = upscale_files(
         upscaler,
         jobs,

@@ -35,7 +35,7 @@ from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.core.files import sha256, written_whole
 from linearsr_jax.core.tensor_files import write_tensors
 from linearsr_jax.core.version import __version__
-from linearsr_jax.models.conditioning import LRStem
+from linearsr_jax.models.embeddings import LRStem
 from linearsr_jax.models.presets import PRESETS, Preset
 from linearsr_jax.pretrained.model_folder import (
     CONFIG_FILE,

@@ -86,7 +86,7 @@ class MakePair(grain.transforms.RandomMap):
 
         Args:
           element: photograph, uint8 (H, W, 3), both sides at least crop_size; or a
-            dict with it as "photo", see `conditions.ConditionedSource`.
+            dict with it as "photo", see `condition_table.ConditionedSource`.
           rng: source of every draw.
 
         Returns:
@@ -185,7 +185,7 @@ def make_dataset(
 
     Args:
       source: grain RandomAccessDataSource of uint8 (H, W, 3) images, or a
-        `conditions.ConditionedSource`.
+        `condition_table.ConditionedSource`.
       config: settings of the samples.
       seed: seed of shuffling, crops and degradations; 0 or more.
       batch_size: samples per batch over all processes; a multiple of process_count.

@@ -66,7 +66,7 @@ def find_expert(sigma, boundaries: tuple[float, ...]):
 
 
 class ExpertGrid(NamedTuple):
-    """What a sampler walks.
+    """The noise levels that a sampler visits, and whose they are.
 
     Attributes:
       sigmas: falling noise levels, the last one 0; float64 of length steps + 1.
@@ -78,7 +78,7 @@ class ExpertGrid(NamedTuple):
 
 
 def expert_grid(
-    steps: int, boundaries: tuple[float, ...], *, shift: float, sigma_max: float
+    steps: int, boundaries: tuple[float, ...], *, shift: float, unshifted_start: float
 ) -> ExpertGrid:
     """`sigma_grid` with the boundaries as knots, so that every expert runs.
 
@@ -95,19 +95,19 @@ def expert_grid(
     Args:
       steps: network evaluations, at least 1.
       boundaries: see `check_boundaries`; of shifted levels. () gives `sigma_grid`.
-      shift, sigma_max: see `schedule.sigma_grid`.
+      shift, unshifted_start: see `schedule.sigma_grid`.
 
     Raises:
       ValueError: see `check_boundaries` and `schedule.sigma_grid`.
     """
-    sigmas = sigma_grid(steps, shift=shift, sigma_max=sigma_max)
+    sigmas = sigma_grid(steps, shift=shift, unshifted_start=unshifted_start)
     first = np.float32(sigmas[0])
     reached = tuple(b for b in check_boundaries(boundaries) if np.float32(b) < first)
     if steps > len(reached):
         below = np.nextafter(np.array(reached, np.float32), np.float32(0.0)).astype(
             np.float64
         )
-        ends = np.array([0.0, *unshift_sigma(below, shift), sigma_max])
+        ends = np.array([0.0, *unshift_sigma(below, shift), unshifted_start])
         counts = np.ones(len(ends) - 1, int)
         while counts.sum() < steps:
             counts[np.argmax(np.diff(ends) / counts)] += 1

@@ -76,7 +76,7 @@ SOLVERS: dict[str, Callable[[np.ndarray], SolverTable]] = {
 
 
 class SamplerState(NamedTuple):
-    """Where a walk from noise to clean latents stands.
+    """How far the way from noise to clean latents has been taken.
 
     Attributes:
       x: the latents; (B, h, w, C). float32 is advised.
@@ -87,12 +87,14 @@ class SamplerState(NamedTuple):
     before: Float[Array, "B h w C"]
 
 
-def begin(noise: Float[Array, "B h w C"]) -> SamplerState:
-    """The start: unit normal latents, not scaled by the first sigma."""
+def start_from(noise: Float[Array, "B h w C"]) -> SamplerState:
+    """Makes the first state of unit normal noise, not scaled by the first sigma."""
     return SamplerState(noise, jnp.zeros_like(noise))
 
 
-def walk(denoise: Denoise, state: SamplerState, table: SolverTable) -> SamplerState:
+def take_steps(
+    denoise: Denoise, state: SamplerState, table: SolverTable
+) -> SamplerState:
     """Takes the steps of a table, or of a part of one.
 
     A table may be cut anywhere, for another network to go on: the state holds all that
@@ -100,7 +102,7 @@ def walk(denoise: Denoise, state: SamplerState, table: SolverTable) -> SamplerSt
 
     Args:
       denoise: (x_sigma, sigma) -> x0_hat; called len(table.sigma) times.
-      state: from `begin` or the steps before.
+      state: from `start_from` or the steps before.
       table: rows of a table from one of `SOLVERS`.
 
     Returns:
@@ -117,7 +119,7 @@ def walk(denoise: Denoise, state: SamplerState, table: SolverTable) -> SamplerSt
 def take_step(
     state: SamplerState, x0_hat: Float[Array, "B h w C"], row: SolverTable
 ) -> SamplerState:
-    """The state after a step.
+    """Takes one step.
 
     Args:
       state: before it.

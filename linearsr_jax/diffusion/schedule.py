@@ -1,4 +1,4 @@
-"""The noise level: shift, and the grids that samplers walk.
+"""The noise level: shift, and the grids of samplers.
 
 Rectified flow: x_sigma = (1 - sigma) x0 + sigma noise, sigma in [0, 1], 1 = pure
 noise. LinearSR writes (1 - t) z0 + t z1; its t is this sigma with z1 the noise,
@@ -29,23 +29,23 @@ def unshift_sigma(sigma, shift: float):
     return sigma / (shift - (shift - 1.0) * sigma)
 
 
-def sigma_grid(steps: int, *, shift: float, sigma_max: float) -> np.ndarray:
+def sigma_grid(steps: int, *, shift: float, unshifted_start: float) -> np.ndarray:
     """Noise levels a sampler visits, falling, float64 of length steps + 1.
 
-    Uniform in the unshifted level from sigma_max to 0, then shifted (Flow-DPM-
-    Solver's grid; SANA uses sigma_max 0.999).
+    Uniform in the unshifted level from unshifted_start to 0, then shifted (Flow-DPM-
+    Solver's grid; SANA uses unshifted_start 0.999).
 
     Args:
       steps: network evaluations, at least 1.
       shift: see `shift_sigma`.
-      sigma_max: unshifted level of the first evaluation, in (0, 1].
+      unshifted_start: unshifted level of the first evaluation, in (0, 1].
 
     Raises:
-      ValueError: if steps < 1 or sigma_max is outside (0, 1].
+      ValueError: if steps < 1 or unshifted_start is outside (0, 1].
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if not 0.0 < sigma_max <= 1.0:
-        raise ValueError(f"sigma_max must be in (0, 1], got {sigma_max}")
-    u = np.linspace(sigma_max, 0.0, steps + 1)
+    if not 0.0 < unshifted_start <= 1.0:
+        raise ValueError(f"unshifted_start must be in (0, 1], got {unshifted_start}")
+    u = np.linspace(unshifted_start, 0.0, steps + 1)
     return shift_sigma(u, shift)

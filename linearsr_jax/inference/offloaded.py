@@ -1,73 +1,71 @@
 """Upscaling with experts that stay on the host, at most two of them on the device.
 
-An expert's weights are fetched while the one before it computes, and let go when that
+An expert's weights are fetched while the one before it computes, and dropped when that
 has ended. Every image fetches the weights of each expert that has steps, once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Array, PyTree
-from linearsr_jax.diffusion import samplers
-from linearsr_jax.inference.sampling import cut_segments, decode, make_walk
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.core.array_types import Array, Bool, Float, PyTree, UInt8
+from linearsr_jax.diffusion.samplers import SamplerState, SolverTable
+from linearsr_jax.inference.guidance import Guidance
+from linearsr_jax.inference.sampling import Segment, WholeDenoiser
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 
 
-class OffloadedUpscale:
-    """What `sampling.make_upscale` makes, as one program for each stage.
+class OffloadedDenoiser:
+    """A `sampling.Denoiser` that compiles each stage as a program of its own.
 
-    The same functions, so the same pixels but for rounding. Programs are compiled once
-    per image size and number of steps that an expert takes.
+    They are `WholeDenoiser`'s functions, so the pixels are the same but for rounding.
+    Programs are compiled once per image size and number of steps that an expert takes.
     """
 
-    def __init__(self, model: LinearDiT, preset: Preset, boundaries: Sequence[float]):
-        """Compiles nothing yet.
+    def __init__(self, model: LinearDiT, preset: Preset):
+        """Compiles nothing yet."""
+        whole = WholeDenoiser(model, preset)
+        self._start = jax.jit(whole.start)
+        self._take_steps = jax.jit(whole.take_steps)
+        self._decode = jax.jit(whole.decode)
 
-        Args:
-          model, preset: what runs.
-          boundaries: see `diffusion.experts`.
-        """
-        self._preset = preset
-        self._boundaries = tuple(boundaries)
-        self._begin = jax.jit(lambda noise: samplers.begin(noise[None]))
-        self._walk = jax.jit(make_walk(model, preset))
-        self._decode = jax.jit(decode)
-
-    def __call__(
-        self,
-        experts: Sequence[PyTree],
-        codec: Codec,
-        image_lr: Array,
-        noise: Array,
-        condition: Condition | None = None,
-        guidance_scale: float = 1.0,
-        *,
-        steps: int,
-    ) -> tuple[Array, Array]:
-        """Upscales one image; see `sampling.make_upscale`.
-
-        Args:
-          experts: numpy arrays, so that they are on the host.
-          codec: on the device.
-          image_lr, noise, condition, guidance_scale: on either.
-          steps: network evaluations, at least 1.
-        """
-        segments = cut_segments(self._preset, steps=steps, boundaries=self._boundaries)
-        state = self._begin(noise)
+    def load_experts(
+        self, experts: Sequence[PyTree], segments: Sequence[Segment]
+    ) -> Iterator[tuple[PyTree, SolverTable]]:
+        """See `Denoiser`; experts are numpy arrays, so that they are on the host."""
         upcoming = jax.device_put(experts[segments[0].expert])
         for index, (_, table) in enumerate(segments):
             params, upcoming = upcoming, None
-            # Neither this call nor the transfer waits for its end.
-            state = self._walk(
-                params, state, image_lr, table, condition, guidance_scale
-            )
             if index + 1 < len(segments):
+                # The transfer does not wait, and goes on while this expert computes.
                 upcoming = jax.device_put(experts[segments[index + 1].expert])
-            # A third expert must not come before the first is gone.
-            jax.block_until_ready(state)
-            del params
-        return self._decode(codec, state.x, image_lr)
+            yield params, table
+
+    def start(self, noise: Float[Array, "h w C"]) -> SamplerState:
+        """See `Denoiser`."""
+        return self._start(noise)
+
+    def take_steps(
+        self,
+        params: PyTree,
+        state: SamplerState,
+        table: SolverTable,
+        image_lr: UInt8[Array, "H W 3"],
+        guidance: Guidance,
+    ) -> SamplerState:
+        """See `Denoiser`; returns when the steps are done."""
+        # A third expert must not come before the first is gone.
+        return jax.block_until_ready(
+            self._take_steps(params, state, table, image_lr, guidance)
+        )
+
+    def decode(
+        self,
+        codec: Codec,
+        latents: Float[Array, "1 h w C"],
+        image_lr: UInt8[Array, "H W 3"],
+    ) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+        """See `Denoiser`."""
+        return self._decode(codec, latents, image_lr)

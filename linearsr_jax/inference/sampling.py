@@ -1,41 +1,42 @@
-"""From an LR image to an HR image: the pure functions that are compiled.
+"""From an LR image to an HR image: one loop, whatever runs the network.
 
-A picture is made in three stages: `begin` (diffusion.samplers), one `walk` for each
-expert that has steps, `decode`. Which expert that is depends on the noise level alone
-and is known before compiling. `make_upscale` makes one program of them, all experts on
-the device; `offloading.OffloadedUpscale` one of each, for experts that come and go.
+`upscale` takes the solver's steps, one expert after another, and decodes. Which expert
+runs depends on the noise level alone, so the steps are cut into segments before
+anything is compiled. How the network runs is a `Denoiser`'s affair: on the whole image
+in one program (`WholeDenoiser`, made into a function by `make_upscale`), with experts
+that stay on the host (`offloaded`), or in bands of rows (`banded`).
 """
 
+import functools
 import itertools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Array, Bool, Float, UInt8
+from linearsr_jax.core.array_types import Array, Bool, Float, PyTree, UInt8
 from linearsr_jax.core.image_range import to_uint8, to_unit_range
 from linearsr_jax.core.rng import block_noise, stream_key
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.diffusion import samplers
 from linearsr_jax.diffusion.experts import expert_grid
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.diffusion.guidance import guide
+from linearsr_jax.diffusion.samplers import SamplerState, SolverTable
+from linearsr_jax.inference.guidance import Guidance
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
-
-Walk = Callable[..., samplers.SamplerState]
 
 
 def draw_noise(
     preset: Preset, codec: Codec, height: int, width: int, *, steps: int, seed: int
 ) -> np.ndarray:
-    """The noise that `make_upscale`'s function starts from.
+    """Draws the noise that `upscale` starts from.
 
     Args:
       preset, codec: what runs.
-      height, width: of the LR image, multiples of codec.factor / 4.
+      height, width: of the LR image in pixels, multiples of codec.factor / SCALE.
       steps: network evaluations.
       seed: 0 <= seed < 2**32.
 
@@ -44,7 +45,9 @@ def draw_noise(
       the noise: one step of a pixel preset.
     """
     grid = (SCALE * height // codec.factor, SCALE * width // codec.factor)
-    is_ignored = preset.prediction == "preconditioned_x0" and preset.sigma_max == 1.0
+    is_ignored = (
+        preset.prediction == "preconditioned_x0" and preset.unshifted_start == 1.0
+    )
     if steps == 1 and is_ignored:
         return np.zeros((*grid, codec.channels), np.float32)
     return block_noise(stream_key(seed, "upscale"), *grid, codec.channels)
@@ -54,21 +57,21 @@ class Segment(NamedTuple):
     """Consecutive steps of one expert.
 
     Attributes:
-      expert: its number, clean to noisy.
+      expert: its number, counted from clean to noisy.
       table: the steps' rows of the solver's table.
     """
 
     expert: int
-    table: samplers.SolverTable
+    table: SolverTable
 
 
 def cut_segments(
     preset: Preset, *, steps: int, boundaries: Sequence[float] = ()
 ) -> tuple[Segment, ...]:
-    """The solver's table, cut where one expert takes over from another.
+    """Cuts the solver's table where one expert takes over from another.
 
     Args:
-      preset: whose solver and grid it is.
+      preset: gives the solver and its grid.
       steps: network evaluations, at least 1.
       boundaries: noise levels; see `diffusion.experts`.
 
@@ -82,98 +85,162 @@ def cut_segments(
         steps,
         tuple(boundaries),
         shift=preset.sampling_shift,
-        sigma_max=preset.sigma_max,
+        unshifted_start=preset.unshifted_start,
     )
     table = samplers.SOLVERS[preset.solver](sigmas)
     segments = []
     start = 0
     for expert, group in itertools.groupby(experts):
         end = start + len(list(group))
-        rows = samplers.SolverTable(*(column[start:end] for column in table))
+        rows = SolverTable(*(column[start:end] for column in table))
         segments.append(Segment(expert, rows))
         start = end
     return tuple(segments)
 
 
-def make_walk(model: LinearDiT, preset: Preset) -> Walk:
-    """Returns the steps of one expert, as a function.
+class Denoiser(Protocol):
+    """Runs the network, the solver and the decoder on an image."""
 
-    It is (params, state, image_lr, table, condition, guidance_scale) -> state. The
-    state's batch is one; image_lr is uint8 (h, w, 3). condition is None, the image's,
-    or the image's and the null condition (`conditions.with_null`): then each step
-    evaluates the network for both and is guided by the scale.
+    def load_experts(
+        self, experts: Sequence[PyTree], segments: Sequence[Segment]
+    ) -> Iterator[tuple[PyTree, SolverTable]]:
+        """Yields each segment's parameters, where they are needed, and its table."""
+        ...
+
+    def start(self, noise: Float[Array, "h w C"]) -> SamplerState:
+        """Makes the state before the first step."""
+        ...
+
+    def take_steps(
+        self,
+        params: PyTree,
+        state: SamplerState,
+        table: SolverTable,
+        image_lr: UInt8[Array, "H W 3"],
+        guidance: Guidance,
+    ) -> SamplerState:
+        """Takes the steps of one expert; the state's batch is one."""
+        ...
+
+    def decode(
+        self,
+        codec: Codec,
+        latents: Float[Array, "1 h w C"],
+        image_lr: UInt8[Array, "H W 3"],
+    ) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+        """Returns the HR image, and whether the floats behind it are finite."""
+        ...
+
+
+def upscale(
+    denoiser: Denoiser,
+    segments: Sequence[Segment],
+    experts: Sequence[PyTree],
+    codec: Codec,
+    image_lr: UInt8[Array, "H W 3"],
+    noise: Float[Array, "h w C"],
+    guidance: Guidance = Guidance(),  # noqa: B008 (immutable)
+) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+    """Upscales one image.
 
     Args:
-      model, preset: what runs.
-    """
-    prediction = PREDICTIONS[preset.prediction]
+      denoiser: what runs.
+      segments: from `cut_segments`.
+      experts: parameters of each, clean to noisy; one more than boundaries.
+      codec: with its weights on the device.
+      image_lr: its sides multiples of codec.factor / SCALE.
+      noise: from `draw_noise`.
+      guidance: see there.
 
-    def walk(params, state, image_lr, table, condition, guidance_scale):
+    Returns:
+      The HR image, and whether the float image behind it is finite.
+    """
+    state = denoiser.start(noise)
+    for params, table in denoiser.load_experts(experts, segments):
+        state = denoiser.take_steps(params, state, table, image_lr, guidance)
+        # The next but one may be fetched now: this expert must be gone by then.
+        del params
+    return denoiser.decode(codec, state.x, image_lr)
+
+
+class WholeDenoiser:
+    """A `Denoiser` of pure functions on the whole image, to be compiled."""
+
+    def __init__(self, model: LinearDiT, preset: Preset):
+        """Keeps what runs."""
+        self._model = model
+        self._prediction = PREDICTIONS[preset.prediction]
+
+    def load_experts(
+        self, experts: Sequence[PyTree], segments: Sequence[Segment]
+    ) -> Iterator[tuple[PyTree, SolverTable]]:
+        """See `Denoiser`: all experts are on the device."""
+        for expert, table in segments:
+            yield experts[expert], table
+
+    def start(self, noise: Float[Array, "h w C"]) -> SamplerState:
+        """See `Denoiser`."""
+        return samplers.start_from(noise[None])
+
+    def take_steps(
+        self,
+        params: PyTree,
+        state: SamplerState,
+        table: SolverTable,
+        image_lr: UInt8[Array, "H W 3"],
+        guidance: Guidance,
+    ) -> SamplerState:
+        """See `Denoiser`: one scan over the table's rows."""
         variables = {"params": params}
-        count = 1 if condition is None else len(condition.mask)
+        count = guidance.evaluations
         lr = _repeat(to_unit_range(image_lr)[None], count)
-        memory = None
+        condition = guidance.conditions
         if condition is not None:
-            memory = model.apply(variables, condition, method="remember")
+            condition = self._model.apply(
+                variables, condition, method="project_condition"
+            )
 
         def denoise(
             x: Float[Array, "1 h w C"], sigma: Float[Array, ""]
         ) -> Float[Array, "1 h w C"]:
-            latents = _repeat(prediction.network_input(x, sigma), count)
-            level = jnp.full(count, sigma)
-            output = model.apply(
-                variables, latents, level, lr, memory, method="denoise"
+            latents = _repeat(self._prediction.network_input(x, sigma), count)
+            sigmas = jnp.full(count, sigma)
+            output = self._model.apply(
+                variables, latents, sigmas, lr, condition, method="denoise"
             )
-            x0_hat = prediction.x0_hat(x, output, sigma)
-            if count == 1:
-                return x0_hat
-            return guide(x0_hat[1:], x0_hat[:1], guidance_scale)
+            return guidance.combine(self._prediction.x0_hat(x, output, sigma))
 
-        return samplers.walk(denoise, state, table)
+        return samplers.take_steps(denoise, state, table)
 
-    return walk
+    def decode(
+        self,
+        codec: Codec,
+        latents: Float[Array, "1 h w C"],
+        image_lr: UInt8[Array, "H W 3"],
+    ) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+        """See `Denoiser`; also of a part of the rows."""
+        image = codec.decode(latents, to_unit_range(image_lr)[None])[0]
+        return to_uint8(image), jnp.all(jnp.isfinite(image))
 
 
 def _repeat(x, count):
     return jnp.broadcast_to(x, (count, *x.shape[1:]))
 
 
-def decode(
-    codec: Codec, latents: Float[Array, "1 h w C"], image_lr: UInt8[Array, "H W 3"]
-) -> tuple[UInt8[Array, "4h 4w 3"], Bool[Array, ""]]:
-    """The HR image at the walk's end, and whether the floats behind it are finite."""
-    image = codec.decode(latents, to_unit_range(image_lr)[None])[0]
-    return to_uint8(image), jnp.all(jnp.isfinite(image))
-
-
 def make_upscale(
     model: LinearDiT, preset: Preset, *, steps: int, boundaries: Sequence[float] = ()
 ) -> Callable[..., tuple[Array, Array]]:
-    """Returns how an image is made, as a function to be jitted.
-
-    It is (experts, codec, image_lr, noise, condition=None, guidance_scale=1) ->
-    (image_hr, is_finite). experts are trees of parameters, one more than boundaries;
-    image_lr is uint8 (h, w, 3), its sides multiples of codec.factor / 4; noise is from
-    `draw_noise`; condition and guidance_scale are those of `make_walk`; image_hr is
-    uint8 and four times as large; is_finite tells whether the float image behind it
-    was.
+    """Makes `upscale` of the whole image into one function, to be jitted.
 
     Args:
       model, preset: what runs; the codec is an argument for the sake of its weights.
       steps, boundaries: see `cut_segments`.
 
+    Returns:
+      (experts, codec, image_lr, noise, guidance=Guidance()) -> (image_hr, is_finite).
+
     Raises:
       ValueError: see `cut_segments`.
     """
     segments = cut_segments(preset, steps=steps, boundaries=boundaries)
-    walk = make_walk(model, preset)
-
-    def upscale(experts, codec, image_lr, noise, condition=None, guidance_scale=1.0):
-        state = samplers.begin(noise[None])
-        for expert, table in segments:
-            state = walk(
-                experts[expert], state, image_lr, table, condition, guidance_scale
-            )
-        return decode(codec, state.x, image_lr)
-
-    return upscale
+    return functools.partial(upscale, WholeDenoiser(model, preset), segments)

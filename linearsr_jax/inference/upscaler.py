@@ -13,17 +13,23 @@ import numpy as np
 from PIL import Image
 
 from linearsr_jax.core.scale import SCALE
-from linearsr_jax.inference import memory_budget as memory
-from linearsr_jax.inference.banded import BandedUpscale
-from linearsr_jax.inference.conditions import (
+from linearsr_jax.inference.banded import BandedDenoiser
+from linearsr_jax.inference.guidance import (
     ConditionError,
-    null_of,
-    of_tags,
-    with_null,
+    Guidance,
+    condition_from_tags,
+    make_guidance,
+    null_condition,
 )
-from linearsr_jax.inference.offloaded import OffloadedUpscale
-from linearsr_jax.inference.sampling import draw_noise, make_upscale
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.inference.memory_budget import default_budget, rows_that_fit
+from linearsr_jax.inference.offloaded import OffloadedDenoiser
+from linearsr_jax.inference.sampling import (
+    cut_segments,
+    draw_noise,
+    make_upscale,
+    upscale,
+)
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
 from linearsr_jax.tagging.vocabulary import parse_tags
@@ -41,7 +47,7 @@ class Upscaler:
     """Upscales images x4 with one model.
 
     The network is compiled once per image size and number of steps, for each expert.
-    An image that fits goes in one pass, a larger one in bands: see `banding`.
+    An image that fits goes in one pass, a larger one in bands: see `banded`.
 
         up = Upscaler.from_pretrained("nano")
         image_hr = up(image_lr, steps=4, seed=0)
@@ -78,28 +84,26 @@ class Upscaler:
         if max_memory is not None and not max_memory > 0:
             raise UpscaleError(f"max_memory must be above 0 GB, got {max_memory}")
         self.model = model
-        self._budget = (
-            memory.default_budget() if max_memory is None else int(max_memory * 1e9)
-        )
+        self._budget = default_budget() if max_memory is None else int(max_memory * 1e9)
         self._network = network = model.preset.make_model(dtype=jnp.dtype(dtype))
         self._codec = jax.device_put(model.codec.astype(network.dtype))
         self._experts = tuple(cast_kernels(x, network.dtype) for x in model.experts)
         if offload_experts:
-            offloaded = OffloadedUpscale(network, model.preset, model.boundaries)
+            offloaded = OffloadedDenoiser(network, model.preset)
         else:
             self._experts = jax.device_put(self._experts)
 
         def compiled(steps, rows):
-            if rows is not None:
-                banded = BandedUpscale(network, model.preset, model.boundaries, rows)
-                return functools.partial(banded, steps=steps)
-            if offload_experts:
-                return functools.partial(offloaded, steps=steps)
-            return jax.jit(
-                make_upscale(
-                    network, model.preset, steps=steps, boundaries=model.boundaries
-                )
+            grid = {"steps": steps, "boundaries": model.boundaries}
+            if rows is None and not offload_experts:
+                return jax.jit(make_upscale(network, model.preset, **grid))
+            denoiser = (
+                offloaded
+                if rows is None
+                else BandedDenoiser(network, model.preset, rows)
             )
+            segments = cut_segments(model.preset, **grid)
+            return functools.partial(upscale, denoiser, segments)
 
         # By number of steps and rows; here and not on the class, so that it ends with
         # self.
@@ -142,7 +146,7 @@ class Upscaler:
             nothing is random and every seed gives the same image.
           tags: what the image shows, see `select_tags`; a `tagging.load_tagger` can
             say it.
-          condition: features in place of tags, from `conditions.of_file`.
+          condition: features in place of tags, from `guidance.condition_from_file`.
           guidance_scale: how much the tags count; see `diffusion.guidance`. Other
             than 1 costs twice the time, and means nothing without tags.
 
@@ -166,16 +170,10 @@ class Upscaler:
         if tags and condition is not None:
             raise UpscaleError("give tags or a condition, not both")
         if condition is None:
-            condition = of_tags(self.select_tags(tags), self.model.preset)
-        null = null_of(self.model)
-        if condition is None:
-            condition = null
-        elif guidance_scale != 1:
-            condition = with_null(condition, null)
+            condition = condition_from_tags(self.select_tags(tags), self.model.preset)
+        guidance = make_guidance(condition, null_condition(self.model), guidance_scale)
         pixels = np.asarray(image)
-        result = self._upscale(
-            _to_rgb(image, pixels), steps, seed, condition, guidance_scale
-        )
+        result = self._upscale(_to_rgb(image, pixels), steps, seed, guidance)
         if pixels.shape[2:] != (3,):
             result = _to_gray(result).reshape(
                 SCALE * pixels.shape[0], SCALE * pixels.shape[1], *pixels.shape[2:]
@@ -212,8 +210,7 @@ class Upscaler:
         pixels: np.ndarray,
         steps: int,
         seed: int,
-        condition: Condition | None,
-        guidance_scale: float,
+        guidance: Guidance,
     ) -> np.ndarray:
         height, width = pixels.shape[:2]
         # Codecs with a factor above 4 need LR sides that fill whole latent pixels.
@@ -227,15 +224,15 @@ class Upscaler:
             steps=steps,
             seed=seed,
         )
-        rows = memory.rows_that_fit(
+        rows = rows_that_fit(
             self._network,
             self._codec,
             noise.shape[:2],
             self._budget,
-            1 if condition is None else len(condition.mask),
+            guidance.evaluations,
         )
         image, is_finite = self._compiled(steps, rows)(
-            self._experts, self._codec, pixels, noise, condition, guidance_scale
+            self._experts, self._codec, pixels, noise, guidance
         )
         if not is_finite:
             raise UpscaleError(

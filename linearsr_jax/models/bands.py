@@ -15,7 +15,7 @@ import numpy as np
 
 from linearsr_jax.core.array_types import Array, Float, PyTree
 from linearsr_jax.models.layers import apply
-from linearsr_jax.models.linear_dit import ConditionMemory, LinearDiT, make_block
+from linearsr_jax.models.linear_dit import LinearDiT, ProjectedCondition, make_block
 
 # Rows on each side that Mix-FFN's convolution sees.
 BLOCK_HALO = 1
@@ -92,7 +92,7 @@ def fill_rows(
         target[:, pending[0]] = pending[1]
 
 
-class BandedDenoise:
+class BandedNetwork:
     """`LinearDiT.denoise` in bands; equal to it but for rounding.
 
     Compiled for each width of an image and height of a band.
@@ -117,11 +117,10 @@ class BandedDenoise:
         block = make_block(model)
 
         def embed(params, latents, sigma, image_lr, first_row, height):
-            level = sigma[:, None, None, None]
             tokens = apply(
                 model,
                 params,
-                network_input(latents, level),
+                network_input(latents, sigma[:, None, None, None]),
                 image_lr,
                 first_row,
                 height,
@@ -165,7 +164,7 @@ class BandedDenoise:
         latents: Float[np.ndarray, "B h w C"],
         sigma: Float[Array, "B"],
         image_lr: Float[np.ndarray, "B H W 3"],
-        memory: ConditionMemory | None = None,
+        condition: ProjectedCondition | None = None,
     ) -> Float[np.ndarray, "B h w C"]:
         """Runs the network.
 
@@ -173,14 +172,14 @@ class BandedDenoise:
           params: on the device.
           latents, image_lr: on the host; values as for `LinearDiT.denoise`, the
             latents before `network_input`.
-          sigma, memory: see `LinearDiT.denoise`.
+          sigma, condition: see `LinearDiT.denoise`.
 
         Returns:
           The raw output on the host, float32.
         """
         model = self._model
         batch, height, width, _ = latents.shape
-        keys_and_values, mask = memory or (None, None)
+        keys_and_values, mask = condition or (None, None)
         e, t6 = self._embed_time(params, sigma)
         tokens = np.empty((batch, height, width, model.width), model.dtype)
         stride = math.prod(model.stem_strides)

@@ -8,7 +8,7 @@ are the published counts (2,967 GFLOP of the 1.6B model at 1024 x 1024).
 import itertools
 from collections.abc import Mapping
 
-from linearsr_jax.models.conditioning import TIMESTEP_FEATURES
+from linearsr_jax.models.embeddings import TIMESTEP_FEATURES
 from linearsr_jax.models.linear_dit import LinearDiT
 
 
@@ -23,7 +23,7 @@ def forward_flops(
       condition_tokens: T; 0 is without a condition.
 
     Returns:
-      embed (stem and patch embedding), time, remember (the condition's projection, keys
+      embed (stem and patch embedding), time, condition (its projection, keys
       and values: once an image), and of all blocks together attention, cross_attention
       and ffn, then read_out.
     """
@@ -46,7 +46,7 @@ def forward_flops(
     products = {
         "embed": tokens * (stem + (model.latent_channels + channels[-1]) * width),
         "time": TIMESTEP_FEATURES * width + 7 * width**2,
-        "remember": condition_tokens * condition,
+        "condition": condition_tokens * condition,
         "attention": depth * tokens * attention,
         "cross_attention": depth * tokens * cross_attention * bool(condition_tokens),
         "ffn": depth * tokens * ffn,

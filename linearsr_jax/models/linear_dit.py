@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from linearsr_jax.core.array_types import Array, Bool, Float, Int, Key, PyTree
-from linearsr_jax.models.blocks import Block, KeysAndValues
-from linearsr_jax.models.conditioning import (
+from linearsr_jax.models.blocks import Block
+from linearsr_jax.models.embeddings import (
     Condition,
     ConditionProjection,
     LRStem,
@@ -36,15 +36,15 @@ REMAT_POLICIES: dict[str, Callable] = {
 }
 
 
-class ConditionMemory(NamedTuple):
+class ProjectedCondition(NamedTuple):
     """A condition as the blocks read it.
 
     Attributes:
-      keys_and_values: of all blocks, (L, B, T, D) each.
+      keys_and_values: those of the cross-attention of all L blocks, stacked.
       mask: True for tokens that are there.
     """
 
-    keys_and_values: KeysAndValues
+    keys_and_values: tuple[Float[Array, "L B T D"], Float[Array, "L B T D"]]
     mask: Bool[Array, "B T"]
 
 
@@ -158,11 +158,11 @@ class LinearDiT(nn.Module):
         if self.is_initializing():
             # Tags must find their parameters even if training starts without them.
             condition = self._no_condition(latents.shape[0])
-        memory = None if condition is None else self.remember(condition)
-        return self.denoise(latents, sigma, image_lr, memory)
+        projected = None if condition is None else self.project_condition(condition)
+        return self.denoise(latents, sigma, image_lr, projected)
 
-    def remember(self, condition: Condition) -> ConditionMemory:
-        """What `denoise` needs of the condition: the same in every step.
+    def project_condition(self, condition: Condition) -> ProjectedCondition:
+        """Computes what `denoise` needs of the condition: the same in every step.
 
         Raises:
           ValueError: tags, and the model knows none.
@@ -180,7 +180,7 @@ class LinearDiT(nn.Module):
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.blocks, ())
-        return ConditionMemory(keys_and_values, condition.mask)
+        return ProjectedCondition(keys_and_values, condition.mask)
 
     def _no_condition(self, batch):
         mask = jnp.zeros((batch, 1), bool)
@@ -193,13 +193,13 @@ class LinearDiT(nn.Module):
         latents: Float[Array, "B h w C"],
         sigma: Float[Array, "B"],
         image_lr: Float[Array, "B H W 3"],
-        memory: ConditionMemory | None,
+        condition: ProjectedCondition | None,
     ) -> Float[Array, "B h w C"]:
-        """As `__call__`, with the condition from `remember`; None is no tags."""
+        """Runs the network as `__call__` does, on a projected condition."""
         grid = latents.shape[1:3]
         tokens = self.embed(latents, image_lr)
         e, t6 = self.embed_time(sigma)
-        keys_and_values, mask = memory or (None, None)
+        keys_and_values, mask = condition or (None, None)
 
         def body(block, tokens, keys_and_values):
             tokens = block(tokens, t6, keys_and_values, mask, grid)

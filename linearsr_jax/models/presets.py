@@ -30,7 +30,7 @@ class Preset:
       stem_widths: channels of the LR stem's convolutions.
       shift: flow shift of the noise levels training draws.
       sampling_shift: flow shift of the sampler's grid.
-      sigma_max: unshifted noise level of a sampler's first step.
+      unshifted_start: unshifted noise level of a sampler's first step.
       solver: name in `diffusion.samplers.SOLVERS`.
       default_steps: of the sampler.
       qk_norm: RMS norm on queries and keys.
@@ -52,7 +52,7 @@ class Preset:
     stem_widths: tuple[int, int, int]
     shift: float
     sampling_shift: float
-    sigma_max: float
+    unshifted_start: float
     solver: str
     default_steps: int
     tag_count: int = 0
@@ -108,7 +108,7 @@ def _pixel(
         solver="dpm_solver_pp",
         default_steps=1,
         # Exactly pure noise: the network's one-step answer then owes nothing to it.
-        sigma_max=1.0,
+        unshifted_start=1.0,
         zero_init=True,
         **kwargs,
     )
@@ -136,7 +136,7 @@ def sana_preset(width: int, depth: int, cross_heads: int, **changes: Any) -> Pre
         stem_widths=(64, 128, 32),
         shift=3.0,
         sampling_shift=3.0,
-        sigma_max=0.999,
+        unshifted_start=0.999,
         solver="dpm_solver_pp",
         default_steps=20,
         floor_timestep=True,

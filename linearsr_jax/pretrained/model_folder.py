@@ -43,6 +43,8 @@ WEIGHTS_FILE = "model.safetensors"
 NULL_CONDITION_FILE = "null_condition.safetensors"
 _NULL_CONDITION = "null_condition"
 _FORMAT = 1
+# Fields of presets that older folders name differently.
+_RENAMED_FIELDS = {"sigma_max": "unshifted_start"}
 # Matches both forms, also files of an earlier model in the folder.
 _WEIGHTS_FILE = re.compile(r"model(_\d+)?\.safetensors")
 
@@ -198,10 +200,7 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
             raise PretrainedError(
                 f"{folder}: format {config['format']}; this version reads {_FORMAT}"
             )
-        fields: dict[str, Any] = dict(
-            config["preset"], stem_widths=tuple(config["preset"]["stem_widths"])
-        )
-        preset = Preset(**fields)
+        preset = _preset(config["preset"])
         # Older folders lack the field and have one expert.
         boundaries = check_boundaries(config.get("boundaries", ()))
         codec = make_codec(config["codec"], folder)
@@ -239,6 +238,11 @@ def weights_sha256(name_or_path: str | Path) -> list[str]:
     folder = _find(str(name_or_path))
     names = sorted(_found_weights(folder), key=lambda name: (len(name), name))
     return [sha256(folder / name) for name in names]
+
+
+def _preset(fields: dict[str, Any]) -> Preset:
+    fields = {_RENAMED_FIELDS.get(name, name): fields[name] for name in fields}
+    return Preset(**fields | {"stem_widths": tuple(fields["stem_widths"])})
 
 
 def _weights_files(boundaries: Sequence[float]) -> list[str]:

@@ -76,7 +76,7 @@ def write_features(
     path: Path,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, int]:
-    """Writes the features of photographs, for `data.conditions.table_of_features`.
+    """Writes the features of photographs, for `data.condition_table.table_of_features`.
 
     Equal texts are encoded once. A run that is stopped can continue; see
     `write_tensors_resumably`.

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.data import device_degradations, pipeline
-from linearsr_jax.data.conditions import (
+from linearsr_jax.data.condition_table import (
     ConditionedSource,
     ConditionTable,
     table_of_features,

@@ -25,7 +25,7 @@ from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
 from linearsr_jax.diffusion.timestep_sampling import sample_sigma
 from linearsr_jax.metrics.lpips import load_parameters, lpips_distance
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.linear_attention import TELEMETRY
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset

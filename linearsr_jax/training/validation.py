@@ -15,13 +15,13 @@ from linearsr_jax.core.array_types import Array, PyTree, UInt8
 from linearsr_jax.core.rng import stream_key
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data import degradations
-from linearsr_jax.data.conditions import ConditionTable
+from linearsr_jax.data.condition_table import ConditionTable
 from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.evaluation.runner import bicubic
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.metrics import get_metrics
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.training.losses import Batch, Draws
 from linearsr_jax.training.setup import RunParts
 

@@ -40,7 +40,7 @@ def test_forward(one_second, capsys, dtype):
         rows = {row["part"]: row for row in report["rows"] if row["size"] == size}
         side = size // 4
         flops = forward_flops(model, (side, side), 16)
-        once = flops.pop("remember") / 1e9
+        once = flops.pop("condition") / 1e9
         whole = rows.pop("forward")
         assert rows.pop("once an image")["gflop"] == pytest.approx(once, abs=1e-3)
         assert rows.keys() == flops.keys()
@@ -68,7 +68,7 @@ def test_upscale(one_second, capsys):
     small, large = report["rows"]
     assert (small["size"], large["size"], large["steps"]) == (32, 64, 3)
     flops = forward_flops(get_preset("debug").make_model(), (16, 16), 16)
-    once = flops.pop("remember")
+    once = flops.pop("condition")
     total = once + 3 * sum(flops.values())
     assert large["gflop"] == pytest.approx(total / 1e9, abs=1e-3)
     assert large["peak_mb"] > small["peak_mb"] > 0

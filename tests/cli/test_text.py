@@ -8,8 +8,8 @@ import pytest
 from safetensors import safe_open
 
 from linearsr_jax.convert.gemma2 import convert
-from linearsr_jax.data.conditions import table_of_features
-from linearsr_jax.inference.conditions import of_file
+from linearsr_jax.data.condition_table import table_of_features
+from linearsr_jax.inference.guidance import condition_from_file
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.text_encoder import encoder as encoders
 from linearsr_jax.text_encoder.encoder import TextEncoder
@@ -52,7 +52,7 @@ def test_one_text_for_upscaling(capsys, folder, tmp_path):
     arguments = ["text", "rose, leaf", "--encoder", folder, "-o", path]
     code, out, _ = run(capsys, *arguments)
     assert (code, out) == (0, f"{path}: 13 tokens\n")
-    condition = of_file(path, PRESET)
+    condition = condition_from_file(path, PRESET)
     expected = TextEncoder.load(folder)("rose, leaf")
     np.testing.assert_array_equal(condition.tokens, expected[None])
     assert condition.mask.all()
@@ -65,7 +65,7 @@ def test_one_text_for_upscaling(capsys, folder, tmp_path):
     assert json.loads(out) == {"output": str(path), "tokens": 13}
     with safe_open(path, "numpy") as file:
         assert file.metadata()["dtype"] == "bfloat16"
-    half = of_file(path, PRESET).tokens
+    half = condition_from_file(path, PRESET).tokens
     np.testing.assert_allclose(half, condition.tokens, atol=0.05 * np.abs(half).max())
 
 
@@ -73,7 +73,7 @@ def test_no_text(capsys, folder, tmp_path):
     path = tmp_path / "null.safetensors"
     code, out, _ = run(capsys, "text", "", "--encoder", folder, "-o", path)
     assert (code, out) == (0, f"{path}: 1 tokens\n")
-    assert of_file(path, PRESET).tokens.shape == (1, 1, CONFIG.width)
+    assert condition_from_file(path, PRESET).tokens.shape == (1, 1, CONFIG.width)
 
 
 def test_the_photographs_of_a_cache(capsys, folder, tmp_path):

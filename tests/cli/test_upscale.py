@@ -28,9 +28,9 @@ def test_one_image(capsys, photo, tmp_path):
 def test_with_experts_on_the_host(capsys, photo, tmp_path, monkeypatch):
     from linearsr_jax.inference import upscaler
 
-    made, offloaded = [], upscaler.OffloadedUpscale
+    made, offloaded = [], upscaler.OffloadedDenoiser
     monkeypatch.setattr(
-        upscaler, "OffloadedUpscale", lambda *a: made.append(a) or offloaded(*a)
+        upscaler, "OffloadedDenoiser", lambda *a: made.append(a) or offloaded(*a)
     )
     code, _, _ = run(
         capsys, "upscale", photo, "-o", tmp_path / "big.png", "--offload-experts"

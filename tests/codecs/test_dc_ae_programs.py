@@ -35,7 +35,7 @@ PRESET = dataclasses.replace(
     codec_factor=8,
     latent_channels=4,
     prediction="velocity",
-    sigma_max=0.999,
+    unshifted_start=0.999,
 )
 
 

@@ -58,7 +58,7 @@ def test_bad_boundaries(boundaries):
     with pytest.raises(ValueError, match="boundaries must rise"):
         check_boundaries(boundaries)
     with pytest.raises(ValueError, match="boundaries must rise"):
-        expert_grid(4, boundaries, shift=1.0, sigma_max=1.0)
+        expert_grid(4, boundaries, shift=1.0, unshifted_start=1.0)
 
 
 def test_intervals():
@@ -92,10 +92,10 @@ def test_training_draws_find_the_expert_they_are_drawn_for(boundaries):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 17, 20])
 @pytest.mark.parametrize("shift", [1.0, 2.7, 3.0])
-@pytest.mark.parametrize("sigma_max", [0.5, 0.999, 1.0])
-def test_one_expert_has_the_plain_grid(steps, shift, sigma_max):
-    grid = expert_grid(steps, (), shift=shift, sigma_max=sigma_max)
-    plain = sigma_grid(steps, shift=shift, sigma_max=sigma_max)
+@pytest.mark.parametrize("unshifted_start", [0.5, 0.999, 1.0])
+def test_one_expert_has_the_plain_grid(steps, shift, unshifted_start):
+    grid = expert_grid(steps, (), shift=shift, unshifted_start=unshifted_start)
+    plain = sigma_grid(steps, shift=shift, unshifted_start=unshifted_start)
     np.testing.assert_array_equal(grid.sigmas, plain)
     assert grid.experts == (0,) * steps
 
@@ -115,7 +115,7 @@ def test_one_expert_has_the_plain_grid(steps, shift, sigma_max):
 )
 def test_plain_grid_leaves_experts_out(shift, steps, expected):
     """As computed for the specification; why the boundaries are knots."""
-    levels = sigma_grid(steps, shift=shift, sigma_max=0.999)[:-1]
+    levels = sigma_grid(steps, shift=shift, unshifted_start=0.999)[:-1]
     found = np.bincount(find_expert(levels, EXPERT_BOUNDARIES), minlength=4)
     assert found.tolist() == expected
 
@@ -124,15 +124,17 @@ def test_plain_grid_leaves_experts_out(shift, steps, expected):
     "boundaries", [(0.875,), EXPERT_BOUNDARIES, uniform_boundaries(8)]
 )
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-@pytest.mark.parametrize("sigma_max", [0.999, 1.0])
+@pytest.mark.parametrize("unshifted_start", [0.999, 1.0])
 @pytest.mark.parametrize("extra", [0, 1, 4, 16])
-def test_every_expert_runs_in_its_own_interval(boundaries, shift, sigma_max, extra):
+def test_every_expert_runs_in_its_own_interval(
+    boundaries, shift, unshifted_start, extra
+):
     n = len(boundaries) + 1
     steps = n + extra
-    grid = expert_grid(steps, boundaries, shift=shift, sigma_max=sigma_max)
+    grid = expert_grid(steps, boundaries, shift=shift, unshifted_start=unshifted_start)
     assert grid.sigmas.shape == (steps + 1,)
     assert grid.sigmas.dtype == np.float64
-    assert grid.sigmas[0] == shift_sigma(sigma_max, shift)
+    assert grid.sigmas[0] == shift_sigma(unshifted_start, shift)
     assert grid.sigmas[-1] == 0.0
     assert np.all(np.diff(grid.sigmas) < 0)
     assert grid.experts == tuple(sorted(grid.experts, reverse=True))
@@ -151,7 +153,7 @@ def test_every_expert_runs_in_its_own_interval(boundaries, shift, sigma_max, ext
 @pytest.mark.parametrize("steps", range(4, 13))
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_no_other_share_of_the_steps_has_a_shorter_longest_one(steps, shift):
-    grid = expert_grid(steps, EXPERT_BOUNDARIES, shift=shift, sigma_max=1.0)
+    grid = expert_grid(steps, EXPERT_BOUNDARIES, shift=shift, unshifted_start=1.0)
     ends = unshift_sigma(np.array([0.0, *EXPERT_BOUNDARIES, 1.0]), shift)
     best = min(
         max(np.diff(ends) / share)
@@ -165,7 +167,7 @@ def test_no_other_share_of_the_steps_has_a_shorter_longest_one(steps, shift):
 def test_steps_of_the_papers_experts():
     found = {
         steps: counts(
-            expert_grid(steps, EXPERT_BOUNDARIES, shift=3.0, sigma_max=1.0), 4
+            expert_grid(steps, EXPERT_BOUNDARIES, shift=3.0, unshifted_start=1.0), 4
         )
         for steps in (1, 2, 4, 8, 20)
     }
@@ -180,8 +182,8 @@ def test_steps_of_the_papers_experts():
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_fewer_steps_than_experts_walk_the_plain_grid(steps):
-    grid = expert_grid(steps, EXPERT_BOUNDARIES, shift=3.0, sigma_max=0.999)
-    plain = sigma_grid(steps, shift=3.0, sigma_max=0.999)
+    grid = expert_grid(steps, EXPERT_BOUNDARIES, shift=3.0, unshifted_start=0.999)
+    plain = sigma_grid(steps, shift=3.0, unshifted_start=0.999)
     np.testing.assert_array_equal(grid.sigmas, plain)
     assert grid.experts == tuple(find_expert(plain[:-1], EXPERT_BOUNDARIES))
     assert grid.experts[0] == 3
@@ -192,12 +194,12 @@ def test_experts_above_the_first_level_have_no_step(top):
     """At 0.75 the grid starts on the boundary itself."""
     boundaries = (0.3, 0.6, top)
     for steps in (1, 2, 3, 9):
-        grid = expert_grid(steps, boundaries, shift=3.0, sigma_max=0.5)
+        grid = expert_grid(steps, boundaries, shift=3.0, unshifted_start=0.5)
         assert grid.sigmas[0] == 0.75
         assert np.all(np.diff(grid.sigmas) < 0)
         assert grid.experts[0] == 2
         assert steps < 3 or set(grid.experts) == {0, 1, 2}
-    none_reached = expert_grid(3, (0.8, 0.9), shift=1.0, sigma_max=0.5)
+    none_reached = expert_grid(3, (0.8, 0.9), shift=1.0, unshifted_start=0.5)
     assert none_reached.experts == (0, 0, 0)
     with pytest.raises(ValueError, match="steps"):
-        expert_grid(0, boundaries, shift=3.0, sigma_max=0.5)
+        expert_grid(0, boundaries, shift=3.0, unshifted_start=0.5)

@@ -9,10 +9,10 @@ from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES, expert_grid
 from linearsr_jax.diffusion.samplers import (
     SOLVERS,
     SolverTable,
-    begin,
     dpm_solver_pp,
     euler,
-    walk,
+    start_from,
+    take_steps,
 )
 from linearsr_jax.diffusion.schedule import sigma_grid
 
@@ -27,7 +27,7 @@ def x64():
 
 
 def sample(denoise, noise, table):
-    return walk(denoise, begin(noise), table).x
+    return take_steps(denoise, start_from(noise), table).x
 
 
 def start(shape=SHAPE):
@@ -73,10 +73,10 @@ NAIVE = {"euler": naive_euler, "dpm_solver_pp": naive_dpm_solver}
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("sigma_max", STARTS)
+@pytest.mark.parametrize("unshifted_start", STARTS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
-def test_equals_the_published_formulas(x64, solver, sigma_max, steps):
-    sigmas = sigma_grid(steps, shift=3.0, sigma_max=sigma_max)
+def test_equals_the_published_formulas(x64, solver, unshifted_start, steps):
+    sigmas = sigma_grid(steps, shift=3.0, unshifted_start=unshifted_start)
     actual = sample(denoise, jnp.asarray(start()), SOLVERS[solver](sigmas))
     assert actual.dtype == jnp.float64
     expected = NAIVE[solver](start(), sigmas)
@@ -87,8 +87,8 @@ def test_equals_the_published_formulas(x64, solver, sigma_max, steps):
 def test_tables_are_finite_and_weigh_to_one(solver):
     """Noise scales with sigma, so at fixed x0_hat the weights are determined."""
     for steps in (1, 2, 5, 20):
-        for sigma_max in STARTS:
-            sigmas = sigma_grid(steps, shift=3.0, sigma_max=sigma_max)
+        for unshifted_start in STARTS:
+            sigmas = sigma_grid(steps, shift=3.0, unshifted_start=unshifted_start)
             table = SOLVERS[solver](sigmas)
             for column in table:
                 assert column.shape == (steps,)
@@ -105,24 +105,24 @@ def test_tables_are_finite_and_weigh_to_one(solver):
 
 
 def test_solvers_visit_the_published_timesteps():
-    sigmas = sigma_grid(4, shift=3.0, sigma_max=0.999)
+    sigmas = sigma_grid(4, shift=3.0, unshifted_start=0.999)
     for solver in SOLVERS.values():
         assert [int(1000 * s) for s in solver(sigmas).sigma] == [999, 899, 749, 499]
 
 
 def test_dpm_solver_uses_history_where_it_may():
     """First order in the first and last step, and where lambda starts infinite."""
-    table = dpm_solver_pp(sigma_grid(5, shift=3.0, sigma_max=0.999))
+    table = dpm_solver_pp(sigma_grid(5, shift=3.0, unshifted_start=0.999))
     assert [bool(p) for p in table.previous] == [False, True, True, True, False]
-    table = dpm_solver_pp(sigma_grid(5, shift=3.0, sigma_max=1.0))
+    table = dpm_solver_pp(sigma_grid(5, shift=3.0, unshifted_start=1.0))
     assert [bool(p) for p in table.previous] == [False, False, True, True, False]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("sigma_max", STARTS)
-def test_one_step_is_x0_hat_exactly(solver, sigma_max):
+@pytest.mark.parametrize("unshifted_start", STARTS)
+def test_one_step_is_x0_hat_exactly(solver, unshifted_start):
     noise = jnp.asarray(start(), jnp.float32)
-    sigmas = sigma_grid(1, shift=3.0, sigma_max=sigma_max)
+    sigmas = sigma_grid(1, shift=3.0, unshifted_start=unshifted_start)
     actual = sample(denoise, noise, SOLVERS[solver](sigmas))
     expected = jax.jit(denoise)(noise, jnp.float32(sigmas[0]))
     np.testing.assert_array_equal(actual, expected)
@@ -132,7 +132,7 @@ def test_one_step_is_x0_hat_exactly(solver, sigma_max):
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_a_constant_denoiser_is_returned(solver, steps):
     constant = jnp.asarray(start() + 1.0, jnp.float32)
-    table = SOLVERS[solver](sigma_grid(steps, shift=3.0, sigma_max=1.0))
+    table = SOLVERS[solver](sigma_grid(steps, shift=3.0, unshifted_start=1.0))
     noise = jax.random.normal(jax.random.key(3), SHAPE)
     actual = sample(lambda x, sigma: constant, noise, table)
     np.testing.assert_allclose(actual, constant, atol=2e-6)
@@ -141,19 +141,19 @@ def test_a_constant_denoiser_is_returned(solver, steps):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_table_may_be_cut_anywhere(x64, solver):
     """The state holds the solver's whole memory."""
-    table = SOLVERS[solver](sigma_grid(6, shift=3.0, sigma_max=0.999))
+    table = SOLVERS[solver](sigma_grid(6, shift=3.0, unshifted_start=0.999))
     whole = sample(denoise, jnp.asarray(start()), table)
-    state = begin(jnp.asarray(start()))
+    state = start_from(jnp.asarray(start()))
     for rows in (slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 6)):
         part = SolverTable(*(column[rows] for column in table))
-        state = walk(denoise, state, part)
+        state = take_steps(denoise, state, part)
     np.testing.assert_allclose(state.x, whole, rtol=1e-14)
 
 
 def test_denoise_sees_the_noise_first_and_one_call_per_step():
     noise = jnp.asarray(start(), jnp.float32)
     seen = []
-    sigmas = sigma_grid(3, shift=3.0, sigma_max=1.0)
+    sigmas = sigma_grid(3, shift=3.0, unshifted_start=1.0)
 
     def spy(x, sigma):
         jax.debug.callback(lambda *args: seen.append(args), x, sigma, ordered=True)
@@ -180,11 +180,13 @@ def gaussian_denoise(x, sigma):
     return MEAN + gain * (x - (1 - sigma) * MEAN)
 
 
-def gaussian_errors(solver, steps, sigma_max, boundaries=()):
+def gaussian_errors(solver, steps, unshifted_start, boundaries=()):
     x = jnp.linspace(-2.0, 2.0, 9)[None, None, None]
     errors = []
     for n in steps:
-        sigmas, _ = expert_grid(n, boundaries, shift=1.0, sigma_max=sigma_max)
+        sigmas, _ = expert_grid(
+            n, boundaries, shift=1.0, unshifted_start=unshifted_start
+        )
         z = (x - (1 - sigmas[0]) * MEAN) / spread(sigmas[0])
         actual = sample(gaussian_denoise, x, SOLVERS[solver](sigmas))
         errors.append(float(jnp.max(jnp.abs(actual - (MEAN + STD * z)))))
@@ -192,24 +194,24 @@ def gaussian_errors(solver, steps, sigma_max, boundaries=()):
 
 
 @pytest.mark.parametrize("boundaries", [(), EXPERT_BOUNDARIES])
-@pytest.mark.parametrize("sigma_max", STARTS)
+@pytest.mark.parametrize("unshifted_start", STARTS)
 @pytest.mark.parametrize(
     ("solver", "low", "high"), [("euler", 0.9, 1.1), ("dpm_solver_pp", 1.7, 2.1)]
 )
-def test_order_of_convergence(x64, solver, low, high, sigma_max, boundaries):
+def test_order_of_convergence(x64, solver, low, high, unshifted_start, boundaries):
     """Down to sigma = 0, where lambda is infinite, the error is log(n) / n^2.
 
     That is a slope of about 1.8 here, against 1 for a first-order solver.
     """
     steps = np.array([64, 128, 256])
-    errors = gaussian_errors(solver, steps, sigma_max, boundaries)
+    errors = gaussian_errors(solver, steps, unshifted_start, boundaries)
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert low < slope < high, (slope, errors)
     assert errors[-1] < 0.01
 
 
 def test_after_a_short_step_it_extrapolates_no_further_than_the_last_change():
-    sigmas, _ = expert_grid(4, EXPERT_BOUNDARIES, shift=3.0, sigma_max=1.0)
+    sigmas, _ = expert_grid(4, EXPERT_BOUNDARIES, shift=3.0, unshifted_start=1.0)
     table = dpm_solver_pp(sigmas)
     # From 0.875 to 0.223, after 0.939 to 0.875: four times as far, in lambda.
     gain = table.current[2] + table.previous[2]

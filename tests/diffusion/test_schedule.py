@@ -61,35 +61,37 @@ def test_shift_lowers_log_snr_by_twice_its_log(shift):
 
 @pytest.mark.parametrize("steps", PUBLISHED)
 def test_grid_gives_the_published_timesteps(steps):
-    grid = sigma_grid(steps, shift=3.0, sigma_max=0.999)
+    grid = sigma_grid(steps, shift=3.0, unshifted_start=0.999)
     timesteps = [int(TIMESTEP_SCALE * sigma) for sigma in grid[:-1]]
     assert timesteps == PUBLISHED[steps]
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
-@pytest.mark.parametrize("sigma_max", [0.7, 0.999, 1.0])
-def test_grid_is_uniform_before_the_shift(shift, sigma_max):
-    grid = sigma_grid(7, shift=shift, sigma_max=sigma_max)
+@pytest.mark.parametrize("unshifted_start", [0.7, 0.999, 1.0])
+def test_grid_is_uniform_before_the_shift(shift, unshifted_start):
+    grid = sigma_grid(7, shift=shift, unshifted_start=unshifted_start)
     assert grid.shape == (8,)
     assert grid.dtype == np.float64
     assert grid[-1] == 0.0
     assert np.all(np.diff(grid) < 0)
     np.testing.assert_allclose(
-        unshift_sigma(grid, shift), sigma_max * np.arange(7, -1, -1) / 7, atol=1e-15
+        unshift_sigma(grid, shift),
+        unshifted_start * np.arange(7, -1, -1) / 7,
+        atol=1e-15,
     )
 
 
 def test_grid_starts_at_exactly_one():
-    assert sigma_grid(3, shift=3.0, sigma_max=1.0)[0] == 1.0
+    assert sigma_grid(3, shift=3.0, unshifted_start=1.0)[0] == 1.0
 
 
 @pytest.mark.parametrize("steps", [0, -1])
 def test_grid_refuses_no_steps(steps):
     with pytest.raises(ValueError, match="steps"):
-        sigma_grid(steps, shift=1.0, sigma_max=1.0)
+        sigma_grid(steps, shift=1.0, unshifted_start=1.0)
 
 
-@pytest.mark.parametrize("sigma_max", [0.0, -0.1, 1.001, float("nan")])
-def test_grid_refuses_a_start_outside_the_range(sigma_max):
-    with pytest.raises(ValueError, match="sigma_max"):
-        sigma_grid(2, shift=1.0, sigma_max=sigma_max)
+@pytest.mark.parametrize("unshifted_start", [0.0, -0.1, 1.001, float("nan")])
+def test_grid_refuses_a_start_outside_the_range(unshifted_start):
+    with pytest.raises(ValueError, match="unshifted_start"):
+        sigma_grid(2, shift=1.0, unshifted_start=unshifted_start)

@@ -8,7 +8,7 @@ import pytest
 
 from linearsr_jax.codecs import DcAeCodec, PixelCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
-from linearsr_jax.inference.conditions import of_tags
+from linearsr_jax.inference.guidance import condition_from_tags
 from linearsr_jax.inference.upscaler import UpscaleError, Upscaler
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained.model_folder import PretrainedModel
@@ -49,7 +49,7 @@ def test_pixels(monkeypatch, steps):
 
 def test_tags_with_guidance(monkeypatch):
     model = random_model(get_preset("debug"), PixelCodec())
-    assert of_tags(["sky"], model.preset)
+    assert condition_from_tags(["sky"], model.preset)
     settings = {"tags": "sky", "guidance_scale": 2.0}
     assert_same_pixels(model, monkeypatch, steps=2, **settings)
 
@@ -82,7 +82,7 @@ def test_latents(monkeypatch):
         codec_factor=8,
         latent_channels=4,
         prediction="velocity",
-        sigma_max=0.999,
+        unshifted_start=0.999,
     )
     monkeypatch.setattr("tests.inference.test_banded.LITTLE", 2e-4)
     assert_same_pixels(random_model(preset, codec), monkeypatch, steps=2)

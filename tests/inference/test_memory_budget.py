@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from linearsr_jax.codecs import PixelCodec
-from linearsr_jax.inference import memory_budget as memory
+from linearsr_jax.inference import memory_budget
 from linearsr_jax.inference.sampling import make_upscale
 from linearsr_jax.models.presets import get_preset
 
@@ -33,7 +33,7 @@ def allocated(preset, height, width):
 @pytest.mark.parametrize("name", ["debug", "nano", "small"])
 def test_an_image_takes_no_more_and_not_much_less(name):
     preset = get_preset(name)
-    estimate = memory.image_bytes(preset.make_model(), CODEC, 40 * 64)
+    estimate = memory_budget.image_bytes(preset.make_model(), CODEC, 40 * 64)
     actual = allocated(preset, 40, 64)
     assert actual < estimate < 2.5 * actual
 
@@ -41,32 +41,32 @@ def test_an_image_takes_no_more_and_not_much_less(name):
 def test_rows_fill_the_budget():
     model = get_preset("nano").make_model()
     grid = (300, 200)
-    whole = memory.image_bytes(model, CODEC, 300 * 200)
-    assert memory.rows_that_fit(model, CODEC, grid, None) is None
-    assert memory.rows_that_fit(model, CODEC, grid, whole) is None
+    whole = memory_budget.image_bytes(model, CODEC, 300 * 200)
+    assert memory_budget.rows_that_fit(model, CODEC, grid, None) is None
+    assert memory_budget.rows_that_fit(model, CODEC, grid, whole) is None
     # With guidance there are two.
-    assert memory.rows_that_fit(model, CODEC, grid, whole, 2) is not None
+    assert memory_budget.rows_that_fit(model, CODEC, grid, whole, 2) is not None
     for budget in (whole - 1, whole // 2):
-        rows = memory.rows_that_fit(model, CODEC, grid, budget)
-        host = memory.host_bytes(model, CODEC, 300 * 200)
-        windows = 2 * memory.network_bytes(model, (rows + 6) * 200)
+        rows = memory_budget.rows_that_fit(model, CODEC, grid, budget)
+        host = memory_budget.host_bytes(model, CODEC, 300 * 200)
+        windows = 2 * memory_budget.network_bytes(model, (rows + 6) * 200)
         assert 1 < rows < 300
         assert host + windows <= budget
-        assert host + windows + 2 * memory.network_bytes(model, 200) > budget
-    assert memory.rows_that_fit(model, CODEC, grid, 1) == 1
+        assert host + windows + 2 * memory_budget.network_bytes(model, 200) > budget
+    assert memory_budget.rows_that_fit(model, CODEC, grid, 1) == 1
 
 
 def test_half_of_the_machines_memory(monkeypatch, tmp_path):
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_CGROUP_LIMIT", limit)
-    machine = memory.default_budget()
+    monkeypatch.setattr(memory_budget, "_CGROUP_LIMIT", limit)
+    machine = memory_budget.default_budget()
     # Linux says it first, in kB.
     kilobytes = Path("/proc/meminfo").read_text().split()[1]
     assert machine == pytest.approx(1024 * int(kilobytes) / 2, rel=0.01)
     limit.write_text("max\n")
-    assert memory.default_budget() == machine
+    assert memory_budget.default_budget() == machine
     limit.write_text("1000000\n")
-    assert memory.default_budget() == 500_000
+    assert memory_budget.default_budget() == 500_000
 
 
 def test_accelerators_say_what_they_have(monkeypatch):
@@ -77,6 +77,6 @@ def test_accelerators_say_what_they_have(monkeypatch):
             return {"bytes_limit": 10 * 2**30}
 
     monkeypatch.setattr(jax, "devices", lambda: [Device()])
-    assert memory.default_budget() == 8 * 2**30
+    assert memory_budget.default_budget() == 8 * 2**30
     monkeypatch.setattr(Device, "memory_stats", lambda self: None)
-    assert memory.default_budget() is None
+    assert memory_budget.default_budget() is None

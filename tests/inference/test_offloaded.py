@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from linearsr_jax import Upscaler
-from linearsr_jax.inference.offloaded import OffloadedUpscale
+from linearsr_jax.inference.offloaded import OffloadedDenoiser
+from linearsr_jax.inference.sampling import cut_segments, upscale
 from tests.experts_testing import FOUR, HEAD_SHAPE, PRESET, make_pretrained
 
 
@@ -66,17 +67,20 @@ def test_the_next_expert_comes_while_one_computes(pixels, offloaded, monkeypatch
 
 def test_the_codec_has_the_device_to_itself(pixels):
     model = make_pretrained(FOUR)
-    upscale = OffloadedUpscale(PRESET.make_model(), PRESET, FOUR)
-    before, seen, decode = resident(), [], upscale._decode
-    upscale._decode = lambda *args: seen.append(resident() - before) or decode(*args)
-    upscale(model.experts, model.codec, pixels, np.zeros((6, 9, 48), "f4"), steps=4)
+    denoiser = OffloadedDenoiser(PRESET.make_model(), PRESET)
+    before, seen, decode = resident(), [], denoiser.decode
+    denoiser.decode = lambda *args: seen.append(resident() - before) or decode(*args)
+    segments = cut_segments(PRESET, steps=4, boundaries=FOUR)
+    noise = np.zeros((6, 9, 48), np.float32)
+    upscale(denoiser, segments, model.experts, model.codec, pixels, noise)
     assert seen == [0]
 
 
 def test_programs_are_shared_by_experts_of_as_many_steps(pixels):
     model = make_pretrained(FOUR)
-    compiled = OffloadedUpscale(PRESET.make_model(), PRESET, FOUR)
+    denoiser = OffloadedDenoiser(PRESET.make_model(), PRESET)
+    segments = cut_segments(PRESET, steps=4, boundaries=FOUR)
     noise = np.zeros((6, 9, 48), np.float32)
     for _ in range(2):
-        compiled(model.experts, model.codec, pixels, noise, steps=4)
-    assert compiled._walk._cache_size() == 1
+        upscale(denoiser, segments, model.experts, model.codec, pixels, noise)
+    assert denoiser._take_steps._cache_size() == 1

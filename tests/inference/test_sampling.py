@@ -10,7 +10,11 @@ import pytest
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.diffusion.experts import expert_grid, find_expert
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.inference.conditions import of_tags, with_null
+from linearsr_jax.inference.guidance import (
+    Guidance,
+    condition_from_tags,
+    make_guidance,
+)
 from linearsr_jax.inference.sampling import cut_segments, draw_noise, make_upscale
 from linearsr_jax.models.presets import get_preset
 from tests.experts_testing import FOUR, PRESET, make_experts
@@ -54,14 +58,14 @@ def naive_upscale(preset, experts, boundaries, sigmas, image, noise):
 
 
 @pytest.mark.parametrize(("boundaries", "steps"), [(FOUR, 6), (FOUR, 2), ((), 3)])
-@pytest.mark.parametrize("sigma_max", [0.999, 1.0])
-def test_each_step_is_of_its_expert(inputs, boundaries, steps, sigma_max):
+@pytest.mark.parametrize("unshifted_start", [0.999, 1.0])
+def test_each_step_is_of_its_expert(inputs, boundaries, steps, unshifted_start):
     image, noise = inputs
-    preset = dataclasses.replace(PRESET, sigma_max=sigma_max)
+    preset = dataclasses.replace(PRESET, unshifted_start=unshifted_start)
     experts = make_experts(len(boundaries) + 1)
     upscale = jax.jit(make_upscale(MODEL, preset, steps=steps, boundaries=boundaries))
     actual, is_finite = upscale(experts, CODEC, image, noise)
-    grid = expert_grid(steps, boundaries, shift=3.0, sigma_max=sigma_max)
+    grid = expert_grid(steps, boundaries, shift=3.0, unshifted_start=unshifted_start)
     expected = naive_upscale(preset, experts, boundaries, grid.sigmas, image, noise)
     assert is_finite
     assert np.abs(np.asarray(actual, float) - expected).max() <= 1
@@ -79,7 +83,7 @@ def test_segments_are_the_table_in_order():
     segments = cut_segments(PRESET, steps=9, boundaries=FOUR)
     assert [segment.expert for segment in segments] == [3, 2, 1, 0]
     sigma = np.concatenate([segment.table.sigma for segment in segments])
-    grid = expert_grid(9, FOUR, shift=3.0, sigma_max=1.0)
+    grid = expert_grid(9, FOUR, shift=3.0, unshifted_start=1.0)
     np.testing.assert_array_equal(sigma, grid.sigmas[:-1])
     one_step = cut_segments(PRESET, steps=1, boundaries=FOUR)
     assert [segment.expert for segment in one_step] == [3]
@@ -87,7 +91,7 @@ def test_segments_are_the_table_in_order():
 
 @pytest.fixture(scope="module")
 def with_tags():
-    """(run(condition, scale) -> HR image of debug with nothing zero, tags, others)."""
+    """(run(guidance) -> HR image of debug with nothing zero, tags, others)."""
     preset = get_preset("debug")
     model = preset.make_model()
     shapes = jax.eval_shape(model.init_params, jax.random.key(0))
@@ -96,29 +100,32 @@ def with_tags():
     noise = draw_noise(preset, CODEC, 6, 8, steps=2, seed=1)
     upscale = jax.jit(make_upscale(model, preset, steps=2))
 
-    def run(condition, scale=1.0):
-        return np.asarray(upscale([params], CODEC, image, noise, condition, scale)[0])
+    def run(guidance):
+        return np.asarray(upscale([params], CODEC, image, noise, guidance)[0])
 
-    tags, others = (of_tags(tags, preset) for tags in (["sky"], ["zoo", "flower"]))
+    tags, others = (
+        condition_from_tags(tags, preset) for tags in (["sky"], ["zoo", "flower"])
+    )
     return run, tags, others
 
 
 class TestTags:
     def test_matter(self, with_tags):
         run, tags, others = with_tags
-        outputs = [run(None), run(tags), run(others)]
+        outputs = [run(Guidance(x)) for x in (None, tags, others)]
         for one, other in itertools.combinations(outputs, 2):
             assert np.abs(one.astype(int) - other).max() > 1
 
     def test_scale_1_is_no_guidance_and_0_no_tags(self, with_tags):
         run, tags, _ = with_tags
-        both = with_null(tags, None)
-        for scale, expected in ((1.0, run(tags)), (0.0, run(None))):
+        both = make_guidance(tags, None, 2.0)
+        for scale, condition in ((1.0, tags), (0.0, None)):
+            guided = run(both._replace(scale=scale)).astype(int)
             # One program for both, another for one: the same but for rounding.
-            assert np.abs(run(both, scale).astype(int) - expected).max() <= 1
+            assert np.abs(guided - run(Guidance(condition))).max() <= 1
 
     def test_null_is_what_guidance_departs_from(self, with_tags):
         run, tags, others = with_tags
-        same = run(with_null(tags, tags), 3.0).astype(int)
-        assert np.abs(same - run(tags)).max() <= 1
-        assert np.abs(run(with_null(tags, others), 3.0) - same).max() > 1
+        same = run(Guidance(tags, tags, 3.0)).astype(int)
+        assert np.abs(same - run(Guidance(tags))).max() <= 1
+        assert np.abs(run(Guidance(tags, others, 3.0)) - same).max() > 1

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearsr_jax.models.bands import BandedDenoise, cut_bands, stem_halo
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.bands import BandedNetwork, cut_bands, stem_halo
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.linear_dit import LinearDiT
 from tests.models.test_blocks import close
 from tests.models.test_linear_dit import SIZES, random_params
@@ -33,7 +33,7 @@ def make(height, width, strides=(1, 1, 2), *, batch=2, **fields):
     params = random_params(model, (latents, sigma, image_lr))
     condition = Condition(condition, mask)
     memory = jax.jit(
-        lambda p: model.apply({"params": p}, condition, method="remember")
+        lambda p: model.apply({"params": p}, condition, method="project_condition")
     )(params)
     return model, params, latents, sigma, image_lr, memory
 
@@ -100,11 +100,11 @@ def test_stem_halo_is_the_smallest_that_suffices(strides):
 def test_equals_the_whole(fields, rows):
     model, params, *inputs = make(11, 5, **fields)
     whole = run_whole(model, params, *inputs)
-    banded = BandedDenoise(model, rows)(params, *inputs)
+    banded = BandedNetwork(model, rows)(params, *inputs)
     assert banded.dtype == np.float32
     close(banded, np.asarray(whole, np.float64))
     # Without a condition, too, and it mattered.
-    without = BandedDenoise(model, rows)(params, *inputs[:-1])
+    without = BandedNetwork(model, rows)(params, *inputs[:-1])
     plain = run_whole(model, params, *inputs[:-1], None)
     close(without, np.asarray(plain, np.float64))
     assert np.abs(banded - without).max() > 1e-3
@@ -114,7 +114,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_whole():
     exact, params, *inputs = make(11, 5)
     model = exact.clone(dtype=jnp.bfloat16)
     exact, whole = (run_whole(m, params, *inputs) for m in (exact, model))
-    banded = BandedDenoise(model, 4)(params, *inputs)
+    banded = BandedNetwork(model, 4)(params, *inputs)
     errors = [np.sqrt(np.mean(np.square(x - exact))) for x in (banded, whole)]
     assert 0 < errors[0] < 1.5 * errors[1]
 
@@ -122,7 +122,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_whole():
 def device_bytes(height, monkeypatch):
     """The most bytes on the device beside weights and input, at any program's start."""
     model, params, *inputs = make(height, 16, batch=1)
-    banded = BandedDenoise(model, 8)
+    banded = BandedNetwork(model, 8)
     params = jax.device_put(params)
     gc.collect()
     before = sum(x.nbytes for x in jax.live_arrays())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.presets import get_preset
 

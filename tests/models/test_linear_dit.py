@@ -11,7 +11,7 @@ from PIL import Image
 
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.models.conditioning import Condition, LRStem, timestep_features
+from linearsr_jax.models.embeddings import Condition, LRStem, timestep_features
 from linearsr_jax.models.linear_dit import REMAT_POLICIES, LinearDiT
 from linearsr_jax.models.presets import get_preset
 from tests.models.test_blocks import (

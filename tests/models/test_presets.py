@@ -9,7 +9,7 @@ from linearsr_jax.codecs import DcAeCodec, PixelCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
 from linearsr_jax.config.defaults import default_config
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.diffusion.samplers import SOLVERS, begin, walk
+from linearsr_jax.diffusion.samplers import SOLVERS, start_from, take_steps
 from linearsr_jax.diffusion.schedule import sigma_grid
 from linearsr_jax.models.presets import PRESETS, get_preset
 from linearsr_jax.training.losses import Loss
@@ -136,18 +136,20 @@ def test_the_stem_lands_on_the_codecs_grid(name):
 def test_untrained_pixel_presets_sample_from_pure_noise(name):
     """Sigma_max 1 and a zero head: one step gives latents of exactly zero."""
     preset = get_preset(name)
-    assert preset.sigma_max == 1.0
+    assert preset.unshifted_start == 1.0
     assert preset.zero_init
     prediction = PREDICTIONS[preset.prediction]
     table = SOLVERS["dpm_solver_pp"](
-        sigma_grid(1, shift=preset.sampling_shift, sigma_max=preset.sigma_max)
+        sigma_grid(
+            1, shift=preset.sampling_shift, unshifted_start=preset.unshifted_start
+        )
     )
 
     def denoise(x, sigma):
         return prediction.x0_hat(x, jnp.zeros_like(x), sigma)
 
     noise = jax.random.normal(jax.random.key(0), (1, 2, 3, 48))
-    np.testing.assert_array_equal(walk(denoise, begin(noise), table).x, 0.0)
+    np.testing.assert_array_equal(take_steps(denoise, start_from(noise), table).x, 0.0)
 
 
 def test_an_unknown_name_lists_the_known():

@@ -17,7 +17,7 @@ from linearsr_jax.diffusion import samplers
 from linearsr_jax.diffusion.flow import x0_from_velocity
 from linearsr_jax.diffusion.schedule import sigma_grid
 from linearsr_jax.models.blocks import CrossAttention, MixFFN
-from linearsr_jax.models.conditioning import (
+from linearsr_jax.models.embeddings import (
     Condition,
     ConditionProjection,
     TimeEmbedding,
@@ -98,7 +98,9 @@ def sample(model, golden, sigmas, solver):
             )
             return x0_from_velocity(x, velocity, sigma)
 
-        return samplers.walk(denoise, samplers.begin(latents), solver(sigmas)).x
+        return samplers.take_steps(
+            denoise, samplers.start_from(latents), solver(sigmas)
+        ).x
 
     return run(model.experts[0], latents)
 
@@ -109,7 +111,7 @@ def test_dpm_solver_loop(golden, models):
     sigmas = sigma_grid(
         model.preset.default_steps,
         shift=model.preset.sampling_shift,
-        sigma_max=model.preset.sigma_max,
+        unshifted_start=model.preset.unshifted_start,
     )
     np.testing.assert_array_equal(
         jnp.floor(1000 * sigmas[:-1].astype(np.float32)), golden["dpm.timesteps"]
@@ -202,7 +204,7 @@ def test_position_embedding_against_diffusers():
     pytest.importorskip("diffusers", reason="extra `parity` is not installed")
     from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
-    from linearsr_jax.models.conditioning import position_embedding
+    from linearsr_jax.models.embeddings import position_embedding
 
     for grid, base, scale in (((64, 64), 64, 1.0), ((3, 50), 128, 2.0)):
         expected = get_2d_sincos_pos_embed(

@@ -97,6 +97,14 @@ def test_a_folder_without_boundaries_holds_one_expert(folder):
     assert (model.boundaries, len(model.experts)) == ((), 1)
 
 
+def test_a_folder_with_the_old_name_of_a_field(folder):
+    """The bundled nano has it, too."""
+    preset = json.loads((folder / "config.json").read_text())["preset"]
+    preset["sigma_max"] = preset.pop("unshifted_start") / 2
+    change_config(folder, preset=preset)
+    assert pretrained.load_pretrained(folder).preset.unshifted_start == 0.5
+
+
 def test_saving_fewer_experts_leaves_no_file_of_the_others(tmp_path):
     (tmp_path / "model_card.safetensors").touch()
     for boundaries in ((0.2, 0.8), (0.5,), ()):

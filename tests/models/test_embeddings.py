@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from linearsr_jax.diffusion.schedule import sigma_grid
-from linearsr_jax.models.conditioning import (
+from linearsr_jax.models.embeddings import (
     TimeEmbedding,
     position_embedding,
     timestep_features,
@@ -61,7 +61,7 @@ def test_sampling_feeds_the_published_timesteps(steps):
     """diffusers' Flow-DPM-Solver: float64 levels, times 1000, cut to integers."""
     u = 1 - np.linspace(1, 0.001, steps + 1)
     theirs = (1000 * np.flip(3 * u / (1 + 2 * u))[:-1]).astype(np.int64)
-    sigmas = sigma_grid(steps, shift=3.0, sigma_max=0.999)[:-1].astype(np.float32)
+    sigmas = sigma_grid(steps, shift=3.0, unshifted_start=0.999)[:-1].astype(np.float32)
     np.testing.assert_array_equal(jnp.floor(1000 * sigmas), theirs)
 
 

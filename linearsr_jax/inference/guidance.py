@@ -1,21 +1,25 @@
-"""From what a user says of an image, tags or a file of features, to a `Condition`."""
+"""From what a user says of an image, tags or a file of features, to `Guidance`."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.diffusion.guidance import guide
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.pretrained.model_folder import PretrainedModel
 from linearsr_jax.tagging.vocabulary import tag_indices
 
 logger = logging.getLogger(__name__)
 
-# Tags are padded to a multiple of so many: each length is a compilation.
+# Tags are padded to a multiple of this: each length is a compilation.
 TAGS_AT_ONCE = 16
 
 
@@ -23,8 +27,63 @@ class ConditionError(Exception):
     """A condition that the model cannot take; one line."""
 
 
-def of_tags(tags: Sequence[str], preset: Preset) -> Condition | None:
-    """The condition of one image with these tags; None without any.
+class Guidance(NamedTuple):
+    """The condition of one image, and how far to go beyond it.
+
+    Attributes:
+      conditional: (1, T) tokens; None runs the network without a condition.
+      null: stands for no condition, with as many tokens as `conditional`. None is
+        guidance off: one evaluation of the network a step instead of two.
+      scale: 1 is the conditional output, 0 the null's.
+    """
+
+    conditional: Condition | None = None
+    null: Condition | None = None
+    scale: float = 1.0
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the network in each step."""
+        return 1 if self.null is None else 2
+
+    @property
+    def conditions(self) -> Condition | None:
+        """A step's conditions as one batch, (evaluations, T)."""
+        if self.null is None:
+            return self.conditional
+        pairs = zip(self.conditional, self.null, strict=True)
+        return Condition(*(jnp.concatenate(pair) for pair in pairs))
+
+    def combine(self, outputs: Float[Array, "E h w C"]) -> Float[Array, "1 h w C"]:
+        """Guides x0_hat of a step's evaluations; see `diffusion.guidance`."""
+        if self.null is None:
+            return outputs
+        return guide(outputs[1:], outputs[:1], self.scale)
+
+
+def make_guidance(
+    condition: Condition | None, null: Condition | None, scale: float
+) -> Guidance:
+    """Decides what the network is evaluated for in each step.
+
+    Args:
+      condition: of one image; None is none.
+      null: what the model was trained with for no condition, see `null_condition`;
+        without, no tokens stand for none.
+      scale: see `Guidance`; means nothing without a condition.
+    """
+    if condition is None:
+        return Guidance(null)
+    if scale == 1:
+        return Guidance(condition)
+    if null is None:
+        null = Condition(condition.tokens, np.zeros_like(condition.mask))
+    length = max(condition.mask.shape[1], null.mask.shape[1])
+    return Guidance(_pad(*condition, length), _pad(*null, length), scale)
+
+
+def condition_from_tags(tags: Sequence[str], preset: Preset) -> Condition | None:
+    """Makes the condition of one image with these tags; None without any.
 
     Args:
       tags: entries of `tagging.vocabulary.TAGS`.
@@ -47,8 +106,8 @@ def of_tags(tags: Sequence[str], preset: Preset) -> Condition | None:
     return _pad(tag_indices(tags)[None], np.ones((1, len(tags)), bool), TAGS_AT_ONCE)
 
 
-def of_file(path: str | Path, preset: Preset) -> Condition:
-    """The condition of one image from a file of features, of whatever kind.
+def condition_from_file(path: str | Path, preset: Preset) -> Condition:
+    """Reads the condition of one image from a file of features, whatever made them.
 
     Args:
       path: safetensors with `tokens` (T, F), floating point, and perhaps `mask` (T,),
@@ -89,8 +148,8 @@ def of_file(path: str | Path, preset: Preset) -> Condition:
     return Condition(tokens[None], mask.astype(bool)[None])
 
 
-def null_of(model: PretrainedModel) -> Condition | None:
-    """What the model was trained to take for no condition, if it is not no tokens.
+def null_condition(model: PretrainedModel) -> Condition | None:
+    """Returns what the model was trained with for no condition; None is no tokens.
 
     Of SANA's embedding of an empty text it is the first token, as in diffusers; the
     others are padding.
@@ -100,22 +159,8 @@ def null_of(model: PretrainedModel) -> Condition | None:
     return Condition(model.null_condition[None, :1], np.ones((1, 1), bool))
 
 
-def with_null(condition: Condition, null: Condition | None) -> Condition:
-    """A batch of two: the condition, and what stands for none.
-
-    Args:
-      condition: of one image.
-      null: what the model has seen for none; without, no tokens at all.
-    """
-    if null is None:
-        null = Condition(condition.tokens, np.zeros_like(condition.mask))
-    length = max(condition.mask.shape[1], null.mask.shape[1])
-    both = (_pad(*one, length) for one in (condition, null))
-    return Condition(*map(np.concatenate, zip(*both, strict=True)))
-
-
 def _pad(tokens: np.ndarray, mask: np.ndarray, multiple: int) -> Condition:
-    """Tokens that are not there, up to a multiple of so many."""
+    """Adds masked tokens, up to a multiple of so many."""
     more = -mask.shape[1] % multiple
     rest = ((0, 0),) * (tokens.ndim - 2)
     return Condition(

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from linearsr_jax.inference.conditions import (
+from linearsr_jax.inference.guidance import (
     ConditionError,
-    of_file,
-    of_tags,
-    with_null,
+    Guidance,
+    condition_from_file,
+    condition_from_tags,
+    make_guidance,
 )
-from linearsr_jax.models.conditioning import Condition
+from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.presets import TAG_COUNT, get_preset
 from linearsr_jax.tagging.vocabulary import TAGS
 
@@ -24,21 +25,21 @@ def test_presets_know_the_vocabulary():
 
 
 def test_tags_are_padded_places_in_the_list():
-    condition = of_tags(["zoo", "abacus"], DEBUG)
+    condition = condition_from_tags(["zoo", "abacus"], DEBUG)
     assert condition.tokens.shape == condition.mask.shape == (1, 16)
     assert condition.tokens.dtype == np.int32
     assert [TAGS[i] for i in condition.tokens[condition.mask]] == ["zoo", "abacus"]
-    assert of_tags(TAGS[:17], DEBUG).mask.shape == (1, 32)
+    assert condition_from_tags(TAGS[:17], DEBUG).mask.shape == (1, 32)
 
 
 def test_no_tags_are_no_condition():
-    assert of_tags([], DEBUG) is None
-    assert of_tags([], SANA) is None
+    assert condition_from_tags([], DEBUG) is None
+    assert condition_from_tags([], SANA) is None
 
 
 def test_tags_need_a_model_that_knows_them():
     with pytest.raises(ConditionError, match="takes no tags"):
-        of_tags(["zoo"], SANA)
+        condition_from_tags(["zoo"], SANA)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
@@ -46,12 +47,12 @@ def test_file_of_features(tmp_path, dtype):
     tokens = np.arange(3 * FEATURES).reshape(3, FEATURES) % 7
     path = tmp_path / "text.safetensors"
     save_file({"tokens": tokens.astype(dtype)}, path)
-    condition = of_file(path, SANA)
+    condition = condition_from_file(path, SANA)
     np.testing.assert_array_equal(condition.tokens, tokens[None].astype(np.float32))
     assert condition.tokens.dtype == np.float32
     assert condition.mask.all()
     save_file({"tokens": tokens.astype(dtype), "mask": np.array([1, 0, 1])}, path)
-    assert of_file(path, SANA).mask.tolist() == [[True, False, True]]
+    assert condition_from_file(path, SANA).mask.tolist() == [[True, False, True]]
 
 
 @pytest.mark.parametrize(
@@ -70,26 +71,48 @@ def test_unusable_features(tmp_path, arrays, message):
     path = tmp_path / "text.safetensors"
     save_file(arrays, path)
     with pytest.raises(ConditionError, match=message):
-        of_file(path, SANA)
+        condition_from_file(path, SANA)
 
 
 def test_unreadable_features(tmp_path):
     path = tmp_path / "text.safetensors"
     with pytest.raises(ConditionError, match=str(path)):
-        of_file(path, SANA)
+        condition_from_file(path, SANA)
     path.write_bytes(b"no safetensors")
     with pytest.raises(ConditionError, match=str(path)):
-        of_file(path, SANA)
+        condition_from_file(path, SANA)
 
 
 def test_null_beside_a_condition():
-    condition = of_tags(["zoo"], DEBUG)
-    both = with_null(condition, None)
-    assert both.mask.sum(axis=1).tolist() == [1, 0]
+    condition = condition_from_tags(["zoo"], DEBUG)
+    guidance = make_guidance(condition, None, 2.0)
+    assert guidance.evaluations == 2
+    assert guidance.conditions.mask.sum(axis=1).tolist() == [1, 0]
     # A longer one, of features.
     condition = Condition(np.ones((1, 2, 3), "f4"), np.ones((1, 2), bool))
     null = Condition(np.full((1, 5, 3), 7, "f4"), np.ones((1, 5), bool))
-    both = with_null(condition, null)
+    both = make_guidance(condition, null, 2.0).conditions
     assert both.tokens.shape == (2, 5, 3)
     assert both.mask.sum(axis=1).tolist() == [2, 5]
     np.testing.assert_array_equal(both.tokens[1], null.tokens[0])
+
+
+def test_one_evaluation_where_guidance_is_off():
+    condition, null = (condition_from_tags([tag], DEBUG) for tag in ("zoo", "sky"))
+    for guidance, expected in (
+        (make_guidance(condition, null, 1.0), condition),
+        (make_guidance(None, null, 2.0), null),
+        (make_guidance(None, None, 2.0), None),
+    ):
+        assert guidance.evaluations == 1
+        assert guidance.conditions is expected
+
+
+def test_scale_leads_from_the_null_to_the_condition_and_beyond():
+    condition, null = (condition_from_tags([tag], DEBUG) for tag in ("zoo", "sky"))
+    # Outputs are in the order of the conditions: 3 for the condition, 1 for the null.
+    outputs = np.array([3.0, 1.0])[:, None, None, None]
+    for scale, expected in ((0.0, 1.0), (1.0, 3.0), (2.5, 6.0)):
+        guidance = Guidance(condition, null, scale)
+        assert guidance.conditions.tokens[0, 0] == condition.tokens[0, 0]
+        assert guidance.combine(outputs).tolist() == [[[[expected]]]]

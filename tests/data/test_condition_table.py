@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from linearsr_jax.data import pipeline
-from linearsr_jax.data.conditions import (
+from linearsr_jax.data.condition_table import (
     ConditionedSource,
     table_of_features,
     table_of_tags,
