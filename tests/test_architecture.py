@@ -42,7 +42,7 @@ FOLDERS = (
 
 # Pillow images that never were a file of their own; all other use is image_io's.
 PILLOW_IN_MEMORY = {
-    "linearsr_jax.evaluation.runner": "the baselines bicubic and unsharp mask",
+    "linearsr_jax.evaluation.baselines": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
     "linearsr_jax.tagging.resizing": "makes the squares that the networks take",
     "linearsr_jax.inference.upscaler": "takes and returns Pillow images",

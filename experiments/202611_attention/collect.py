@@ -14,7 +14,7 @@ import context
 import measure
 import variants
 
-from linearsr_jax.evaluation import runner as evaluate
+from linearsr_jax.evaluation.baselines import BASELINES
 
 RESULTS = Path("experiments/202611_attention/results.json")
 PAIRS = (("linear", "none"), ("softmax", "none"), ("linear", "softmax"))
@@ -132,7 +132,7 @@ def score_baselines(runs: Path, benchmarks: Path) -> dict:
     file = runs / "baselines.json"
     if not file.is_file():
         rows = {
-            name: measure.score_benchmark(evaluate.BASELINES, benchmarks / name, every)
+            name: measure.score_benchmark(BASELINES, benchmarks / name, every)
             for name, every in measure.BENCHMARKS.items()
         }
         file.write_text(json.dumps(rows, indent=1) + "\n")

@@ -13,7 +13,7 @@ from linearsr_jax.core.array_types import Array, Float, PyTree, UInt8
 from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.evaluation.runner import bicubic
+from linearsr_jax.evaluation.baselines import bicubic
 from linearsr_jax.metrics.psnr_ssim import psnr_y
 from linearsr_jax.pretrained.model_folder import PretrainedModel
 

@@ -14,7 +14,8 @@ import variants
 
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data.sources import open_source
-from linearsr_jax.evaluation import runner as evaluate
+from linearsr_jax.evaluation.folders import find_folders, match_images
+from linearsr_jax.evaluation.runner import evaluate
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.pretrained import model_folder as pretrained
 from linearsr_jax.training.validation import degrade_fixed
@@ -53,8 +54,8 @@ def open_pairs(photos: Path, held_out: list[str]) -> list:
 
 def score_benchmark(methods: dict, data: Path, every: int) -> dict:
     """{method: {metric: a value per image}}."""
-    folders = dict(zip(("hr", "lr"), evaluate.find_folders(data), strict=True))
-    chosen = evaluate.match_images(list(folders.values()))[::every]
+    folders = dict(zip(("hr", "lr"), find_folders(data), strict=True))
+    chosen = match_images(list(folders.values()))[::every]
     with tempfile.TemporaryDirectory() as scratch:
         for kind, folder in folders.items():
             links = Path(scratch) / kind
@@ -63,9 +64,9 @@ def score_benchmark(methods: dict, data: Path, every: int) -> dict:
                 file = files[folder].resolve()
                 (links / file.name).symlink_to(file)
             folders[kind] = links
-        rows = evaluate.evaluate(methods, METRICS, **folders).per_image
+        rows = evaluate(methods, METRICS, **folders).per_image
     return {
-        name: {metric: [row[metric] for row in per_image] for metric in METRICS}
+        name: {metric: [row.values[metric] for row in per_image] for metric in METRICS}
         for name, per_image in rows.items()
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from linearsr_jax import Upscaler
-from linearsr_jax.evaluation.runner import bicubic
+from linearsr_jax.evaluation.baselines import bicubic
 
 SAMPLE = "docs/images/sample.png"
 FIGURE = "docs/images/comparison.png"

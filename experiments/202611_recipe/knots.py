@@ -14,7 +14,7 @@ import numpy as np
 from linearsr_jax.core.image_io import find_images, read_image
 from linearsr_jax.diffusion import samplers
 from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
-from linearsr_jax.evaluation.runner import find_folders
+from linearsr_jax.evaluation.folders import find_folders
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.pretrained.model_folder import load_pretrained

@@ -14,7 +14,7 @@ import numpy as np
 import train
 
 from linearsr_jax.core import image_io
-from linearsr_jax.evaluation.runner import bicubic
+from linearsr_jax.evaluation.baselines import bicubic
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.pretrained.model_folder import load_pretrained

@@ -78,6 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Scores everything that was named, and prints the table."""
     from linearsr_jax.evaluation import runner, tables
+    from linearsr_jax.evaluation.baselines import BASELINES
+    from linearsr_jax.evaluation.folders import find_folders
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.metrics import get_metrics
 
@@ -92,9 +94,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--metrics: {error}") from error
     for path in args.per_image:
         tables.check_per_image_path(path, overwrite=args.overwrite)
-    hr, lr = runner.find_folders(args.data) if args.data else (args.hr, args.lr)
+    hr, lr = find_folders(args.data) if args.data else (args.hr, args.lr)
     model = args.model or (None if args.sr else "nano")
-    methods = dict(runner.BASELINES) if args.data or model else {}
+    methods = dict(BASELINES) if args.data or model else {}
     methods |= _folders_by_name(args.sr, methods)
     try:
         runner.check_references(methods, metrics, hr, lr)
@@ -105,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
     scores = runner.evaluate(
         methods, args.metrics, hr=hr, lr=lr, progress=progress("images")
     )
-    summary = tables.summarize(scores.per_image, scores.per_folder)
+    rows = tables.summarize(scores.per_image, scores.per_folder)
     if args.json:
-        print(json.dumps(summary))
+        print(json.dumps(tables.to_json(rows)))
     else:
         directions = {metric.name: metric.higher_is_better for metric in metrics}
-        print(tables.format_table(summary["rows"], directions))
+        print(tables.format_table(rows, directions))
     for path in args.per_image:
         tables.write_per_image(path, scores.per_image, overwrite=args.overwrite)
     return 0

@@ -1,9 +1,7 @@
 """Compares upscalers and folders of upscaled images by the field's protocol.
 
 PSNR and SSIM are computed on Y without cropping the border, LPIPS with AlexNet. LR
-images are used as they are. Images are matched by name, never by position. Where there
-are LR images, bicubic and bicubic with an unsharp mask can be compared too: a method
-that does not beat the second has only learned to sharpen.
+images are used as they are. Images are matched by name, never by position.
 """
 
 import math
@@ -14,21 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from linearsr_jax.core import image_io
-from linearsr_jax.core.scale import SCALE
+from linearsr_jax.evaluation.folders import EvaluationError, match_images
+from linearsr_jax.evaluation.tables import ImageScores
 from linearsr_jax.metrics import Metric, get_metrics
 
-# radius in pixels, percent, threshold in levels
-UNSHARP_MASK = (2, 200, 0)
-
-# Makes a uint8 (4h, 4w, 3) image of a (h, w, 3) one; or a folder of such images.
+# Upscales a uint8 (H, W, 3) image to (4 H, 4 W, 3); or a folder of such outputs.
 Method = Callable[[np.ndarray], np.ndarray] | Path
-
-
-class EvaluationError(Exception):
-    """Raised for images that cannot be compared; one line that says what to do."""
 
 
 class MissingReferenceError(EvaluationError):
@@ -40,11 +31,11 @@ class Scores:
     """Results of `evaluate`, for `tables.summarize`.
 
     Attributes:
-        per_image: for each method, rows {"image": name, <metric>: value}.
+        per_image: for each method, the values of each image.
         per_folder: for each method, the values that only a set of images has.
     """
 
-    per_image: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    per_image: dict[str, list[ImageScores]] = field(default_factory=dict)
     per_folder: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -129,100 +120,6 @@ def check_references(
             )
 
 
-def find_folders(data: Path) -> tuple[Path | None, Path]:
-    """Finds the HR and LR folders inside the folder of a data set, by name.
-
-    Names begin with HR or GT, and with LR, in upper or lower case (LR_bicubic_x4).
-
-    Returns:
-      The HR folder, or None where there is none (as in RealLR200), and the LR folder.
-
-    Raises:
-      EvaluationError: there is no LR folder, or there are two of one kind.
-    """
-    if not data.is_dir():
-        raise EvaluationError(f"{data}: no such folder; it should contain HR and LR")
-    folders = sorted(path for path in data.iterdir() if path.is_dir())
-
-    def only(kind: str, prefixes: tuple[str, ...], allowed: tuple[int, ...]):
-        found = [p for p in folders if p.name.lower().startswith(prefixes)]
-        if len(found) not in allowed:
-            raise EvaluationError(
-                f"{data}: needs one folder of {kind} images named "
-                f"{' or '.join(prefixes).upper()}..., found {len(found)}"
-            )
-        return found[0] if found else None
-
-    return only("HR", ("hr", "gt"), (0, 1)), only("LR", ("lr",), (1,))
-
-
-def match_images(folders: Sequence[Path]) -> list[dict[Path, Path]]:
-    """Matches the images of several folders by name without suffix.
-
-    The first folder sets the names and their order. Another folder may add the same
-    ending to all of them, such as 0001x4.png or 0001_x4.png for 0001.
-
-    Returns:
-      For each image, its file in each folder, in the order given.
-
-    Raises:
-      EvaluationError: an image has no partner, or two have the same name. Silently
-        dropped or shifted pairs are how wrong numbers get published.
-      image_io.ImageError: a folder is missing or has no images.
-    """
-    files = {folder: _by_stem(folder) for folder in folders}
-    first = folders[0]
-    names = files[first].keys()
-    shortest = min(map(len, names))
-    for folder, by_stem in files.items():
-        added = min(map(len, by_stem)) - shortest
-        if added > 0 and len({stem[-added:] for stem in by_stem}) == 1:
-            by_stem = {stem[:-added]: path for stem, path in by_stem.items()}
-            files[folder] = by_stem
-        lonely = sorted(names ^ by_stem.keys())
-        if lonely:
-            raise EvaluationError(
-                f"{lonely[0]}: in only one of {first} and {folder} ({len(lonely)} "
-                "such names); the folders must contain the same names"
-            )
-    return [{folder: files[folder][name] for folder in files} for name in names]
-
-
-def bicubic(image_lr: np.ndarray) -> np.ndarray:
-    """Enlarges a uint8 (h, w, 3) image x4 by Pillow's bicubic."""
-    return np.asarray(_bicubic(image_lr))
-
-
-def bicubic_unsharp(image_lr: np.ndarray) -> np.ndarray:
-    """Enlarges x4 by Pillow's bicubic, then applies `UNSHARP_MASK`."""
-    return np.asarray(_bicubic(image_lr).filter(ImageFilter.UnsharpMask(*UNSHARP_MASK)))
-
-
-BASELINES: dict[str, Method] = {
-    "bicubic": bicubic,
-    "bicubic+unsharp": bicubic_unsharp,
-}
-
-
-def _bicubic(image_lr: np.ndarray) -> Image.Image:
-    height, width = image_lr.shape[:2]
-    return Image.fromarray(image_lr).resize(
-        (SCALE * width, SCALE * height), Image.Resampling.BICUBIC
-    )
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for path in image_io.find_images(folder):
-        if path.stem in by_stem:
-            raise EvaluationError(
-                f"{path}: {by_stem[path.stem].name} has the same name; remove one of "
-                "the two"
-            )
-        by_stem[path.stem] = path
-    return by_stem
-
-
 def _write_outputs(
     method: Callable, lr: Path, folder: Path, progress: Callable
 ) -> Path:
@@ -240,11 +137,11 @@ def _score_images(
     hr: Path | None,
     lr: Path | None,
     progress: Callable[[Iterable], Iterable],
-) -> dict[str, list[dict[str, Any]]]:
-    """Computes the rows of every method."""
+) -> dict[str, list[ImageScores]]:
+    """Scores every image of every method."""
     made = [method for method in methods.values() if isinstance(method, Path)]
     folders = [folder for folder in (hr, lr, *made) if folder is not None]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
+    scores: dict[str, list[ImageScores]] = {name: [] for name in methods}
     for files in progress(match_images(folders)):
         references = {
             kind: image_io.read_image(files[folder]).pixels
@@ -264,8 +161,8 @@ def _score_images(
                     f"{_size(references['hr'])}"
                 )
             values = _measure(path, (output, references), functions, "image")
-            rows[name].append({"image": files[folders[0]].name, **values})
-    return rows
+            scores[name].append(ImageScores(files[folders[0]].name, values))
+    return scores
 
 
 def _apply(method: Callable, path: Path, image_lr: np.ndarray) -> np.ndarray:

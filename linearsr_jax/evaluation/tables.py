@@ -1,6 +1,5 @@
 """Turns values per image into the tables that people compare.
 
-The results of a method are rows {"image": name, <metric>: value, ...}, one per image.
 All functions are pure except `write_per_image`.
 """
 
@@ -11,54 +10,88 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from linearsr_jax.core.files import write_text
 
-ImageRow = Mapping[str, Any]
+
+class ImageScores(NamedTuple):
+    """The values of one image, by metric."""
+
+    image: str
+    values: Mapping[str, float]
+
+
+class Average(NamedTuple):
+    """A mean over images.
+
+    Attributes:
+        mean: the mean; or the one value of the whole set.
+        stderr: sample deviation (ddof 1) over sqrt(n); None for a single image and
+            for a value of the whole set.
+    """
+
+    mean: float
+    stderr: float | None
+
+
+class Row(NamedTuple):
+    """One compared method: its name, number of images, and averages by metric."""
+
+    name: str
+    n: int
+    averages: Mapping[str, Average]
 
 
 def summarize(
-    per_image: Mapping[str, Sequence[ImageRow]],
+    per_image: Mapping[str, Sequence[ImageScores]],
     per_folder: Mapping[str, Mapping[str, float]] | None = None,
-) -> dict[str, Any]:
+) -> list[Row]:
     """Averages each method's values over its images.
 
     Args:
-        per_image: rows of each method; the order is kept.
+        per_image: values of each method; the order is kept.
         per_folder: for each method, the values that only a set of images has (FID).
 
     Returns:
-        {"rows": [{"name": method, "n": number of images,
-        <metric>: {"mean": float, "stderr": float or None}}]}. The standard error
-        is the sample deviation (ddof 1) over sqrt(n); it is None for a single image
-        and for a value of the whole set.
+        One row per method.
 
     Raises:
-        ValueError: a method has no rows, an image twice, rows with different
+        ValueError: a method has no images, an image twice, images with different
             metrics, or a value that is not finite, which JSON cannot represent.
     """
     per_folder = per_folder or {}
+    rows = []
+    for name, images in per_image.items():
+        of_set = {m: Average(x, None) for m, x in per_folder.get(name, {}).items()}
+        rows.append(Row(name, len(images), _averages(name, images) | of_set))
+    return rows
+
+
+def to_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Makes what --json prints.
+
+    Returns:
+        {"rows": [{"name": method, "n": number of images,
+        <metric>: {"mean": float, "stderr": float or None}}]}.
+    """
     return {
         "rows": [
-            _summary(name, rows)
-            | {
-                metric: {"mean": value, "stderr": None}
-                for metric, value in per_folder.get(name, {}).items()
-            }
-            for name, rows in per_image.items()
+            {"name": row.name, "n": row.n}
+            | {metric: average._asdict() for metric, average in row.averages.items()}
+            for row in rows
         ]
     }
 
 
 def format_table(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     higher_is_better: Mapping[str, bool] | None = None,
 ) -> str:
     """Formats the rows of `summarize` as aligned plain text.
 
     Args:
-        rows: `summarize(...)["rows"]`.
+        rows: from `summarize`.
         higher_is_better: direction of each metric, for an arrow in its heading.
 
     Returns:
@@ -67,16 +100,14 @@ def format_table(
     """
     if not rows:
         return ""
-    metrics = list(
-        dict.fromkeys(key for row in rows for key in row if key not in ("name", "n"))
-    )
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row.averages))
     arrows = {
         metric: " ↑" if is_up else " ↓"
         for metric, is_up in (higher_is_better or {}).items()
     }
     cells = [["name", "n", *(m + arrows.get(m, "") for m in metrics)]]
     cells += [
-        [row["name"], str(row["n"]), *(_format(row.get(m)) for m in metrics)]
+        [row.name, str(row.n), *(_format(row.averages.get(m)) for m in metrics)]
         for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -110,7 +141,7 @@ def check_per_image_path(path: str | os.PathLike, *, overwrite: bool = False) ->
 
 def write_per_image(
     path: str | os.PathLike,
-    per_image: Mapping[str, Sequence[ImageRow]],
+    per_image: Mapping[str, Sequence[ImageScores]],
     *,
     overwrite: bool = False,
 ) -> None:
@@ -130,7 +161,11 @@ def write_per_image(
     """
     path = Path(path)
     check_per_image_path(path, overwrite=overwrite)
-    records = [{"name": n, **row} for n, rows in per_image.items() for row in rows]
+    records = [
+        {"name": name, "image": image, **values}
+        for name, images in per_image.items()
+        for image, values in images
+    ]
     if path.suffix.lower() == ".json":
         text = json.dumps({"rows": records}, indent=1, ensure_ascii=False) + "\n"
     else:
@@ -148,43 +183,38 @@ def write_per_image(
         ) from error
 
 
-def _summary(name: str, rows: Sequence[ImageRow]) -> dict[str, Any]:
-    if not rows:
+def _averages(name: str, images: Sequence[ImageScores]) -> dict[str, Average]:
+    if not images:
         raise ValueError(f"{name}: no images to average")
-    metrics = [key for key in rows[0] if key != "image"]
+    metrics = images[0].values.keys()
     seen = set()
-    for row in rows:
-        image = row["image"]
+    for image, values in images:
         if image in seen:
             raise ValueError(f"{name}: image {image!r} occurs twice")
         seen.add(image)
-        if row.keys() != rows[0].keys():
+        if values.keys() != metrics:
             raise ValueError(
-                f"{name}: image {image!r} has {sorted(row.keys() - {'image'})}, "
-                f"the first image has {sorted(metrics)}"
+                f"{name}: image {image!r} has {sorted(values)}, the first image has "
+                f"{sorted(metrics)}"
             )
-        for metric in metrics:
-            if not math.isfinite(row[metric]):
-                raise ValueError(f"{name}: {metric} of {image!r} is {row[metric]}")
-    return {
-        "name": name,
-        "n": len(rows),
-        **{m: _mean_and_stderr([float(row[m]) for row in rows]) for m in metrics},
-    }
+        for metric, value in values.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name}: {metric} of {image!r} is {value}")
+    return {m: _average([float(values[m]) for _, values in images]) for m in metrics}
 
 
-def _mean_and_stderr(values: Sequence[float]) -> dict[str, float | None]:
+def _average(values: Sequence[float]) -> Average:
     n = len(values)
     mean = math.fsum(values) / n
     if n < 2:
-        return {"mean": mean, "stderr": None}
+        return Average(mean, None)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return {"mean": mean, "stderr": math.sqrt(variance / n)}
+    return Average(mean, math.sqrt(variance / n))
 
 
-def _format(value: Mapping[str, float | None] | None) -> str:
-    if value is None:
+def _format(average: Average | None) -> str:
+    if average is None:
         return "-"
-    if value["stderr"] is None:
-        return f"{value['mean']:.4f}"
-    return f"{value['mean']:.4f} ± {value['stderr']:.4f}"
+    if average.stderr is None:
+        return f"{average.mean:.4f}"
+    return f"{average.mean:.4f} ± {average.stderr:.4f}"

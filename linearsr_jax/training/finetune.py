@@ -19,7 +19,8 @@ from linearsr_jax.core.image_io import find_images, read_image, write_image
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data.sources import open_source
 from linearsr_jax.evaluation import tables
-from linearsr_jax.evaluation.runner import BASELINES, bicubic, evaluate
+from linearsr_jax.evaluation.baselines import BASELINES, bicubic
+from linearsr_jax.evaluation.runner import evaluate
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.models.presets import PRESETS
 from linearsr_jax.pretrained.model_folder import load_pretrained
@@ -109,7 +110,7 @@ def finetune(
       progress: wraps the held-out photographs while they are scored.
 
     Returns:
-      {"model": folder, DEGRADATION: {"rows": [...]}}, see `tables.summarize`; None
+      {"model": folder, DEGRADATION: {"rows": [...]}}, see `tables.to_json`; None
       instead of rows if a signal ended training early.
 
     Raises:
@@ -141,7 +142,7 @@ def finetune(
             lr=folder / "LR",
             progress=progress,
         )
-        result[name] = tables.summarize(scores.per_image)
+        result[name] = tables.to_json(tables.summarize(scores.per_image))
     _draw_before_after(workdir / "before_after.png", folder, upscalers)
     return result
 

@@ -18,7 +18,7 @@ from linearsr_jax.data import degradations
 from linearsr_jax.data.condition_table import ConditionTable
 from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.diffusion.experts import find_expert
-from linearsr_jax.evaluation.runner import bicubic
+from linearsr_jax.evaluation.baselines import bicubic
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.embeddings import Condition

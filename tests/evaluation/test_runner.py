@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax.evaluation import runner as evaluate
+from linearsr_jax.evaluation.baselines import BASELINES, bicubic
+from linearsr_jax.evaluation.folders import (
+    EvaluationError,
+    find_folders,
+    match_images,
+)
+from linearsr_jax.evaluation.runner import MissingReferenceError, evaluate
 from linearsr_jax.metrics import METRICS, Metric
 
 
@@ -40,17 +46,17 @@ def add_metric(monkeypatch, *args, **kwargs):
 
 
 def test_rows_per_method_and_image(data):
-    methods = evaluate.BASELINES | {"oracle": oracle(data), "folder": data / "HR"}
-    scores = evaluate.evaluate(methods, ["psnr", "lr_psnr"], **folders(data))
+    methods = BASELINES | {"oracle": oracle(data), "folder": data / "HR"}
+    scores = evaluate(methods, ["psnr", "lr_psnr"], **folders(data))
     rows = scores.per_image
     assert list(rows) == ["bicubic", "bicubic+unsharp", "oracle", "folder"]
-    assert [row["image"] for row in rows["oracle"]] == ["0.png", "1.png"]
+    assert [row.image for row in rows["oracle"]] == ["0.png", "1.png"]
     # 10 log10(1 / 1e-8): the protocol's PSNR of equal images.
-    assert all(row["psnr"] == pytest.approx(80) for row in rows["oracle"])
+    assert all(row.values["psnr"] == pytest.approx(80) for row in rows["oracle"])
     # The LR images were made of the true ones in just the metric's way.
-    assert all(row["lr_psnr"] == pytest.approx(80) for row in rows["oracle"])
+    assert all(row.values["lr_psnr"] == pytest.approx(80) for row in rows["oracle"])
     assert rows["folder"] == rows["oracle"]
-    assert all(20 < row["psnr"] < 60 for row in rows["bicubic"])
+    assert all(20 < row.values["psnr"] < 60 for row in rows["bicubic"])
 
 
 def test_a_metric_is_one_entry_of_the_table(data, monkeypatch):
@@ -61,11 +67,11 @@ def test_a_metric_is_one_entry_of_the_table(data, monkeypatch):
         higher_is_better=True,
         load=lambda: lambda sr: sr[0, 0, 0],
     )
-    scores = evaluate.evaluate({"HR": data / "HR"}, ["red"])
+    scores = evaluate({"HR": data / "HR"}, ["red"])
     expected = [
         np.asarray(Image.open(data / "HR" / f"{i}.png"))[0, 0, 0] for i in (0, 1)
     ]
-    assert [row["red"] for row in scores.per_image["HR"]] == expected
+    assert [row.values["red"] for row in scores.per_image["HR"]] == expected
 
 
 def test_set_metrics_see_folders_of_all_outputs(data, monkeypatch):
@@ -84,14 +90,14 @@ def test_set_metrics_see_folders_of_all_outputs(data, monkeypatch):
         load=lambda: of_folders,
         over="folder",
     )
-    methods = {"bicubic": evaluate.bicubic, "folder": data / "HR"}
-    scores = evaluate.evaluate(methods, ["psnr", "count"], **folders(data))
+    methods = {"bicubic": bicubic, "folder": data / "HR"}
+    scores = evaluate(methods, ["psnr", "count"], **folders(data))
     assert scores.per_folder == {"bicubic": {"count": 2}, "folder": {"count": 2}}
     # Through files, the images are the same.
-    direct = evaluate.evaluate(methods, ["psnr"], **folders(data))
+    direct = evaluate(methods, ["psnr"], **folders(data))
     assert scores.per_image == direct.per_image
     lr = np.asarray(Image.open(data / "LR_bicubic_x4" / "1.bmp"))
-    np.testing.assert_array_equal(seen[0][1], evaluate.bicubic(lr))
+    np.testing.assert_array_equal(seen[0][1], bicubic(lr))
 
 
 @pytest.mark.parametrize("ending", ["x4", "_x4", "_out"])
@@ -99,7 +105,7 @@ def test_one_ending_for_all_names_is_seen_through(data, ending):
     for i in range(2):
         path = data / "LR_bicubic_x4" / f"{i}.bmp"
         path.rename(path.with_stem(f"{i}{ending}"))
-    matched = evaluate.match_images(list(folders(data).values()))
+    matched = match_images(list(folders(data).values()))
     assert [[path.stem for path in files.values()] for files in matched] == [
         ["0", f"0{ending}"],
         ["1", f"1{ending}"],
@@ -120,50 +126,46 @@ def test_lonely_images_are_an_error(data, renamed, message):
     for old, new in renamed.items():
         (hr / old).rename(hr / new)
     for order in ([hr, lr], [lr, hr]):
-        with pytest.raises(evaluate.EvaluationError, match=message):
-            evaluate.match_images(order)
+        with pytest.raises(EvaluationError, match=message):
+            match_images(order)
 
 
 def test_two_files_of_one_name_are_an_error(data):
     Image.new("RGB", (64, 48)).save(data / "HR" / "1.jpg")
-    with pytest.raises(
-        evaluate.EvaluationError, match=r"1\.png: 1\.jpg has the same name"
-    ):
-        evaluate.match_images([data / "HR"])
+    with pytest.raises(EvaluationError, match=r"1\.png: 1\.jpg has the same name"):
+        match_images([data / "HR"])
 
 
 def test_wrong_sizes_are_errors(data):
-    with pytest.raises(evaluate.EvaluationError, match=r"0\.bmp: LR is 16x12, its HR"):
-        evaluate.evaluate({"LR": data / "LR_bicubic_x4"}, ["psnr"], hr=data / "HR")
+    with pytest.raises(EvaluationError, match=r"0\.bmp: LR is 16x12, its HR"):
+        evaluate({"LR": data / "LR_bicubic_x4"}, ["psnr"], hr=data / "HR")
     Image.new("RGB", (60, 48)).save(data / "HR" / "0.png")
-    with pytest.raises(evaluate.EvaluationError, match=r"is 64x48, .*0\.png is 60x48"):
-        evaluate.evaluate(evaluate.BASELINES, ["psnr"], **folders(data))
+    with pytest.raises(EvaluationError, match=r"is 64x48, .*0\.png is 60x48"):
+        evaluate(BASELINES, ["psnr"], **folders(data))
 
 
 def test_a_failing_image_is_named(data, monkeypatch):
-    with pytest.raises(
-        evaluate.EvaluationError, match=r"0\.png: niqe: NIQE needs both"
-    ):
-        evaluate.evaluate({"HR": data / "HR"}, ["niqe"])
+    with pytest.raises(EvaluationError, match=r"0\.png: niqe: NIQE needs both"):
+        evaluate({"HR": data / "HR"}, ["niqe"])
     add_metric(
         monkeypatch, "bad", None, higher_is_better=True, load=lambda: lambda _: np.nan
     )
-    with pytest.raises(evaluate.EvaluationError, match=r"0\.png: bad is nan"):
-        evaluate.evaluate({"HR": data / "HR"}, ["bad"])
+    with pytest.raises(EvaluationError, match=r"0\.png: bad is nan"):
+        evaluate({"HR": data / "HR"}, ["bad"])
 
     def fail(_):
         raise MemoryError("too large")
 
-    with pytest.raises(evaluate.EvaluationError, match=r"0\.bmp: cannot be upscaled"):
-        evaluate.evaluate({"nano": fail}, ["psnr"], **folders(data))
+    with pytest.raises(EvaluationError, match=r"0\.bmp: cannot be upscaled"):
+        evaluate({"nano": fail}, ["psnr"], **folders(data))
 
 
 @pytest.mark.parametrize(
     ("methods", "metrics", "given", "message"),
     [
         ({}, ["psnr"], ["hr"], "nothing to score"),
-        (evaluate.BASELINES, ["niqe"], ["hr"], "bicubic needs low-res.* --lr"),
-        (evaluate.BASELINES, ["niqe", "psnr"], ["lr"], "psnr compares .* --hr"),
+        (BASELINES, ["niqe"], ["hr"], "bicubic needs low-res.* --lr"),
+        (BASELINES, ["niqe", "psnr"], ["lr"], "psnr compares .* --hr"),
         ({"a": "absent"}, ["lr_psnr"], ["hr"], "lr_psnr compares .* --lr"),
     ],
 )
@@ -172,30 +174,31 @@ def test_missing_references_are_said_before_the_work(
 ):
     methods = {n: data / m if isinstance(m, str) else m for n, m in methods.items()}
     references = {kind: folders(data)[kind] for kind in given}
-    with pytest.raises(evaluate.MissingReferenceError, match=message):
-        evaluate.evaluate(methods, metrics, **references)
+    with pytest.raises(MissingReferenceError, match=message):
+        evaluate(methods, metrics, **references)
 
 
 def test_folders_of_a_data_set(data):
     hr, lr = folders(data).values()
-    assert evaluate.find_folders(data) == (hr, lr)
+    assert find_folders(data) == (hr, lr)
     hr.rename(data / "gt")
-    assert evaluate.find_folders(data) == (data / "gt", lr)
+    assert find_folders(data) == (data / "gt", lr)
     (data / "gt").rename(data / "other")
-    assert evaluate.find_folders(data) == (None, lr)
+    assert find_folders(data) == (None, lr)
     (data / "lr_2").mkdir()
-    with pytest.raises(evaluate.EvaluationError, match="found 2"):
-        evaluate.find_folders(data)
-    with pytest.raises(evaluate.EvaluationError, match="no such folder"):
-        evaluate.find_folders(data / "absent")
+    with pytest.raises(EvaluationError, match="found 2"):
+        find_folders(data)
+    with pytest.raises(EvaluationError, match="no such folder"):
+        find_folders(data / "absent")
 
 
 def test_published_baselines(shared):
     # Published are the means over all hundred images.
-    hr, lr = evaluate.find_folders(shared / "benchmarks" / "RealSR")
-    scores = evaluate.evaluate(evaluate.BASELINES, ["psnr"], hr=hr, lr=lr)
+    hr, lr = find_folders(shared / "benchmarks" / "RealSR")
+    scores = evaluate(BASELINES, ["psnr"], hr=hr, lr=lr)
     means = [
-        np.mean([row["psnr"] for row in rows]) for rows in scores.per_image.values()
+        np.mean([row.values["psnr"] for row in rows])
+        for rows in scores.per_image.values()
     ]
     np.testing.assert_allclose(means, [27.11, 26.79], atol=0.005)
 
@@ -204,12 +207,12 @@ def test_published_baselines(shared):
 def test_golden_table(shared):
     """The published bicubic row, and every published value of three outputs."""
     realsr = shared / "benchmarks" / "RealSR"
-    hr, lr = evaluate.find_folders(realsr)
+    hr, lr = find_folders(realsr)
     metrics = ["psnr", "ssim", "lpips"]
-    scores = evaluate.evaluate({"bicubic": evaluate.bicubic}, metrics, hr=hr, lr=lr)
+    scores = evaluate({"bicubic": bicubic}, metrics, hr=hr, lr=lr)
     rows = scores.per_image["bicubic"]
     assert len(rows) == 100
-    means = [np.mean([row[metric] for row in rows]) for metric in metrics]
+    means = [np.mean([row.values[metric] for row in rows]) for metric in metrics]
     np.testing.assert_allclose(means, [27.1128, 0.7555, 0.4564], atol=5e-5)
 
     with open(realsr / "osediff_metrics.csv", newline="") as file:

@@ -7,24 +7,27 @@ import os
 import pytest
 
 from linearsr_jax.evaluation.tables import (
+    Average,
+    ImageScores,
     check_per_image_path,
     format_table,
     summarize,
+    to_json,
     write_per_image,
 )
 
 PER_IMAGE = {
     "bicubic": [
-        {"image": "a.png", "psnr": 20.0, "ssim": 0.5},
-        {"image": "b.png", "psnr": 22.0, "ssim": 0.5},
-        {"image": "c.png", "psnr": 27.0, "ssim": 0.8},
+        ImageScores("a.png", {"psnr": 20.0, "ssim": 0.5}),
+        ImageScores("b.png", {"psnr": 22.0, "ssim": 0.5}),
+        ImageScores("c.png", {"psnr": 27.0, "ssim": 0.8}),
     ],
-    "nano": [{"image": "a.png", "psnr": 1 / 3}],
+    "nano": [ImageScores("a.png", {"psnr": 1 / 3})],
 }
 
 
 def test_summary_values_and_shape():
-    table = summarize(PER_IMAGE)
+    table = to_json(summarize(PER_IMAGE))
     first, second = table["rows"]
     assert (first["name"], first["n"]) == ("bicubic", 3)
     assert first["psnr"]["mean"] == pytest.approx(23)
@@ -39,18 +42,18 @@ def test_summary_values_and_shape():
     ("rows", "message"),
     [
         ([], "no images"),
-        ([{"image": "a", "psnr": 1.0}, {"image": "a", "psnr": 2.0}], "twice"),
-        ([{"image": "a", "psnr": 1.0}, {"image": "b"}], "'b' has"),
-        ([{"image": "a", "psnr": float("nan")}], "psnr of 'a' is nan"),
+        ([("a", {"psnr": 1.0}), ("a", {"psnr": 2.0})], "twice"),
+        ([("a", {"psnr": 1.0}), ("b", {})], "'b' has"),
+        ([("a", {"psnr": float("nan")})], "psnr of 'a' is nan"),
     ],
 )
 def test_refuses_rows_that_do_not_average(rows, message):
     with pytest.raises(ValueError, match=message):
-        summarize({"nano": rows})
+        summarize({"nano": [ImageScores(*row) for row in rows]})
 
 
 def test_text_is_aligned():
-    text = format_table(summarize(PER_IMAGE)["rows"])
+    text = format_table(summarize(PER_IMAGE))
     assert text.split("\n") == [
         "name     n              psnr             ssim",
         "bicubic  3  23.0000 ± 2.0817  0.6000 ± 0.1000",
@@ -60,15 +63,15 @@ def test_text_is_aligned():
 
 
 def test_arrows_say_what_is_better():
-    rows = summarize(PER_IMAGE)["rows"]
+    rows = summarize(PER_IMAGE)
     text = format_table(rows, {"psnr": True, "ssim": False})
     assert text.split("\n")[0] == ("name     n            psnr ↑           ssim ↓")
 
 
 def test_values_of_a_whole_set():
-    rows = summarize(PER_IMAGE, {"nano": {"fid": 33.5}})["rows"]
-    assert "fid" not in rows[0]
-    assert rows[1]["fid"] == {"mean": 33.5, "stderr": None}
+    rows = summarize(PER_IMAGE, {"nano": {"fid": 33.5}})
+    assert "fid" not in rows[0].averages
+    assert rows[1].averages["fid"] == Average(33.5, None)
     assert format_table(rows).split("\n")[2].endswith("33.5000")
 
 
