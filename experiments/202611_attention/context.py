@@ -1,4 +1,4 @@
-"""What surroundings do for a patch: how many of them there are, and whose they are.
+"""Measures what the surroundings of a patch do: how large they are, and whose.
 
 All on the same PATCH x PATCH HR pixels, so that nothing but the surroundings differs.
 """

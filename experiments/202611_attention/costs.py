@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and CPU seconds of the three networks, into a JSON file.
+"""Writes parameters, FLOPs and CPU seconds of the three networks to a JSON file.
 
 python experiments/202611_attention/costs.py OUT.json
 

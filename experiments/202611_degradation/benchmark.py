@@ -1,4 +1,4 @@
-"""Crops per second of CPU time, host and device form, and where the time goes.
+"""Measures crops per second of CPU time, in host and device form, part by part.
 
 python experiments/202611_degradation/benchmark.py OUT.json [SIDE ...]
 

@@ -1,4 +1,4 @@
-"""What the experts' grid costs where all experts are the same: copies of nano.
+"""Measures the cost of the experts' grid with identical experts: copies of nano.
 
     python experiments/202611_recipe/knots.py DATA
 

@@ -1,4 +1,4 @@
-"""Means and standard errors over the seeds, from the logs of the runs.
+"""Computes means and standard errors over the seeds from the logs of the runs.
 
 python score.py WORKDIR RESULTS.json
 """

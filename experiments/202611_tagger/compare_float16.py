@@ -1,4 +1,4 @@
-"""What storing the network as float16 changes, over the photographs.
+"""Measures what storing the network as float16 changes for the photographs.
 
     python experiments/202611_tagger/compare_float16.py shared/photos \
         efficientnet-lite0-57934424.pth --out float16.json

@@ -1,7 +1,7 @@
-"""What experts cost in sampling: four against one, resident and offloaded.
+"""Measures what experts cost in sampling: one, four resident, and four offloaded.
 
-Random weights, one image, the same number of steps. The ways take turns within one run,
-so that what else the machine does falls on all of them alike.
+Weights are random, and all sample one image with the same number of steps. They take
+turns within one run, so that other load on the machine affects all of them alike.
 """
 
 import functools
@@ -25,9 +25,9 @@ from linearsr_jax.inference.sampling import (
 )
 from linearsr_jax.models.presets import get_preset
 
-# LR pixels a side.
+# LR pixels per side.
 CPU_SIDE, ACCELERATOR_SIDE = 64, 128
-# Three rounds at least; then no further one after this many seconds.
+# At least three rounds; after this many seconds no further round begins.
 ROUNDS = 15
 MAX_SECONDS = 60.0
 
@@ -36,18 +36,19 @@ def bench_experts(preset_name: str = "nano", steps: int = 8) -> dict[str, Any]:
     """Measures sampling and the transfer of one expert.
 
     Args:
-      preset_name: of a codec without weights.
-      steps: network evaluations.
+      preset_name: preset whose codec has no weights.
+      steps: number of network evaluations.
 
     Returns:
       {"preset", "lr_side", "rounds", "device", "jax", "copy_gb_per_s", "rows":
-      [{"what", "steps", "ms", "ratio", "mb", "gb_per_s"}]}. ms is a median over the
-      rounds, ratio that of the time against one expert's in the same round; mb and
-      gb_per_s are a transfer's, the latter null on CPU, where none takes place.
+      [{"what", "steps", "ms", "ratio", "mb", "gb_per_s"}]}. ms is the median over the
+      rounds, ratio the median of the time over that of one expert in the same round.
+      mb and gb_per_s describe the transfer; gb_per_s is null on CPU, where nothing is
+      copied.
 
     Raises:
-      ValueError: unknown preset.
-      CodecError: its codec has weights.
+      ValueError: there is no such preset.
+      CodecError: its codec needs weights.
     """
     preset = get_preset(preset_name)
     codec = load_codec(preset.codec, "")
@@ -91,7 +92,7 @@ def bench_experts(preset_name: str = "nano", steps: int = 8) -> dict[str, Any]:
         for what, times in seconds.items()
     ]
     rows[-1] |= {"steps": None, "mb": round(transferred / 1e6, 2)}
-    # A CPU's device memory is the host's: JAX hands the arrays over uncopied.
+    # On CPU the device memory is the host memory, and JAX copies nothing.
     if jax.default_backend() != "cpu":
         per_second = transferred / statistics.median(seconds["transfer of one"])
         rows[-1]["gb_per_s"] = round(per_second / 1e9, 2)
@@ -104,7 +105,7 @@ def bench_experts(preset_name: str = "nano", steps: int = 8) -> dict[str, Any]:
 
 
 def _interleaved(calls: dict[str, Callable]) -> dict[str, list[float]]:
-    """Seconds of each call in every round, after one that compiles."""
+    """Times each call in every round, after a first one that compiles."""
     seconds = {what: [] for what in calls}
     for call in calls.values():
         jax.block_until_ready(call())
@@ -112,7 +113,7 @@ def _interleaved(calls: dict[str, Callable]) -> dict[str, list[float]]:
     for number in range(ROUNDS):
         if number >= 3 and time.perf_counter() > end:
             break
-        # In turns, forwards and backwards: none always follows the same other.
+        # Alternate the direction, so that no call always follows the same other.
         for what, call in list(calls.items())[:: -1 if number % 2 else 1]:
             start = time.perf_counter()
             jax.block_until_ready(call())

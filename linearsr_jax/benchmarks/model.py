@@ -1,8 +1,8 @@
-"""What the network and a whole image cost on the present device, and where it goes.
+"""Measures the network, part by part, and a whole image on the present device.
 
-Random weights, batch one, no guidance. Beside times there are two yardsticks measured
-in the same run: a large product of matrices, and a copy. What computes much per byte
-should come near the one, what computes little near the other.
+Weights are random, the batch size is one, and there is no guidance. Two yardsticks are
+measured in the same run: a large matrix product and a memory copy. Parts that compute
+much per byte should come near the first, the others near the second.
 """
 
 import functools
@@ -28,7 +28,7 @@ from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.models.linear_dit import LinearDiT, make_block
 from linearsr_jax.models.presets import Preset, get_preset
 
-# Of a text, as SANA has them, and of a photograph's tags.
+# Tokens of a text, as in SANA, and of the tags of a photograph.
 TEXT_TOKENS, TAG_TOKENS = 300, 16
 
 
@@ -38,18 +38,18 @@ def bench_forward(
     """Times one evaluation of the network, whole and by part.
 
     Args:
-      preset_name: a key of `PRESETS`.
-      sizes: output pixels a side, multiples of the codec's factor.
-      dtype: of the computation, and of the weights of products.
+      preset_name: key of `PRESETS`.
+      sizes: output pixels per side, multiples of the codec's factor.
+      dtype: type of the computation and of the weights of products.
 
     Returns:
-      The report of `bench_lib`, with matmul_tflops. Its rows: {"size", "part",
-      "times" (in one evaluation; "forward" is all but the part that is made once an
-      image), "gflop", "gb" (weights, input and output), "ms" of one time, "tflops",
+      The report of `bench_lib` with matmul_tflops. Its rows are {"size", "part",
+      "times" (per evaluation; "forward" is everything but the part computed once per
+      image), "gflop", "gb" (weights, input and output), "ms" (each time), "tflops",
       "fraction_of_matmul", "fraction_of_copy"}.
 
     Raises:
-      ValueError: unknown preset, or a size that does not fit.
+      ValueError: there is no such preset, or a size does not fit.
     """
     preset = get_preset(preset_name)
     _check_sizes(preset, sizes)
@@ -79,18 +79,18 @@ def bench_forward(
 def bench_upscale(
     preset_name: str, sizes: Sequence[int], steps: int, dtype: str = "float32"
 ) -> dict[str, Any]:
-    """Times the way from an LR image to an HR image, weights and LR on the device.
+    """Times upscaling a whole image, with the weights and the LR image on the device.
 
     Args:
       preset_name, sizes, dtype: see `bench_forward`.
-      steps: network evaluations.
+      steps: number of network evaluations.
 
     Returns:
-      The report of `bench_lib`, with matmul_tflops and exponent: of the time as a power
-      of the pixels, fitted over the sizes (null for one). Its rows: {"size", "steps",
-      "gflop" (of the evaluations), "ms", "decode_ms" (of it), "peak_mb" (of what the
-      program allocates beside weights and input), "fraction_of_matmul" (of the
-      evaluations)}.
+      The report of `bench_lib` with matmul_tflops and exponent, the power of the number
+      of pixels that the time grows with (null for a single size). Its rows are {"size",
+      "steps", "gflop" (of the evaluations), "ms", "decode_ms" (part of ms), "peak_mb"
+      (memory that the program allocates beside weights and input),
+      "fraction_of_matmul" (of the evaluations)}.
 
     Raises:
       ValueError: see `bench_forward`.
