@@ -22,12 +22,10 @@ import numpy as np
 from jaxtyping import Float
 
 from linearsr_jax.esgf import stability, tracker
+from linearsr_jax.esgf.params import DEFAULT_PARAMS, KneeParams
 from linearsr_jax.esgf.tracker import State
 
 VERDICTS = ("none", "plateau", "oscillating", "diverged")
-# Longer curves are averaged in blocks of two, four, ...: the search takes time that
-# grows with the square of the length, and a knee is not sharper than that.
-MAX_EVALUATIONS = 256
 # As good as infinite: squares must not overflow.
 _HUGE = 1e100
 
@@ -108,6 +106,7 @@ def find_knee(
     steps: Float[np.ndarray, "N"],
     metrics: Mapping[str, Float[np.ndarray, "N"]],
     higher_is_better: Mapping[str, bool],
+    params: KneeParams = DEFAULT_PARAMS,
 ) -> Verdict:
     """Judges the evaluations of a run.
 
@@ -115,6 +114,7 @@ def find_knee(
       steps: of the evaluations, strictly rising.
       metrics: each with a value per step; what is not finite counts as missing.
       higher_is_better: for each metric.
+      params: constants of the search.
 
     Raises:
       ValueError: steps do not rise, or a metric has another number of values.
@@ -126,9 +126,9 @@ def find_knee(
         name: np.where(np.abs(values) < _HUGE, values, np.nan)
         for name, values in table.items()
     }
-    steps, table = _thin(steps, table)
+    steps, table = _thin(steps, table, params)
     followed = {
-        name: _follow(steps, values, 1.0 if higher_is_better[name] else -1.0)
+        name: _follow(steps, values, 1.0 if higher_is_better[name] else -1.0, params)
         for name, values in table.items()
     }
     knees = [_joint_knee(followed, row) for row in range(len(steps))]
@@ -137,14 +137,16 @@ def find_knee(
     if knee is not None:
         changes = [row for row, other in enumerate(knees) if other != knee]
         decided = changes[-1] + 1 if changes else 0
-    evidence = {name: _evidence(steps, metric) for name, metric in followed.items()}
-    verdict, since = _say(steps, table, knee, evidence)
+    evidence = {
+        name: _evidence(steps, metric, params) for name, metric in followed.items()
+    }
+    verdict, since = _say(steps, table, knee, evidence, params)
     return Verdict(
         verdict=verdict,
         knee_step=None if knee is None else int(steps[knee]),
         decided_at_step=None if decided is None else int(steps[decided]),
         since_step=since,
-        reason=_reason(verdict, knee, evidence),
+        reason=_reason(verdict, knee, evidence, params),
         metrics=evidence,
     )
 
@@ -157,10 +159,10 @@ def _check(steps, table):
             raise ValueError(f"{name}: has {values.size} values for {steps.size} steps")
 
 
-def _thin(steps, table):
-    """Averages blocks of evaluations until MAX_EVALUATIONS are left; drops the rest."""
+def _thin(steps, table, params):
+    """Averages blocks until at most max_evaluations are left; drops the rest."""
     block = 1
-    while len(steps) // block > MAX_EVALUATIONS:
+    while len(steps) // block > params.max_evaluations:
         block *= 2
     if block == 1:
         return steps, table
@@ -177,10 +179,10 @@ def _thin(steps, table):
     return last, {name: average(values) for name, values in table.items()}
 
 
-def _follow(steps, values, sign):
+def _follow(steps, values, sign, params):
     rows = np.flatnonzero(np.isfinite(values))
     oriented = sign * values[rows]
-    states = list(tracker.track(steps[rows].astype(float), oriented))
+    states = list(tracker.track(steps[rows].astype(float), oriented, params))
     return _Metric(rows=rows, values=oriented, sign=sign, states=states)
 
 
@@ -197,7 +199,7 @@ def _joint_knee(followed, row) -> int | None:
     return knees[len(knees) // 2] if 2 * len(knees) > len(voters) else None
 
 
-def _evidence(steps, metric: _Metric) -> Evidence:
+def _evidence(steps, metric: _Metric, params: KneeParams) -> Evidence:
     count = len(metric.rows)
     if count == 0:
         return Evidence(vote="abstains", evaluations=0)
@@ -212,17 +214,19 @@ def _evidence(steps, metric: _Metric) -> Evidence:
         vote="plateau" if plateau else "rising" if state.has_risen else "abstains",
         evaluations=count,
         gain_left=left if left is not None and math.isfinite(left) else None,
-        diverged_since_step=step(stability.find_collapse(metric.values, plateau)),
+        diverged_since_step=step(
+            stability.find_collapse(metric.values, plateau, params)
+        ),
     )
     if plateau is None:
         return found
-    oscillation = stability.measure_oscillation(metric.values, plateau)
+    oscillation = stability.measure_oscillation(metric.values, plateau, params)
     return dataclasses.replace(
         found,
         knee_step=step(plateau.knee),
         decided_at_step=step(plateau.decided),
         level=metric.sign * plateau.level,
-        tolerance=tracker.TOLERANCE * plateau.rise,
+        tolerance=params.tolerance * plateau.rise,
         rise=plateau.rise,
         noise=plateau.noise,
         oscillation_ratio=oscillation.ratio,
@@ -230,11 +234,11 @@ def _evidence(steps, metric: _Metric) -> Evidence:
     )
 
 
-def _say(steps, table, knee, evidence) -> tuple[str, int | None]:
+def _say(steps, table, knee, evidence, params) -> tuple[str, int | None]:
     """The verdict, and since when if it is of the newest evaluations."""
     if table and len(steps):
         finite = np.array([np.isfinite(values) for values in table.values()])
-        lost = stability.find_non_finite(finite)
+        lost = stability.find_non_finite(finite, params)
         if lost is not None:
             return "diverged", int(steps[lost])
     voters = [e for e in evidence.values() if e.vote != "abstains"]
@@ -251,7 +255,7 @@ def _say(steps, table, knee, evidence) -> tuple[str, int | None]:
     return "plateau", None
 
 
-def _reason(verdict, knee, evidence) -> str:
+def _reason(verdict, knee, evidence, params) -> str:
     votes = [e.vote for e in evidence.values()]
     on_plateau, rising = votes.count("plateau"), votes.count("rising")
     most = max((e.evaluations for e in evidence.values()), default=0)
@@ -263,11 +267,9 @@ def _reason(verdict, knee, evidence) -> str:
         swings = ", which swings beyond the noise" if verdict == "oscillating" else ""
         voters = on_plateau + rising
         return f"{on_plateau} of {voters} metrics have reached a plateau{swings}"
-    if most < tracker.MIN_EVALUATIONS:
+    if most < params.min_evaluations:
         ending = "" if most == 1 else "s"
-        return (
-            f"only {most} evaluation{ending}; {tracker.MIN_EVALUATIONS} are the least"
-        )
+        return f"only {most} evaluation{ending}; {params.min_evaluations} are the least"
     if not on_plateau + rising:
         return "no rise beyond the noise"
     return (

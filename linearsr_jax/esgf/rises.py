@@ -21,57 +21,45 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
-# Time constants: a ladder of this ratio, from a fraction of the first interval to a
-# multiple of the time seen. Coarser ladders misplace the knee of quiet curves; a time
-# constant beyond ten times what was seen is a straight line so far.
-_RATIO = 2 ** (1 / 6)
-_SHORTEST, _LONGEST = 0.5, 10.0
-# k, p and m above. A power below 1 is as good as endless, and often explains a curve
-# that seems to have ended.
-_EXPONENTS = (0.6, 0.8, 1.0, 1.3, 1.8, 3.0)
-_POWERS = (0.5, 1.5, 3.0)
-_MIDDLES = (2.0, 4.0)
-# What is left of the pace after the kink of a rise that goes on.
-_SLOWER = (0.15, 0.4)
-# Noise assumed at least, as a part of the gain so far: how well the family fits at all.
-_COARSENESS = 0.004
-# Residuals beyond so many standard deviations are spikes, and weigh nothing.
-_SPIKE = 4.0
-# Neighbours whose residuals give the noise around an evaluation.
-_LOCAL = 9
-# Neighbours may be correlated to so many lags, and make up for this many at most.
-_LAGS, _MOST_CORRELATED = 5, 4.0
+from linearsr_jax.esgf.params import DEFAULT_PARAMS, KneeParams
+
+# Median absolute deviation -> standard deviation, of a normal distribution.
 _MAD_TO_SD = 1.4826
 
 
 class Family:
     """The progress of every rise at the times of a curve's evaluations."""
 
-    def __init__(self, time: Float[np.ndarray, "N"]):
-        """Tabulates it.
+    def __init__(
+        self, time: Float[np.ndarray, "N"], params: KneeParams = DEFAULT_PARAMS
+    ):
+        """Tabulates the progress.
 
         Args:
-          time: of the evaluations, rising, from 0; at least 3.
+          time: times of the evaluations, rising, from 0; at least 3.
+          params: which rises the family has; `fit_rises` takes its own from here too.
         """
-        count = np.log(_LONGEST * time[-1] / (_SHORTEST * time[1])) / np.log(_RATIO)
-        taus = _SHORTEST * time[1] * _RATIO ** np.arange(np.ceil(count) + 1)
+        shortest, ratio = params.tau_shortest * time[1], params.tau_ratio
+        count = np.log(params.tau_longest * time[-1] / shortest) / np.log(ratio)
+        taus = shortest * ratio ** np.arange(np.ceil(count) + 1)
         ratio = time / taus[:, None]
         # A kink is sharp, so there is one at each evaluation.
         kinks = time[2:]
         along = time / kinks[:, None]
         line, beyond = np.minimum(along, 1), np.maximum(along - 1, 0)
         # Each with the times from which on it is to be told from others.
-        curved = taus / _LONGEST
+        curved = taus / params.tau_longest
         ends = [
-            *((-np.expm1(-(ratio**k)), curved) for k in _EXPONENTS),
-            *((1 - (1 + ratio) ** -p, curved) for p in _POWERS),
-            *((_logistic(ratio, middle), curved) for middle in _MIDDLES),
+            *((-np.expm1(-(ratio**k)), curved) for k in params.exponents),
+            *((1 - (1 + ratio) ** -p, curved) for p in params.powers),
+            *((_logistic(ratio, middle), curved) for middle in params.middles),
             (line, kinks),
         ]
         endless = [
             (np.log1p(ratio), curved),
-            *((line + pace * beyond, kinks) for pace in _SLOWER),
+            *((line + pace * beyond, kinks) for pace in params.slower_paces),
         ]
+        self.params = params
         self.time = time
         self.progress = np.concatenate([table for table, _ in ends + endless])
         self.squared = self.progress**2
@@ -120,7 +108,7 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
       family: of the curve's evaluations; those after the first n do not matter.
       values: higher is better, finite, n at least 5.
     """
-    n = len(values)
+    n, params = len(values), family.params
     known = family.known(n)
     progress, squared = family.progress[known, :n], family.squared[known, :n]
 
@@ -131,18 +119,20 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
 
     # First to running medians, which no spike survives, to learn the weights.
     *_, curve = fit(_smooth(values), np.ones(n))
-    weights = _weigh(values - curve, _COARSENESS * (curve[-1] - curve[0]))
+    least_noise = params.coarseness * (curve[-1] - curve[0])
+    weights = _weigh(values - curve, least_noise, params)
     squares, start, gain, best, curve = fit(values, weights)
     squares_best = squares[best]
 
     residuals = values - curve
     count = np.count_nonzero(weights)
-    inflation = _inflation(residuals * np.sqrt(weights), count)
-    floor = count * (_COARSENESS * (curve[-1] - curve[0])) ** 2 + np.finfo(float).tiny
+    inflation = _inflation(residuals * np.sqrt(weights), count, params)
+    least_noise = params.coarseness * (curve[-1] - curve[0])
+    least_squares = count * least_noise**2 + np.finfo(float).tiny
     flat = weights @ (values - np.average(values, weights=weights)) ** 2
 
     def misfit(squares):
-        ratio = (squares + floor) / (squares_best + floor)
+        ratio = (squares + least_squares) / (squares_best + least_squares)
         return count / inflation * np.log(ratio)
 
     return Fit(
@@ -153,7 +143,7 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
         gain=gain,
         progress=progress,
         left=np.where(family.ends[known], gain * (1 - progress[:, -1]), np.inf),
-        noise=float(np.sqrt((squares_best + floor) / max(count - 4, 1))),
+        noise=float(np.sqrt((squares_best + least_squares) / max(count - 4, 1))),
         inflation=inflation,
         residuals=residuals,
     )
@@ -186,14 +176,16 @@ def _logistic(ratio, middle):
     return (value - low) / (1 - low)
 
 
-def _weigh(residuals, floor):
+def _weigh(residuals, least_noise, params):
     """1 for quiet evaluations, less where the neighbours are noisier, 0 for spikes."""
     size = np.abs(residuals)
-    width = min(_LOCAL, len(size) - 1 + len(size) % 2)
-    local = _MAD_TO_SD * running_median(size, width) + floor + np.finfo(float).tiny
+    neighbours = params.local_neighbours
+    width = min(neighbours, len(size) - 1 + len(size) % 2)
+    local = _MAD_TO_SD * running_median(size, width) + least_noise
+    local += np.finfo(float).tiny
     # Only what is clearly noisier counts less: the local estimate is itself noisy.
-    quiet = np.quantile(local, 0.25 if len(size) > 2 * _LOCAL else 0.5)
-    is_spike = size > _SPIKE * local
+    quiet = np.quantile(local, 0.25 if len(size) > 2 * neighbours else 0.5)
+    is_spike = size > params.spike * local
     is_spike[0] = False  # the start is far from the rest in every steep rise
     return np.where(is_spike, 0.0, np.minimum(quiet / local, 1) ** 2)
 
@@ -209,10 +201,10 @@ def _least_squares(progress, squared, values, weights):
     return np.maximum(squares, 0), mean - gain * centre, gain
 
 
-def _inflation(residuals, count):
+def _inflation(residuals, count, params):
     """The long-run variance over the variance, by Bartlett's weights; 1 or more."""
     power = residuals @ residuals
-    lags = min(_LAGS, count // 4)
+    lags = min(params.correlated_lags, count // 4)
     if power == 0 or lags == 0:
         return 1.0
     total = 1.0
@@ -220,4 +212,4 @@ def _inflation(residuals, count):
         correlation = residuals[lag:] @ residuals[:-lag] / power
         # Residuals of a fit with some four parameters are less correlated than noise.
         total += 2 * (1 - lag / (lags + 1)) * (correlation + 2 / count)
-    return float(np.clip(total, 1, _MOST_CORRELATED))
+    return float(np.clip(total, 1, params.most_inflation))

@@ -8,23 +8,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
+from linearsr_jax.esgf.params import DEFAULT_PARAMS, KneeParams
 from linearsr_jax.esgf.rises import robust_sd, running_median
-from linearsr_jax.esgf.tracker import MIN_EVALUATIONS, Plateau
-
-# Deviations are taken from the mean of so many neighbours, the highest and the lowest
-# of them apart, so that neither drift nor a spike counts (a median would follow swings
-# of period two); their size is that over windows of the other length.
-_TREND, _APART, _WINDOW = 9, 2, 8
-# Oscillating: deviations of this many times the noise. Less, and white noise is often
-# taken for swings: robust deviations of eight values vary by a third.
-OSCILLATING = 2.5
-# Swings smaller than this part of the rise are nobody's concern.
-_SMALLEST = 0.01
-# Lost: three evaluations in a row below half of the rise (never by noise), or, as
-# every metric of a run, not finite.
-_LOST_RISE, _LOST_IN_A_ROW = 0.5, 3
-# A rise that was never declared a plateau still counts when this many times the noise.
-_CLEAR = 8.0
+from linearsr_jax.esgf.tracker import Plateau
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +19,8 @@ class Oscillation:
 
     Attributes:
       ratio: to the noise before the plateau; 0 while there are too few.
-      since: index of the evaluation since which it has been above OSCILLATING; None if
+      since: index of the evaluation since which it has been above
+        `KneeParams.oscillating`; None if
         it is not.
     """
 
@@ -42,39 +29,46 @@ class Oscillation:
 
 
 def measure_oscillation(
-    values: Float[np.ndarray, "n"], plateau: Plateau
+    values: Float[np.ndarray, "n"],
+    plateau: Plateau,
+    params: KneeParams = DEFAULT_PARAMS,
 ) -> Oscillation:
     """Compares deviations after the knee with the noise before it.
 
     Args:
       values: of the evaluations so far, higher is better.
       plateau: the one declared.
+      params: constants of the search.
     """
+    window = params.swing_window
     after = values[plateau.knee :]
-    if len(after) < _WINDOW:
+    if len(after) < window:
         return Oscillation(ratio=0.0, since=None)
-    deviations = after - _trend(after)
-    noise = max(plateau.noise, _SMALLEST * plateau.rise)
-    windows = np.lib.stride_tricks.sliding_window_view(deviations, _WINDOW)
-    ratios = np.array([robust_sd(window) for window in windows]) / noise
-    if ratios[-1] < OSCILLATING:
+    deviations = after - _trend(after, params)
+    noise = max(plateau.noise, params.smallest_swing * plateau.rise)
+    windows = np.lib.stride_tricks.sliding_window_view(deviations, window)
+    ratios = np.array([robust_sd(part) for part in windows]) / noise
+    if ratios[-1] < params.oscillating:
         return Oscillation(ratio=float(ratios[-1]), since=None)
-    calm = np.flatnonzero(ratios < OSCILLATING)
+    calm = np.flatnonzero(ratios < params.oscillating)
     # The window's end is where it was seen; its first half may have been calm.
-    since = _WINDOW // 2 + (calm[-1] + 1 if len(calm) else 0)
+    since = window // 2 + (calm[-1] + 1 if len(calm) else 0)
     return Oscillation(ratio=float(ratios[-1]), since=int(plateau.knee + since))
 
 
 def find_collapse(
-    values: Float[np.ndarray, "n"], plateau: Plateau | None
+    values: Float[np.ndarray, "n"],
+    plateau: Plateau | None,
+    params: KneeParams = DEFAULT_PARAMS,
 ) -> int | None:
     """Index since which the metric has lost what it had gained; None if it has not.
 
     Args:
       values: of the evaluations so far, higher is better.
       plateau: the one declared; None if there is none, then the best stretch counts.
+      params: constants of the search.
     """
-    if len(values) < MIN_EVALUATIONS:
+    if len(values) < params.min_evaluations:
         return None
     if plateau:
         level, rise = plateau.level, plateau.rise
@@ -83,28 +77,31 @@ def find_collapse(
         level = smooth.max()
         rise = level - np.median(values[:3])
         noise = robust_sd(np.diff(values)) / np.sqrt(2)
-        if rise < _CLEAR * noise:
+        if rise < params.clear_rise * noise:
             return None
-    return _run_at_end(values < level - _LOST_RISE * rise)
+    return _run_at_end(values < level - params.lost_rise * rise, params.lost_in_a_row)
 
 
-def find_non_finite(is_finite: Bool[np.ndarray, "M n"]) -> int | None:
+def find_non_finite(
+    is_finite: Bool[np.ndarray, "M n"], params: KneeParams = DEFAULT_PARAMS
+) -> int | None:
     """Index since which no metric of a run has been finite; None if any is.
 
     Args:
       is_finite: of each metric and evaluation.
+      params: constants of the search.
     """
-    return _run_at_end(~is_finite.any(axis=0))
+    return _run_at_end(~is_finite.any(axis=0), params.lost_in_a_row)
 
 
-def _trend(values):
-    width = min(_TREND, len(values) - 1 + len(values) % 2)
+def _trend(values, params: KneeParams):
+    width = min(params.trend_neighbours, len(values) - 1 + len(values) % 2)
     windows = np.lib.stride_tricks.sliding_window_view(values, width)
-    middle = np.sort(windows, axis=1)[:, _APART:-_APART]
+    middle = np.sort(windows, axis=1)[:, params.trend_apart : -params.trend_apart]
     return np.pad(middle.mean(axis=1), width // 2, mode="edge")
 
 
-def _run_at_end(lost: Bool[np.ndarray, "n"]) -> int | None:
+def _run_at_end(lost: Bool[np.ndarray, "n"], least: int) -> int | None:
     kept = np.flatnonzero(~lost)
     since = kept[-1] + 1 if len(kept) else 0
-    return int(since) if len(lost) - since >= _LOST_IN_A_ROW else None
+    return int(since) if len(lost) - since >= least else None

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from linearsr_jax.esgf import knee, stability, tracker
+from linearsr_jax.esgf import stability, tracker
 from linearsr_jax.esgf.knee import find_knee
+from linearsr_jax.esgf.params import KneeParams
 
 
 def exponential(count=60, knee_index=15, noise=0.01, seed=0):
@@ -239,7 +240,7 @@ def test_rejects_what_is_no_curve():
 
 
 def test_long_curves_are_averaged():
-    count = 40 * knee.MAX_EVALUATIONS
+    count = 40 * KneeParams().max_evaluations
     time = np.arange(count)
     values = 1 - 0.05 ** (5 * time / count)
     values += 0.1 * np.random.default_rng(0).standard_normal(count)
