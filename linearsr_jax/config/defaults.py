@@ -100,4 +100,6 @@ def default_config() -> ConfigDict:
     config.log_every = 100
     config.checkpoint_every = 2_000
     config.keep_checkpoints = 3
+    # Who writes TensorBoard's files; "clu" needs TensorFlow.
+    config.tensorboard = "tensorboardX"
     return config

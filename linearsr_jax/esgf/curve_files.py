@@ -12,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+from linearsr_jax.esgf.evaluation import Validation, parse_name
+
 # Metrics whose higher, or lower, values are better.
 HIGHER = ("psnr", "ssim", "musiq", "maniqa", "clipiqa")
 LOWER = ("lpips", "dists", "niqe", "fid", "loss")
 
 _LOG_NAME = "metrics.jsonl"
-# Of what a training log has: what validations write, less what only repeats the PSNR.
-_VALIDATION = "val_"
-_REPEATS = "val_gain_"
+# Scores of a training log begin so.
+_SCORE = "val_"
+# Scores that have no vote in logs that do not say what votes: the gain repeats the
+# PSNR, and the flow loss at five levels would outvote the rest.
+_NO_VOTE = re.compile("gain|loss_at_.*")
 
 # From here on whole numbers are not exact as floats.
 _STEP_LIMIT = 2**53
@@ -56,8 +60,10 @@ def read_curve(
     is an evaluation of that metric that did not take place, and a row of them is left
     out; `nan` and `inf` are what a run did give.
 
-    Which values are better follows from the parts of a metric's name: those of
-    `val_lpips_light` say lpips, which is in LOWER.
+    Of a training folder the metrics that vote on its knee are read, and those named
+    in lower and higher. Its log says which vote and what is better of each. Of a CSV,
+    and of logs from before 0.2, the parts of a metric's name say what is better: those
+    of `val_lpips_light` have lpips, which is in LOWER.
 
     Args:
       path: a CSV, a folder with metrics.jsonl, or such a file itself.
@@ -78,52 +84,66 @@ def read_curve(
     except UnicodeDecodeError as error:
         raise CurveError(f"{path}: is not a text file") from error
     read = _read_log if path.suffix == ".jsonl" else _read_csv
-    names, rows = read(path, text)
+    file = read(path, text)
     both = set(lower) & set(higher)
-    absent = (set(lower) | set(higher)) - set(names)
+    absent = (set(lower) | set(higher)) - set(file.names)
     if both or absent:
         fault = (
             "is in both --lower and --higher; leave it in one"
             if both
-            else f"is no metric; there are {', '.join(names)}"
+            else f"is no metric; there are {', '.join(file.names)}"
         )
         raise CurveError(f"{path}: {min(both or absent)!r} {fault}")
     table: dict[int, dict[str, float]] = {}
-    for line, step, values in rows:
+    for line, step, values in file.rows:
         if step in table:
             raise CurveError(f"{path}: line {line}: step {step} stands there twice")
         table[step] = values
-    is_higher = {name: _is_higher_better(name, lower, higher) for name in names}
-    for name in names:
-        if is_higher[name] is None:
-            raise CurveError(
-                f"{path}: {name!r}: are higher or lower values better? "
-                f"--lower {name} or --higher {name}"
-            )
+    is_higher: dict[str, bool] = {}
+    for name in file.names:
+        if name in lower or name in higher:
+            is_higher[name] = name in higher
+        elif name in file.voters:
+            direction = file.higher_is_better.get(name, _direction_by_name(name))
+            if direction is None:
+                raise CurveError(
+                    f"{path}: {name!r}: are higher or lower values better? "
+                    f"--lower {name} or --higher {name}"
+                )
+            is_higher[name] = direction
     return _make_curve(table, is_higher)
 
 
-def curve_of(
-    evaluations: Sequence[Mapping[str, float | None]],
-    *,
-    lower: Collection[str] = (),
-    higher: Collection[str] = (),
-) -> Curve:
-    """The curve of a run's evaluations, as `read_curve` reads it from the run's log.
-
-    A metric of which nobody says what is better is left out.
+def curve_of(validations: Sequence[Validation], metrics: Collection[str]) -> Curve:
+    """Builds the curve of a run, as `read_curve` reads it from the run's log.
 
     Args:
-      evaluations: each with its step, and what validations write.
-      lower, higher: see `read_curve`.
+      validations: of the run so far; steps rise.
+      metrics: names of those that vote, on averaged weights.
     """
-    table = {row["step"]: _validations(row) for row in evaluations}
-    names = dict.fromkeys(name for row in table.values() for name in row)
-    known = {name: _is_higher_better(name, lower, higher) for name in names}
-    return _make_curve(
-        table,
-        {name: is_higher for name, is_higher in known.items() if is_higher is not None},
-    )
+    table, is_higher = {}, {}
+    for validation in validations:
+        voters = [e for e in validation.evaluations if e.votes(metrics)]
+        table[validation.step] = {e.name: e.value for e in voters}
+        is_higher |= {e.name: e.higher_is_better for e in voters}
+    return _make_curve(table, is_higher)
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """What a file says.
+
+    Attributes:
+      names: of all metrics.
+      voters: those that are read unasked.
+      higher_is_better: of metrics of which the file says it.
+      rows: made while they are read, and then what is wrong with them is raised.
+    """
+
+    names: list[str]
+    voters: Collection[str]
+    higher_is_better: Mapping[str, bool]
+    rows: Iterable[Row]
 
 
 def _make_curve(table, higher_is_better) -> Curve:
@@ -138,19 +158,8 @@ def _make_curve(table, higher_is_better) -> Curve:
     )
 
 
-def _validations(row) -> dict[str, float]:
-    # None is null, what the log makes of a value that is not finite.
-    return {
-        name: math.nan if value is None else value
-        for name, value in row.items()
-        if name.startswith(_VALIDATION) and not name.startswith(_REPEATS)
-    }
-
-
-def _is_higher_better(name, lower, higher) -> bool | None:
-    """None: nobody says."""
-    if name in lower or name in higher:
-        return name in higher
+def _direction_by_name(name: str) -> bool | None:
+    """Whether higher is better; None if the name does not say."""
     parts = set(re.split(r"[^a-z]+", name.lower()))
     # "clip-iqa" and "clip_iqa" are clipiqa.
     parts |= {"clipiqa"} if {"clip", "iqa"} <= parts else set()
@@ -158,7 +167,7 @@ def _is_higher_better(name, lower, higher) -> bool | None:
     return None if is_higher == is_lower else is_higher
 
 
-def _read_csv(path: Path, text: str) -> tuple[list[str], Iterable[Row]]:
+def _read_csv(path: Path, text: str) -> _File:
     if not text.strip():
         raise CurveError(f"{path}: is empty; its first line is step,<metric>,...")
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
@@ -178,7 +187,7 @@ def _read_csv(path: Path, text: str) -> tuple[list[str], Iterable[Row]]:
         if not name or names.count(name) > 1:
             fault = f"column {name!r} stands there twice" if name else "unnamed column"
             raise CurveError(f"{path}: line 1: {fault}")
-    return names, _csv_rows(path, reader, header)
+    return _File(names, names, {}, _csv_rows(path, reader, header))
 
 
 def _csv_rows(path, reader, header) -> Iterator[Row]:
@@ -220,8 +229,8 @@ def _whole(path, line, step: float) -> int:
     return int(step)
 
 
-def _read_log(path: Path, text: str) -> tuple[list[str], list[Row]]:
-    rows = []
+def _read_log(path: Path, text: str) -> _File:
+    rows, last = [], {}
     lines = text.splitlines()
     for line, content in enumerate(lines, 1):
         try:
@@ -232,10 +241,13 @@ def _read_log(path: Path, text: str) -> tuple[list[str], list[Row]]:
                 continue  # what a killed run was writing
             raise CurveError(f"{path}: line {line}: is not a line of a log") from None
         values = {
-            name: _number(path, line, name, value)
-            for name, value in _validations(record).items()
+            # null is what the log makes of a value that is not finite.
+            name: math.nan if value is None else _number(path, line, name, value)
+            for name, value in record.items()
+            if name.startswith(_SCORE)
         }
         if values:
+            last = record
             rows.append(
                 (line, _whole(path, line, _number(path, line, "step", step)), values)
             )
@@ -244,4 +256,10 @@ def _read_log(path: Path, text: str) -> tuple[list[str], list[Row]]:
         raise CurveError(
             f"{path}: has no validations; train with --override val.folder=PHOTOS"
         )
-    return names, rows
+    voters = last.get("voters", [name for name in names if _voted_before(name)])
+    return _File(names, voters, last.get("higher_is_better", {}), rows)
+
+
+def _voted_before(name: str) -> bool:
+    metric, _, weights = parse_name(name)
+    return weights == "averaged" and not _NO_VOTE.fullmatch(metric)

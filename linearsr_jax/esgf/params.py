@@ -45,10 +45,10 @@ class KneeParams:
     spike: float = 4.0
     # Neighbours whose residuals give the noise around an evaluation (benchmark).
     local_neighbours: int = 9
-    # Noise may be correlated over so many lags (benchmark)
+    # Noise may be correlated over so many lags (benchmark),
     correlated_lags: int = 5
-    # and count for so many times fewer evaluations at most: AR(1) noise of 0.6, the
-    # most correlated of the benchmark (statistics).
+    # and make up for so many evaluations at most: the long-run variance of AR(1) noise
+    # with correlation 0.6 (statistics).
     most_inflation: float = 4.0
 
     # --- When a metric is on a plateau (`tracker`).

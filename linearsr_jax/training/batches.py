@@ -1,12 +1,12 @@
 """What a training run reads: the photographs, and batches of them on the devices."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
 
 import jax
-from ml_collections import ConfigDict
 
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.data import device_degradations, pipeline
@@ -16,103 +16,89 @@ from linearsr_jax.data.condition_table import (
     table_of_features,
     table_of_tags,
 )
-from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.data.holdout import split_manifest
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.data.sources import PhotoSource, open_source
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.tagging.cache import load_tag_cache
-from linearsr_jax.training import sharding
+from linearsr_jax.training.settings import RunSettings, ValidationSettings
+from linearsr_jax.training.sharding import put_expert_batch, split_over_batch
 
 logger = logging.getLogger(__name__)
 
 
-def make_pipeline_config(config: ConfigDict) -> pipeline.PipelineConfig:
-    """The pipeline's part of a training config.
+@dataclasses.dataclass(frozen=True)
+class Photographs:
+    """What a run reads.
 
-    Raises:
-      ValueError: a field is out of range.
+    Attributes:
+      manifest: of all of data.folder.
+      source: the photographs to train on.
+      held_out: those to validate on; None if there are none.
+      conditions, held_out_conditions: what is said of them; None if nothing is.
     """
-    return pipeline.PipelineConfig(
-        crop_size=config.data.crop_size,
-        scale_range=tuple(config.data.scale_range),
-        bicubic_probability=config.data.bicubic_probability,
-        cache_bytes=int(config.data.cache_gb * 2**30),
-        params=get_degradation(config.data.degradation),
-        degrade_on=config.data.degrade_on,
-        condition_dropout=config.condition.dropout,
-    )
+
+    manifest: Manifest
+    source: PhotoSource
+    held_out: PhotoSource | None
+    conditions: ConditionTable | None
+    held_out_conditions: ConditionTable | None
 
 
 def open_photographs(
-    config: ConfigDict, manifest: Manifest | None
-) -> tuple[Manifest, PhotoSource, PhotoSource | None]:
+    settings: RunSettings, preset: Preset, manifest: Manifest | None
+) -> Photographs:
     """Opens what is trained on and, if there is any, what is validated on.
 
     Args:
-      config: see `default_config`.
+      settings: of the run.
+      preset: of the model, which takes tags or features.
       manifest: of the run that goes on, so that sample numbers keep their meaning;
         by default one is made.
 
-    Returns:
-      (manifest of all of data.folder, photographs to train on, to validate on).
-
     Raises:
-      OSError, ValueError: see `data.sources.open_source` and `split_manifest`.
+      OSError, ValueError: see `data.sources.open_source` and `split_manifest`; or the
+        conditions are of an unknown kind, of one that the model does not take, or in a
+        file that cannot be used.
     """
-    source = pipeline.open_source(
-        config.data.folder, make_pipeline_config(config), manifest
+    all_of_folder = pipeline.open_source(
+        settings.data.folder, settings.data.pipeline, manifest
     )
-    _report(source.manifest)
-    size = config.val.crop_size
-    held_out = None
-    if config.val.folder:
-        held_out = open_source(config.val.folder, min_size=size, cache_bytes=0)
+    _report(all_of_folder.manifest)
+    source, held_out = _split(all_of_folder, settings.val)
+    file = settings.condition.file
+    val_file = settings.condition.val_file if settings.val.folder else file
+    return Photographs(
+        manifest=all_of_folder.manifest,
+        source=source,
+        held_out=held_out,
+        conditions=_find_conditions(settings, preset, source, file),
+        held_out_conditions=held_out
+        and _find_conditions(settings, preset, held_out, val_file),
+    )
+
+
+def _split(source, val: ValidationSettings) -> tuple[PhotoSource, PhotoSource | None]:
+    """The photographs to train on and those to validate on."""
+    if val.folder:
+        held_out = open_source(val.folder, min_size=val.crop_size, cache_bytes=0)
         _report(held_out.manifest)
-    elif config.val.holdout:
-        share = config.val.holdout
-        kept, rest = split_manifest(source.manifest, share, size)
+        return source, held_out
+    if val.holdout:
+        kept, rest = split_manifest(source.manifest, val.holdout, val.crop_size)
         held_out = PhotoSource(source.store, rest, cache_bytes=0)
-        train_on = PhotoSource(source.store, kept, cache_bytes=source.cache_bytes)
-        return source.manifest, train_on, held_out
-    return source.manifest, source, held_out
+        return PhotoSource(source.store, kept, cache_bytes=source.cache_bytes), held_out
+    return source, None
 
 
-def find_conditions(
-    config: ConfigDict,
-    preset: Preset,
-    source: PhotoSource,
-    held_out: PhotoSource | None,
-) -> tuple[ConditionTable | None, ConditionTable | None]:
-    """What is said of the photographs to train on and of those to validate on.
-
-    Args:
-      config: see `default_config`; its condition.
-      preset: of the model.
-      source, held_out: from `open_photographs`.
-
-    Raises:
-      ValueError: an unknown kind, one that the model does not take, or a file that
-        cannot be used.
-    """
-    file = config.condition.file
-    if held_out is None:
-        return _conditions(config, preset, source, file), None
-    val_file = config.condition.val_file if config.val.folder else file
-    return (
-        _conditions(config, preset, source, file),
-        _conditions(config, preset, held_out, val_file),
-    )
-
-
-def _conditions(config, preset, source, file):
-    kind, max_tokens = config.condition.kind, config.condition.max_tokens
+def _find_conditions(settings, preset, source, file) -> ConditionTable | None:
+    kind, max_tokens = settings.condition.kind, settings.condition.max_tokens
     if kind == "none":
         return None
     if kind == "tags":
         if not preset.tag_count:
             raise ValueError(
-                f"condition.kind: preset {config.preset} takes features and no tags"
+                f"condition.kind: preset {settings.preset} takes features and no tags"
             )
         tags = _cached_tags(file, source.names) if file else source.tags
         return table_of_tags(tags, max_tokens=max_tokens)
@@ -141,45 +127,42 @@ def _cached_tags(file, names):
 
 @contextlib.contextmanager
 def global_batches(
-    config: ConfigDict,
-    source: PhotoSource,
-    conditions: ConditionTable | None,
+    settings: RunSettings,
+    photographs: Photographs,
     mesh: jax.sharding.Mesh,
     *,
     seed: int,
     start_batch: int,
 ) -> Iterator[Iterator[PyTree]]:
-    """Context of the endless stream of all experts' batches, split over a mesh.
+    """Opens the endless stream of all experts' batches, split over a mesh.
 
     Samples are counted over the experts: batch n of B samples for each of E experts
     is samples n E B and following, the first B of them the cleanest expert's.
 
     Args:
-      config: see `default_config`.
-      source: photographs to train on.
-      conditions: of the photographs, from `find_conditions`.
+      settings: of the run.
+      photographs: from `open_photographs`.
       mesh: from `sharding.make_mesh`.
       seed: of the data.
       start_batch: number of the first batch.
     """
-    pipeline_config = make_pipeline_config(config)
-    experts = len(config.expert_boundaries) + 1
+    source, conditions = photographs.source, photographs.conditions
     dataset = pipeline.make_dataset(
         ConditionedSource(source, conditions) if conditions else source,
-        pipeline_config,
+        settings.data.pipeline,
         seed=seed,
-        batch_size=experts * config.batch_size,
+        batch_size=settings.experts * settings.batch_size,
         start_batch=start_batch,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     iterator = pipeline.make_iterator(
-        dataset, num_workers=config.data.workers, prefetch=config.data.prefetch
+        dataset, num_workers=settings.data.workers, prefetch=settings.data.prefetch
     )
-    prepare_batch = _make_prepare_batch(pipeline_config, mesh)
+    prepare_batch = _make_prepare_batch(settings.data.pipeline, mesh)
     with contextlib.closing(iterator):
         yield (
-            prepare_batch(sharding.put_expert_batch(batch, mesh, experts))
+            prepare_batch(put_expert_batch(batch, mesh, settings.experts))
             for batch in iterator
         )
 
@@ -193,7 +176,7 @@ def _make_prepare_batch(
     prepare = functools.partial(
         device_degradations.prepare_batch, params=config.params, factor=config.factor
     )
-    return sharding.split_over_batch(prepare, mesh)
+    return split_over_batch(prepare, mesh)
 
 
 def _report(manifest: Manifest) -> None:

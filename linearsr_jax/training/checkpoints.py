@@ -1,20 +1,27 @@
 """What a run keeps on disk: checkpoints to go on from, candidates for the knee.
 
 A checkpoint is one Orbax composite per step. `state` is the TrainState of all experts
-(parameters, optimiser, EMA, guard, step), `run` is the JSON of `run_record`. The
+(parameters, optimiser, EMA, guard, step), `run` is the JSON of its `RunRecord`. The
 position in the data is not stored: it is a function of (step, seed).
 
 A candidate is the averaged weights alone, a quarter of a checkpoint with AdamW: the
 knee is known some evaluations after it has passed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import (
+    LatestN,
+    PolicyCheckpointInfo,
+    PreservationContext,
+    PreservationPolicy,
+)
 
 from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.training.record import RunRecord
 from linearsr_jax.training.step import TrainState
 
 
@@ -23,10 +30,11 @@ class Checkpointer:
 
     def __init__(self, directory: Path, *, keep: int):
         """Opens or creates the directory."""
+        self._workdir = directory.parent
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=True
+                preservation_policy=LatestN(keep), enable_async_checkpointing=True
             ),
         )
 
@@ -47,26 +55,32 @@ class Checkpointer:
             if later > step:
                 self._manager.delete(later)
 
-    def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
+    def save(self, step: int, state: TrainState, record: RunRecord) -> None:
         """Starts saving; a step that is already there is left alone."""
         if step in self._manager.all_steps():
             return
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
+                state=ocp.args.StandardSave(state),
+                run=ocp.args.JsonSave(record.to_json()),
             ),
         )
 
-    def restore_run(self, step: int) -> dict[str, Any]:
-        """The JSON part of a checkpoint."""
+    def restore_record(self, step: int) -> RunRecord:
+        """Reads the JSON part of a checkpoint.
+
+        Raises:
+          TrainError: it is of a version that cannot be read.
+        """
         args = ocp.args.Composite(run=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["run"]
+        values = self._manager.restore(step, args=args)["run"]
+        return RunRecord.from_json(values, self._workdir)
 
     def restore_state(
         self, step: int, abstract_state: TrainState, shardings: PyTree
     ) -> TrainState:
-        """The state, placed as the shardings say: any mesh will do.
+        """Reads the state, placed as the shardings say: any mesh will do.
 
         Args:
           step: of the checkpoint.
@@ -83,8 +97,33 @@ class Checkpointer:
         self._manager.close()
 
 
+class _NewestAndKnee(PreservationPolicy):
+    """Keeps the newest candidates, and beside them the knee's.
+
+    Attributes:
+      knee_step: may change between saves; None while there is no knee.
+    """
+
+    def __init__(self, keep: int):
+        self.knee_step: int | None = None
+        self._newest = LatestN(keep)
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[PolicyCheckpointInfo],
+        *,
+        context: PreservationContext,
+    ) -> Sequence[bool]:
+        """See `PreservationPolicy`."""
+        is_newest = self._newest.should_preserve(checkpoints, context=context)
+        return [
+            newest or candidate.step == self.knee_step
+            for newest, candidate in zip(is_newest, checkpoints, strict=True)
+        ]
+
+
 class Candidates:
-    """The averaged weights of the newest evaluations."""
+    """The averaged weights of the newest validations."""
 
     def __init__(self, directory: Path, *, keep: int, start: int):
         """Opens or creates the directory.
@@ -94,10 +133,12 @@ class Candidates:
           keep: how many stay.
           start: step of the run; later candidates are of a way it did not go.
         """
-        self._keep = keep
+        self._policy = _NewestAndKnee(keep)
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self._policy, enable_async_checkpointing=True
+            ),
         )
         self.delete_after(start)
 
@@ -108,10 +149,8 @@ class Candidates:
 
     def save(self, step: int, params: PyTree, *, knee_step: int | None) -> None:
         """Starts saving, and forgets the oldest but for the knee."""
+        self._policy.knee_step = knee_step
         self._manager.save(step, args=ocp.args.StandardSave(params))
-        for old in self.steps[: -self._keep]:
-            if old != knee_step:
-                self._manager.delete(old)
 
     def delete_after(self, step: int) -> None:
         """Forgets later ones."""
@@ -121,7 +160,7 @@ class Candidates:
                 self._manager.delete(later)
 
     def restore(self, step: int, like: PyTree) -> PyTree:
-        """The weights of a step, placed as those that `like` holds."""
+        """Reads the weights of a step, placed as those that `like` holds."""
         self._manager.wait_until_finished()
         shardings = jax.tree.map(lambda x: x.sharding, like)
         args = ocp.args.StandardRestore(_placed(like, shardings))

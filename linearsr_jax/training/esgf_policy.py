@@ -1,31 +1,34 @@
 """ESGF while a run trains: evaluates it, keeps candidates, and looks for the knee.
 
 Each validation scores the averaged and the raw weights and keeps the averaged ones as a
-candidate. `esgf.knee` judges all validations so far; a knee that has stood for some of
-them may end the run, whose result are then the weights of that candidate.
+candidate. `esgf.knee` judges all validations so far by the metrics that the config
+names, on averaged weights; other scores are only logged. A knee that has stood for some
+validations may end the run, whose result are then the weights of that candidate.
 
 Differs from the paper: it picks the knee by eye, from one metric.
 """
 
+import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import Array, PyTree, UInt8
-from linearsr_jax.esgf import curve_files, report
+from linearsr_jax.esgf.curve_files import curve_of
+from linearsr_jax.esgf.evaluation import Validation
 from linearsr_jax.esgf.knee import Verdict, find_knee
-from linearsr_jax.metrics import get_metrics
-from linearsr_jax.training import expert_axis, sharpness
-from linearsr_jax.training import optimizers as optim
+from linearsr_jax.esgf.report import to_json
 from linearsr_jax.training.checkpoints import Candidates
+from linearsr_jax.training.expert_axis import split
+from linearsr_jax.training.optimizers import ema_params
+from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.record import TrainError
-from linearsr_jax.training.setup import RunParts
+from linearsr_jax.training.settings import EsgfSettings
+from linearsr_jax.training.sharpness import make_batch_sharpness
 from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.validation import Validator
 
@@ -35,61 +38,70 @@ logger = logging.getLogger(__name__)
 _SHARPNESS_SAMPLES = 4
 
 
-def judge(
-    evaluations: Sequence[dict[str, float]], metrics: Iterable[str] = ("psnr",)
-) -> Verdict:
-    """The verdict on a run's evaluations; see `esgf.knee.find_knee`.
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a validation has found.
+
+    Attributes:
+      validation: the scores of averaged and raw weights.
+      verdict: on this and all earlier validations.
+      sharpness: batch sharpness of the raw weights by its name in the log; empty if it
+        was not due.
+      images: for the log, see `Validator`.
+    """
+
+    validation: Validation
+    verdict: Verdict
+    sharpness: dict[str, float]
+    images: dict[str, UInt8[Array, "N H W 3"]]
+
+
+def judge(validations: Sequence[Validation], metrics: Collection[str]) -> Verdict:
+    """Judges the validations of a run; see `esgf.knee.find_knee`.
 
     Args:
-      evaluations: of the run so far.
-      metrics: val.metrics, which say what is better where a score's name does not, as
-        those of pyiqa. A score of neither has no vote.
+      validations: of the run so far.
+      metrics: names of those that vote.
     """
-    sides: dict[bool, list[str]] = {True: [], False: []}
-    scores = {name for row in evaluations for name in row}
-    for metric in get_metrics(metrics):
-        prefix = f"val_{metric.name}_"
-        sides[metric.higher_is_better] += [s for s in scores if s.startswith(prefix)]
-    curve = curve_files.curve_of(evaluations, lower=sides[False], higher=sides[True])
+    curve = curve_of(validations, metrics)
     return find_knee(curve.steps, curve.metrics, curve.higher_is_better)
 
 
 def choose_knee(
-    config: ConfigDict,
-    evaluations: Sequence[dict[str, float]],
+    settings: EsgfSettings,
+    validations: Sequence[Validation],
     verdict: Verdict,
     *,
     is_over: bool,
 ) -> int | None:
-    """The step whose weights are the run's result; None while that is open.
+    """Chooses the step whose weights are the run's result; None while that is open.
 
     A function of the record alone, so a resumed run chooses the same.
 
     Args:
-      config: see `default_config`; esgf.knee_step goes before any verdict.
-      evaluations: of the run so far.
+      settings: of the run; knee_step goes before any verdict.
+      validations: of the run so far.
       verdict: on them.
       is_over: the run has no further steps: what stands is taken without patience.
     """
-    esgf = config.esgf
-    if esgf.knee_step:
-        reached = evaluations and evaluations[-1]["step"] >= esgf.knee_step
-        return esgf.knee_step if reached else None
-    if not esgf.stop_at_knee or verdict.knee_step is None:
+    if settings.knee_step:
+        reached = validations and validations[-1].step >= settings.knee_step
+        return settings.knee_step if reached else None
+    if not settings.stop_at_knee or verdict.knee_step is None:
         return None
-    stood = sum(row["step"] > verdict.decided_at_step for row in evaluations)
+    stood = sum(v.step > verdict.decided_at_step for v in validations)
     # What follows a knee is lost already: nobody waits for more of it.
-    is_over |= verdict.verdict == "diverged" or stood >= esgf.patience
+    is_over |= verdict.verdict == "diverged" or stood >= settings.patience
     return verdict.knee_step if is_over else None
 
 
 class Monitor:
-    """Evaluates a run and follows its curves."""
+    """Validates a run and follows its curves."""
 
     def __init__(
         self,
         parts: RunParts,
-        config: ConfigDict,
+        *,
         workdir: Path,
         validator: Validator,
         candidates: Candidates,
@@ -99,47 +111,44 @@ class Monitor:
 
         Args:
           parts: what is trained.
-          config: see `default_config`.
-          workdir: gets knee.json after every evaluation.
+          workdir: gets knee.json after every validation.
           validator: on fixed photographs.
           candidates: gets the averaged weights.
           codec: of the run.
         """
-        self._config, self._path = config, workdir / "knee.json"
+        self._settings, self._path = parts.settings, workdir / "knee.json"
         self._validator, self._candidates, self._codec = validator, candidates, codec
-        self._batch_sharpness = sharpness.make_batch_sharpness(
-            parts.twice_differentiable_loss
-        )
+        self._batch_sharpness = make_batch_sharpness(parts.twice_differentiable_loss)
 
-    def evaluate(
-        self, step: int, state: TrainState, evaluations: list[dict[str, Any]]
-    ) -> tuple[dict[str, float], dict[str, UInt8[Array, "N H W 3"]], Verdict]:
-        """Scores the state, appends to the evaluations, and judges them.
+    def validate(
+        self, step: int, state: TrainState, earlier: Sequence[Validation]
+    ) -> Findings:
+        """Scores the state, keeps its averaged weights, and judges the run.
 
-        Returns:
-          (scores, images, verdict): scores and images are for the log, see `Validator`;
-          scores of the raw weights end in _raw. Sharpness is the raw weights' too, and
-          is not in the evaluations.
+        Args:
+          step: of the state.
+          state: of all experts.
+          earlier: the validations before this one.
         """
-        averaged = optim.ema_params(state.opt_state)
-        scores, images = self._validator(expert_axis.split(averaged))
-        raw, _ = self._validator(expert_axis.split(state.params))
-        scores |= {f"{name}_raw": score for name, score in raw.items()}
-        evaluations.append({"step": step, **scores})
-        verdict = judge(evaluations, self._config.val.metrics)
+        averaged = ema_params(state.opt_state)
+        evaluations, images = self._validator(split(averaged), "averaged")
+        raw, _ = self._validator(split(state.params), "raw")
+        validation = Validation(step, (*evaluations, *raw))
+        validations = (*earlier, validation)
+        verdict = judge(validations, self._settings.val.metrics)
         self._candidates.save(step, averaged, knee_step=verdict.knee_step)
         if jax.process_index() == 0:
-            text = json.dumps(report.to_json(verdict), indent=2)
-            self._path.write_text(text + "\n")
+            self._path.write_text(json.dumps(to_json(verdict), indent=2) + "\n")
         logger.info("step %d: %s: %s", step, verdict.verdict, verdict.reason)
-        every = self._config.esgf.sharpness_every
-        if every and len(evaluations) % every == 0:
-            scores = scores | self._measure_sharpness(state.params)
-        return scores, images, verdict
+        every = self._settings.esgf.sharpness_every
+        sharpness = {}
+        if every and len(validations) % every == 0:
+            sharpness = self._measure_sharpness(state.params)
+        return Findings(validation, verdict, sharpness, images)
 
     def _measure_sharpness(self, params: PyTree) -> dict[str, float]:
         measured = {}
-        experts = expert_axis.split(params)
+        experts = split(params)
         for expert, own in enumerate(experts):
             samples = [
                 self._validator.sample(number, expert)
@@ -150,7 +159,10 @@ class Monitor:
         return measured
 
     def restore(self, step: int, state: TrainState) -> tuple[int, PyTree]:
-        """The candidate of a knee, or the kept one nearest to it, and its own step.
+        """Reads the candidate of a knee, or the kept one nearest to it.
+
+        Returns:
+          (its own step, averaged weights).
 
         Raises:
           TrainError: none is kept, or not that of the step chosen by hand, which is
@@ -163,7 +175,7 @@ class Monitor:
                 f"{step} are gone; with esgf.stop_at_knee=False the run goes on to its "
                 "last step"
             )
-        if step == self._config.esgf.knee_step and step not in kept:
+        if step == self._settings.esgf.knee_step and step not in kept:
             raise TrainError(
                 f"esgf.knee_step {step}: no weights of that step are kept; there are "
                 f"those of {', '.join(map(str, kept))}"
@@ -175,7 +187,7 @@ class Monitor:
                 "Raise esgf.candidates",
                 *(step, nearest),
             )
-        params = optim.ema_params(state.opt_state)
+        params = ema_params(state.opt_state)
         return nearest, self._candidates.restore(nearest, params)
 
     def rewind(self, step: int) -> None:

@@ -68,17 +68,17 @@ def over_experts(step: Callable[..., tuple[TrainState, TrainMetrics]]) -> Stacke
     def stacked_step(states, batches, codec):
         mesh = jax.sharding.get_abstract_mesh()
         numbers = jnp.arange(len(states.step))
-        run = of_own
+        mapped = of_own
         if not mesh.empty and mesh.shape["experts"] > 1:
             axis = jax.P("experts")
-            run = jax.shard_map(
+            mapped = jax.shard_map(
                 of_own,
                 in_specs=(axis, axis, jax.P(), axis),
                 out_specs=axis,
                 axis_names={"experts"},
                 check_vma=False,
             )
-        states, metrics = run(states, batches, codec, numbers)
+        states, metrics = mapped(states, batches, codec, numbers)
         return states, metrics.reduce()
 
     return stacked_step

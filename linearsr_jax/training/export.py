@@ -1,7 +1,8 @@
 """Writes the result of a run as a model folder, with what led to it."""
 
 import copy
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,25 @@ from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained.model_card import model_card
 from linearsr_jax.pretrained.model_folder import save_pretrained
-from linearsr_jax.training import expert_axis
+from linearsr_jax.training.expert_axis import split
+from linearsr_jax.training.record import RunRecord
 
 
 def export_model(
     folder: Path,
     params: PyTree,
-    run: dict[str, Any],
+    *,
+    record: RunRecord,
     codec: Codec,
-    files: dict[str, Sequence[str]],
-    esgf: dict[str, Any],
+    files: Mapping[str, Sequence[str]],
+    esgf: Mapping[str, Any],
 ) -> None:
     """Writes the averaged weights of a run as a model folder; on every process.
 
     Args:
       folder: see `pretrained.save_pretrained`.
       params: the averaged weights of all experts; fetched to the host.
-      run: the JSON part of its checkpoints.
+      record: of the run.
       codec: the one it was trained with.
       files: names of the photographs trained on (files) and held out (held_out), and
         their tags (tags).
@@ -40,31 +43,38 @@ def export_model(
         params = multihost_utils.process_allgather(params, tiled=True)
     if jax.process_index() != 0:
         return
-    config = copy.deepcopy(run["config"])
+    config = copy.deepcopy(record.config)
     # Where the photographs lay is nobody's business; their names are below.
     config["data"]["folder"] = config["val"]["folder"] = ""
     config["codec_folder"] = ""
     config["condition"]["file"] = config["condition"]["val_file"] = ""
     config["init_from"] = Path(config["init_from"]).name
-    evaluations = {row["step"]: row for row in run["evaluations"]}
+    evaluation = next(
+        (
+            {"step": validation.step, **validation.scores}
+            for validation in record.validations
+            if validation.step == esgf["step"]
+        ),
+        None,
+    )
     training = {
         "step": esgf["step"],
         "config": config,
-        "versions": run["versions"],
+        "versions": record.versions,
         **files,
-        "evaluation": evaluations.get(esgf["step"]),
+        "evaluation": evaluation,
         "esgf": esgf,
-        "rewinds": run["rewinds"],
-        "origin": run["origin"],
+        "rewinds": [dataclasses.asdict(rewind) for rewind in record.rewinds],
+        "origin": record.origin,
     }
     # What it has learned of tags before, it still knows.
-    before = (run["origin"] or {}).get("tags", ())
+    before = (record.origin or {}).get("tags", ())
     if tags := sorted({*files.get("tags", ()), *before}):
         training["tags"] = tags
     save_pretrained(
         folder,
-        expert_axis.split(jax.device_get(params)),
-        get_preset(run["config"]["preset"]),
+        split(jax.device_get(params)),
+        get_preset(config["preset"]),
         codec,
         boundaries=tuple(config["expert_boundaries"]),
         training=training,
@@ -73,7 +83,7 @@ def export_model(
 
 
 def describe_origin(training: dict[str, Any]) -> dict[str, Any]:
-    """What a run's record keeps of the model it starts from, and of that one's.
+    """Extracts what a record keeps of the model it starts from, and of that one's.
 
     Models that were not made by a run say nothing of themselves; theirs is empty.
     """

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from linearsr_jax.codecs import Codec, load_codec, make_codec
 from linearsr_jax.core.array_types import PyTree
@@ -16,13 +15,14 @@ from linearsr_jax.models.presets import Preset
 from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
 from linearsr_jax.training import expert_axis, sharding
 from linearsr_jax.training.checkpoints import Checkpointer
+from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.record import TrainError
-from linearsr_jax.training.setup import RunParts
+from linearsr_jax.training.settings import RunSettings
 from linearsr_jax.training.step import TrainState, make_init, make_state, unboxed
 
 
-def load_origin(config: ConfigDict, preset: Preset) -> PretrainedModel | None:
-    """The model to start from, None for random weights.
+def load_origin(settings: RunSettings, preset: Preset) -> PretrainedModel | None:
+    """Loads the model to start from; None for random weights.
 
     A model without tags may start one with tags, which get a random embedding.
 
@@ -30,41 +30,41 @@ def load_origin(config: ConfigDict, preset: Preset) -> PretrainedModel | None:
       TrainError: it is of other sizes, or has experts of other intervals.
       PretrainedError: see `pretrained.load_pretrained`.
     """
-    if not config.init_from:
+    if not settings.init_from:
         return None
-    model = load_pretrained(config.init_from)
+    model = load_pretrained(settings.init_from)
     if model.preset not in (preset, dataclasses.replace(preset, tag_count=0)):
         raise TrainError(
-            f"init_from {config.init_from}: holds a model of other sizes than "
+            f"init_from {settings.init_from}: holds a model of other sizes than "
             "preset's; set preset to the one it was trained with"
         )
-    if len(model.experts) > 1 and model.boundaries != tuple(config.expert_boundaries):
+    if len(model.experts) > 1 and model.boundaries != settings.expert_boundaries:
         raise TrainError(
-            f"init_from {config.init_from}: has experts split at {model.boundaries}, "
-            f"not expert_boundaries {tuple(config.expert_boundaries)}"
+            f"init_from {settings.init_from}: has experts split at {model.boundaries}, "
+            f"not expert_boundaries {settings.expert_boundaries}"
         )
     return model
 
 
 def load_run_codec(
-    config: ConfigDict,
+    settings: RunSettings,
     preset: Preset,
     origin: PretrainedModel | None,
     description: dict[str, Any] | None,
 ) -> Codec:
-    """The codec of the model it starts from, or of the run that goes on.
+    """Loads the codec of the model it starts from, or of the run that goes on.
 
     Args:
-      config, preset: of the run.
+      settings, preset: of the run.
       origin: from `load_origin`; None if the run goes on.
       description: of the codec of the run that goes on.
     """
-    if origin and not config.codec_folder:
+    if origin and not settings.codec_folder:
         return origin.codec
     if description:
-        folder = config.codec_folder or config.init_from
+        folder = settings.codec_folder or settings.init_from
         return make_codec(description, Path(folder) if folder else None)
-    return load_codec(preset.codec, config.codec_folder)
+    return load_codec(preset.codec, settings.codec_folder)
 
 
 class StartState:
@@ -74,25 +74,25 @@ class StartState:
       shardings: of the state.
     """
 
-    def __init__(self, parts: RunParts, *, seed: int):
+    def __init__(self, parts: RunParts):
         """Only works out shapes and shardings."""
         init = make_init(parts.model, parts.optimizer)
-        self._key = stream_key(seed, "init")
+        self._key = stream_key(parts.settings.seed, "init")
         one = sharding.state_sharding(jax.eval_shape(init, self._key), parts.mesh)
         self.shardings = sharding.stacked(one)
-        self._parts = parts
+        self._parts, experts = parts, parts.settings.experts
         self._init = jax.jit(
-            lambda key: expert_axis.broadcast(unboxed(init)(key), parts.experts),
+            lambda key: expert_axis.broadcast(unboxed(init)(key), experts),
             out_shardings=self.shardings,
         )
 
     def random(self) -> TrainState:
-        """Random weights, the same for every expert."""
+        """Draws random weights, the same for every expert."""
         return self._init(self._key)
 
     def from_model(self, origin: PretrainedModel) -> TrainState:
-        """A model's weights, each expert's own or the one's it has."""
-        repeats = self._parts.experts // len(origin.experts)
+        """Makes the state of a model's weights, each expert's own or the one's."""
+        repeats = self._parts.settings.experts // len(origin.experts)
         params = jax.tree.map(lambda *own: np.stack(own * repeats), *origin.experts)
         if self._parts.preset.tag_count and not origin.preset.tag_count:
             params["tags"] = jax.device_get(self.random().params["tags"])
@@ -104,6 +104,6 @@ class StartState:
         return restart(params)
 
     def restored(self, checkpointer: Checkpointer, step: int) -> TrainState:
-        """A checkpoint's."""
+        """Reads the state of a checkpoint."""
         abstract: PyTree = jax.eval_shape(self._init, self._key)
         return checkpointer.restore_state(step, abstract, self.shardings)

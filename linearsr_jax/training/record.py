@@ -1,21 +1,18 @@
 """What a run remembers beside its state, and which configs may go on with it.
 
-The record is the JSON part of every checkpoint: config, codec, what the model it
-started from says of itself, versions of the packages, seed of the data, manifest of
-usable photographs, evaluations and rewinds so far.
+The record is the JSON part of every checkpoint.
 """
 
+import dataclasses
 import importlib.metadata
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
-
 from linearsr_jax.config.defaults import default_config
-from linearsr_jax.metrics import get_metrics
-from linearsr_jax.models.linear_dit import REMAT_POLICIES
+from linearsr_jax.data.manifest import Manifest
+from linearsr_jax.esgf.evaluation import Evaluation, Validation, parse_name
+from linearsr_jax.metrics import METRICS, get_metrics
 
 # Fields a run may change when it resumes. Most do not touch what is computed; a run
 # may also be made longer, which moves the learning rate's descent to its new end.
@@ -27,6 +24,7 @@ RESUMABLE = (
     "keep_checkpoints",
     "codec_folder",
     "init_from",
+    "tensorboard",
     "data.folder",
     "data.cache_gb",
     "data.workers",
@@ -50,130 +48,141 @@ RESUMABLE = (
     "mesh.data",
     "mesh.fsdp",
 )
-_AT_LEAST_ONE = (
-    "log_every",
-    "checkpoint_every",
-    "val.every",
-    "val.steps",
-    "esgf.candidates",
-    "accumulation",
-)
-_NOT_NEGATIVE = (
-    "esgf.patience",
-    "esgf.knee_step",
-    "esgf.sharpness_every",
-    "esgf.max_rewinds",
-)
-# Of what is in a checkpoint; another one cannot go on.
-_FORMAT = 2
+# Of what is in a checkpoint. 2 had evaluations as {name: value}.
+_FORMAT = 3
 
 
 class TrainError(Exception):
     """A run that cannot start or go on; one line, says what to do."""
 
 
-def new_record(config: ConfigDict) -> dict[str, Any]:
-    """The record of a run that starts."""
+@dataclasses.dataclass(frozen=True)
+class Rewind:
+    """A return to an earlier checkpoint.
+
+    Attributes:
+      step: where the run was.
+      to: where it went on from.
+      reason: what was wrong.
+    """
+
+    step: int
+    to: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a run remembers.
+
+    Attributes:
+      config: the config it is trained with, as JSON's types.
+      versions: package -> version when it started.
+      data_seed: seed of the samples' order before any rewind.
+      codec: see `codecs.describe_codec`.
+      origin: what the model it started from says of itself, see
+        `export.describe_origin`; None for random weights.
+      manifest: all usable photographs of data.folder.
+      validations: so far, by step.
+      rewinds: so far.
+    """
+
+    config: dict[str, Any]
+    versions: dict[str, str]
+    data_seed: int
+    codec: dict[str, Any]
+    origin: dict[str, Any] | None
+    manifest: Manifest
+    validations: tuple[Validation, ...] = ()
+    rewinds: tuple[Rewind, ...] = ()
+
+    def with_validation(self, validation: Validation) -> "RunRecord":
+        """Adds the newest validation."""
+        return dataclasses.replace(self, validations=(*self.validations, validation))
+
+    def to_json(self) -> dict[str, Any]:
+        """Converts to JSON's types; `from_json` reads them."""
+        values = dataclasses.asdict(self) | {"manifest": self.manifest.to_json()}
+        return {"format": _FORMAT, **values}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], workdir: Path) -> "RunRecord":
+        """Reads the record of a checkpoint, also one of linearsr_jax 0.1.
+
+        Args:
+          values: the JSON part of a checkpoint.
+          workdir: named in the error.
+
+        Raises:
+          TrainError: it is of another version.
+        """
+        values = dict(values)
+        found = values.pop("format", None)
+        if found == 2:
+            values["validations"] = _validations_of_format_2(values)
+            del values["evaluations"]
+        elif found == _FORMAT:
+            values["validations"] = tuple(
+                Validation.from_json(validation) for validation in values["validations"]
+            )
+        else:
+            raise TrainError(
+                f"{workdir}: holds a run of another version of linearsr_jax; finish it "
+                "with that one, or start anew in another --workdir with init_from"
+            )
+        values["manifest"] = Manifest.from_json(values["manifest"])
+        values["rewinds"] = tuple(Rewind(**rewind) for rewind in values["rewinds"])
+        return cls(**values)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that training's bits depend on."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
-    return {
-        "format": _FORMAT,
-        "config": config.to_dict(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "data_seed": config.seed,
-        "codec": None,
-        "origin": None,
-        "manifest": None,
-        "evaluations": [],
-        "rewinds": [],
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def _validations_of_format_2(values: Mapping[str, Any]) -> tuple[Validation, ...]:
+    known = {
+        metric.name: metric.higher_is_better
+        for metric in (
+            *METRICS.values(),
+            *get_metrics(values["config"]["val"]["metrics"]),
+        )
     }
 
+    def read(name: str, value: float | None) -> Evaluation:
+        metric, degradation, weights = parse_name(name)
+        # All that validations wrote beside metrics were the gain and the flow loss.
+        higher = known.get(metric, metric == "gain")
+        value = float("nan") if value is None else value
+        return Evaluation(metric, degradation, weights, higher, value)
 
-def check_config(config: ConfigDict) -> None:
-    """Refuses what no run can work with, before anything is made.
-
-    Raises:
-      TrainError: naming the field.
-    """
-    if not config.data.folder:
-        raise TrainError("data.folder is not set; --override data.folder=PHOTOS")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise TrainError(
-            f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "
-            "linear attention)"
+    return tuple(
+        Validation(
+            row["step"],
+            tuple(read(name, value) for name, value in row.items() if name != "step"),
         )
-    if config.remat not in REMAT_POLICIES:
-        raise TrainError(
-            f"remat {config.remat!r} must be one of {', '.join(REMAT_POLICIES)}"
-        )
-    values = flatten(config.to_dict())
-    for field in _AT_LEAST_ONE:
-        if values[field] < 1:
-            raise TrainError(f"{field} must be at least 1")
-    for field in _NOT_NEGATIVE:
-        if values[field] < 0:
-            raise TrainError(f"{field} must be at least 0")
-    if config.esgf.knee_step > config.steps:
-        raise TrainError(
-            f"esgf.knee_step {config.esgf.knee_step} lies beyond the last of the "
-            f"{config.steps} steps"
-        )
-    if config.optimizer.learning_rate <= 0 and config.optimizer.descent == "cosine":
-        raise TrainError("optimizer.learning_rate must be above 0 to descend from")
-    if config.val.folder and config.val.holdout:
-        raise TrainError(
-            "val.folder and val.holdout: set one; both say what to validate on"
-        )
-    by_knee = config.esgf.stop_at_knee or config.esgf.knee_step
-    if by_knee and not (config.val.folder or config.val.holdout):
-        raise TrainError(
-            "esgf: a knee is one of validations; set val.folder or val.holdout"
-        )
-    for metric in get_metrics(config.val.metrics):
-        if metric.over != "image":
-            raise TrainError(
-                f"val.metrics: {metric.name} is of whole folders; take linearsr eval"
-            )
+        for row in values["evaluations"]
+    )
 
 
-def check_batch(config: ConfigDict, mesh: Mesh) -> None:
-    """Refuses what does not split into equal parts over the devices.
-
-    Raises:
-      TrainError: naming the numbers.
-    """
-    experts = len(config.expert_boundaries) + 1
-    if experts % mesh.shape["experts"]:
-        raise TrainError(
-            f"{experts} experts do not split over mesh.experts {mesh.shape['experts']}"
-        )
-    devices = mesh.size // mesh.shape["experts"]
-    if config.batch_size % (config.accumulation * devices):
-        raise TrainError(
-            f"batch_size {config.batch_size} must be a multiple of accumulation "
-            f"{config.accumulation} times the number of devices, {devices}"
-        )
-
-
-def check_same_config(record: dict, config: ConfigDict, workdir: Path) -> None:
+def check_same_config(
+    record: RunRecord, config: Mapping[str, Any], workdir: Path
+) -> None:
     """Refuses to go on with another config, but for the fields in RESUMABLE.
 
     Args:
       record: of the run.
-      config: the one asked for.
+      config: the one asked for, as JSON's types.
       workdir: named in the error.
 
     Raises:
       TrainError: naming the first field that differs.
     """
-    if record.get("format") != _FORMAT:
-        raise TrainError(
-            f"{workdir}: holds a run of another version of linearsr_jax; finish it "
-            "with that one, or start anew in another --workdir with init_from"
-        )
     # A field that came later (not one that was renamed): its default is what runs did
     # before it was there.
-    before = flatten(default_config().to_dict()) | flatten(record["config"])
-    now = flatten(json.loads(json.dumps(config.to_dict())))
+    before = flatten(default_config().to_dict()) | flatten(record.config)
+    now = flatten(config)
     changed = [
         field
         for field in sorted(before.keys() | now.keys())
@@ -187,7 +196,7 @@ def check_same_config(record: dict, config: ConfigDict, workdir: Path) -> None:
         )
 
 
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; tuples become lists, as in JSON."""
     flat = {}
     for name, value in tree.items():

@@ -1,56 +1,61 @@
-"""What a training config names, built: network, optimiser, loss, mesh."""
+"""A training config, checked and built: settings, network, optimiser, loss, mesh.
 
-import dataclasses
+The only module of training that reads a ConfigDict; whatever it calls gets typed
+values or keywords.
+"""
+
+import json
+from typing import Any
 
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from linearsr_jax.models.linear_dit import LinearDiT
-from linearsr_jax.models.presets import Preset, get_preset
-from linearsr_jax.training import batches as train_data
-from linearsr_jax.training import optimizers as optim
-from linearsr_jax.training import sharding
+from linearsr_jax.data.degradation_params import get_degradation
+from linearsr_jax.data.pipeline import PipelineConfig
+from linearsr_jax.metrics import get_metrics
+from linearsr_jax.models.linear_dit import REMAT_POLICIES
+from linearsr_jax.models.presets import get_preset
 from linearsr_jax.training.losses import Loss
-from linearsr_jax.training.record import check_batch, check_config
+from linearsr_jax.training.optimizers import make_optimizer
+from linearsr_jax.training.parts import RunParts
+from linearsr_jax.training.record import TrainError, flatten
+from linearsr_jax.training.settings import (
+    ConditionSettings,
+    DataSettings,
+    EsgfSettings,
+    RunSettings,
+    ValidationSettings,
+)
+from linearsr_jax.training.sharding import make_mesh
+from linearsr_jax.training.writers import TENSORBOARD_WRITERS
 
-
-@dataclasses.dataclass(frozen=True)
-class RunParts:
-    """The parts of a run that hold no state.
-
-    Attributes:
-      preset, model: what is trained.
-      boundaries: between the experts.
-      optimizer, schedule: see `optim.make_optimizer`.
-      loss: that it is trained by.
-      twice_differentiable_loss: the same of the plain implementation, for Hessians.
-      mesh: of all devices.
-    """
-
-    preset: Preset
-    model: LinearDiT
-    boundaries: tuple[float, ...]
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    loss: Loss
-    twice_differentiable_loss: Loss
-    mesh: Mesh
-
-    @property
-    def experts(self) -> int:
-        """How many there are; 1 for the plain model."""
-        return len(self.boundaries) + 1
+_AT_LEAST_ONE = (
+    "log_every",
+    "checkpoint_every",
+    "val.every",
+    "val.steps",
+    "esgf.candidates",
+    "accumulation",
+)
+_NOT_NEGATIVE = (
+    "esgf.patience",
+    "esgf.knee_step",
+    "esgf.sharpness_every",
+    "esgf.max_rewinds",
+)
 
 
 def make_parts(config: ConfigDict) -> RunParts:
-    """Builds them, and refuses what no run can work with.
+    """Builds the parts of a run, and refuses what no run can work with.
+
+    Args:
+      config: see `default_config`.
 
     Raises:
       TrainError, ValueError: a bad field.
     """
-    check_config(config)
+    settings = make_settings(config)
     preset = get_preset(config.preset)
     how = {
         "dtype": jnp.dtype(config.dtype),
@@ -58,29 +63,25 @@ def make_parts(config: ConfigDict) -> RunParts:
         "scan_unroll": config.scan_unroll,
     }
     model = preset.make_model(**how)
-    boundaries = tuple(config.expert_boundaries)
 
     def make_loss(model):
         return Loss(
             model,
             preset,
             mass_at_one=config.mass_at_one,
-            boundaries=boundaries,
+            boundaries=settings.expert_boundaries,
             **config.loss.to_dict(),
         )
 
-    optimizer, schedule = optim.make_optimizer(
+    optimizer, schedule = make_optimizer(
         steps=config.steps, **config.optimizer.to_dict()
     )
-    mesh = sharding.make_mesh(
-        config.mesh.data, config.mesh.fsdp, experts=config.mesh.experts
-    )
-    check_batch(config, mesh)
-    train_data.make_pipeline_config(config)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, experts=config.mesh.experts)
+    _check_batch(settings, mesh)
     return RunParts(
+        settings=settings,
         preset=preset,
         model=model,
-        boundaries=boundaries,
         optimizer=optimizer,
         schedule=schedule,
         loss=make_loss(model),
@@ -89,3 +90,123 @@ def make_parts(config: ConfigDict) -> RunParts:
         ),
         mesh=mesh,
     )
+
+
+def make_settings(config: ConfigDict) -> RunSettings:
+    """Converts a config to typed values, and refuses what no run can work with.
+
+    Raises:
+      TrainError, ValueError: a bad field.
+    """
+    _check_config(config)
+    data, condition = config.data, config.condition
+    pipeline = PipelineConfig(
+        crop_size=data.crop_size,
+        scale_range=tuple(data.scale_range),
+        bicubic_probability=data.bicubic_probability,
+        cache_bytes=int(data.cache_gb * 2**30),
+        params=get_degradation(data.degradation),
+        degrade_on=data.degrade_on,
+        condition_dropout=condition.dropout,
+    )
+    return RunSettings(
+        config=json.loads(json.dumps(config.to_dict())),
+        preset=config.preset,
+        codec_folder=config.codec_folder,
+        init_from=config.init_from,
+        expert_boundaries=tuple(config.expert_boundaries),
+        seed=config.seed,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        accumulation=config.accumulation,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+        profile_first=config.profile.first,
+        profile_count=config.profile.count,
+        tensorboard=config.tensorboard,
+        data=DataSettings(
+            folder=data.folder,
+            degradation=data.degradation,
+            pipeline=pipeline,
+            workers=data.workers,
+            prefetch=data.prefetch,
+        ),
+        condition=ConditionSettings(
+            kind=condition.kind,
+            file=condition.file,
+            val_file=condition.val_file,
+            max_tokens=condition.max_tokens,
+        ),
+        val=ValidationSettings(**_fields(config.val)),
+        esgf=EsgfSettings(**_fields(config.esgf)),
+    )
+
+
+def _fields(group: ConfigDict) -> dict[str, Any]:
+    # An override may have made a list of a tuple.
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in group.items()
+    }
+
+
+def _check_config(config: ConfigDict) -> None:
+    if not config.data.folder:
+        raise TrainError("data.folder is not set; --override data.folder=PHOTOS")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise TrainError(
+            f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "
+            "linear attention)"
+        )
+    for field, choices in (
+        ("remat", REMAT_POLICIES),
+        ("tensorboard", TENSORBOARD_WRITERS),
+    ):
+        if config[field] not in choices:
+            raise TrainError(
+                f"{field} {config[field]!r} must be one of {', '.join(choices)}"
+            )
+    values = flatten(config.to_dict())
+    for field in _AT_LEAST_ONE:
+        if values[field] < 1:
+            raise TrainError(f"{field} must be at least 1")
+    for field in _NOT_NEGATIVE:
+        if values[field] < 0:
+            raise TrainError(f"{field} must be at least 0")
+    if config.esgf.knee_step > config.steps:
+        raise TrainError(
+            f"esgf.knee_step {config.esgf.knee_step} lies beyond the last of the "
+            f"{config.steps} steps"
+        )
+    if config.optimizer.learning_rate <= 0 and config.optimizer.descent == "cosine":
+        raise TrainError("optimizer.learning_rate must be above 0 to descend from")
+    if config.val.folder and config.val.holdout:
+        raise TrainError(
+            "val.folder and val.holdout: set one; both say what to validate on"
+        )
+    by_knee = config.esgf.stop_at_knee or config.esgf.knee_step
+    if by_knee and not (config.val.folder or config.val.holdout):
+        raise TrainError(
+            "esgf: a knee is one of validations; set val.folder or val.holdout"
+        )
+    for metric in get_metrics(config.val.metrics):
+        if metric.over != "image":
+            raise TrainError(
+                f"val.metrics: {metric.name} is of whole folders; take linearsr eval"
+            )
+
+
+def _check_batch(settings: RunSettings, mesh: Mesh) -> None:
+    """Refuses what does not split into equal parts over the devices."""
+    experts = settings.experts
+    if experts % mesh.shape["experts"]:
+        raise TrainError(
+            f"{experts} experts do not split over mesh.experts {mesh.shape['experts']}"
+        )
+    devices = mesh.size // mesh.shape["experts"]
+    if settings.batch_size % (settings.accumulation * devices):
+        raise TrainError(
+            f"batch_size {settings.batch_size} must be a multiple of accumulation "
+            f"{settings.accumulation} times the number of devices, {devices}"
+        )

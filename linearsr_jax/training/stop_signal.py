@@ -1,4 +1,4 @@
-"""A polite end: preemption notices and Ctrl-C stop training at a checkpoint."""
+"""Graceful shutdown: preemption notices and Ctrl-C stop training at a checkpoint."""
 
 import signal
 import threading
@@ -9,6 +9,7 @@ class StopSignal:
 
     A second signal acts as it would have outside: the first may not be heard in time.
 
+    A signal that was ignored stays ignored, as SIGINT is in a shell's background.
     Outside the main thread, where Python cannot handle signals, it never fires.
 
     Attributes:
@@ -21,7 +22,8 @@ class StopSignal:
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number, _):

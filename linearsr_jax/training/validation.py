@@ -4,11 +4,11 @@ Images, degradations, noise and noise levels are fixed, so two evaluations diffe
 by the parameters: a knee found in them is not one of sampling noise.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import Array, PyTree, UInt8
@@ -18,12 +18,13 @@ from linearsr_jax.data import degradations
 from linearsr_jax.data.condition_table import ConditionTable
 from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.diffusion.experts import find_expert
+from linearsr_jax.esgf.evaluation import Evaluation, Weights
 from linearsr_jax.evaluation.baselines import bicubic
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.training.losses import Batch, Draws
-from linearsr_jax.training.setup import RunParts
+from linearsr_jax.training.parts import RunParts
 
 # Photographs in the picture of a validation.
 SHOWN = 4
@@ -53,16 +54,16 @@ def degrade_fixed(
 class Validator:
     """Quality on the centre crop of every photograph.
 
-    Scores are named val_METRIC_DEGRADATION, the degradations being bicubic and the
-    one trained with; val_gain_DEGRADATION is PSNR over bicubic upscaling, in dB.
-    val_loss_at_T is the flow loss at timestep T, a thousand times one of LEVELS.
+    The degradations are bicubic and the one trained with. Beside the metrics there are
+    "gain", PSNR over bicubic upscaling in dB, and "loss_at_T", the flow loss at
+    timestep T, a thousand times one of LEVELS.
     """
 
     def __init__(
         self,
         parts: RunParts,
         photographs: Iterable[UInt8[Array, "H W 3"]],
-        config: ConfigDict,
+        *,
         codec: Codec,
         conditions: ConditionTable | None = None,
     ):
@@ -71,16 +72,15 @@ class Validator:
         Args:
           parts: what is trained.
           photographs: each at least val.crop_size high and wide.
-          conditions: of the photographs.
-          config: see `default_config`; its val, and data.degradation.
           codec: of the run.
+          conditions: of the photographs.
 
         Raises:
           ValueError: an unknown metric, or one of whole folders.
         """
-        crop_size, steps = config.val.crop_size, config.val.steps
-        degradation = config.data.degradation
-        names = dict.fromkeys(("psnr", *config.val.metrics))
+        settings, degradation = parts.settings.val, parts.settings.data.degradation
+        crop_size, steps = settings.crop_size, settings.steps
+        names = dict.fromkeys(("psnr", *settings.metrics))
         self._metrics = get_metrics(names)
         self._functions = {metric: metric.load() for metric in self._metrics}
         self._hr = np.stack([_centre(image, crop_size) for image in photographs])
@@ -95,14 +95,15 @@ class Validator:
             name: np.stack([bicubic(image) for image in images])
             for name, images in self._lr.items()
         }
-        self._codec, self._boundaries = codec, parts.boundaries
+        self._codec = codec
+        self._boundaries = parts.settings.expert_boundaries
         self._conditions = conditions
         self._degradation = degradation
         mesh = jax.sharding.get_abstract_mesh()
         whole = None if mesh.empty else jax.P()
         self._upscale = jax.jit(
             make_upscale(
-                parts.model, parts.preset, steps=steps, boundaries=parts.boundaries
+                parts.model, parts.preset, steps=steps, boundaries=self._boundaries
             ),
             out_shardings=whole,
         )
@@ -117,49 +118,75 @@ class Validator:
         self._flow_loss = jax.jit(flow_loss, out_shardings=whole)
 
     def __call__(
-        self, experts: Sequence[PyTree]
-    ) -> tuple[dict[str, float], dict[str, UInt8[Array, "N H W 3"]]]:
+        self, experts: Sequence[PyTree], weights: Weights
+    ) -> tuple[tuple[Evaluation, ...], dict[str, UInt8[Array, "N H W 3"]]]:
         """Scores the parameters of each expert.
 
+        Args:
+          experts: their parameters.
+          weights: which these are.
+
         Returns:
-          (scores, images): means over the photographs; and for each degradation the
-          first photographs as bicubic, upscaled and true, side by side.
+          (evaluations, images): means over the photographs; and for each degradation
+          the first photographs as bicubic, upscaled and true, side by side.
         """
-        scores, images = {}, {}
-        psnr = self._functions[self._metrics[0]]
-        for name, images_lr in self._lr.items():
-            outputs = np.stack(
-                [
-                    self._upscale(
-                        tuple(experts),
-                        self._codec,
-                        image_lr,
-                        self._noise,
-                        self._condition(i),
-                    )[0]
-                    for i, image_lr in enumerate(images_lr)
-                ]
+        found, images = [], {}
+        for degradation in self._lr:
+            outputs = self._upscale_all(tuple(experts), degradation)
+            found += self._score(outputs, degradation, weights)
+            columns = (self._baseline[degradation], outputs, self._hr)
+            images[f"val_{degradation}"] = np.concatenate(
+                [stack[:SHOWN] for stack in columns], axis=2
             )
-            references = {"hr": self._hr, "lr": images_lr}
-            for metric, score in self._functions.items():
-                compared = [outputs]
-                if metric.compares_with:
-                    compared.append(references[metric.compares_with])
-                scores[f"val_{metric.name}_{name}"] = _mean(score, *compared)
-            before = _mean(psnr, self._baseline[name], self._hr)
-            scores[f"val_gain_{name}"] = scores[f"val_psnr_{name}"] - before
-            columns = (self._baseline[name], outputs, self._hr)
-            images[f"val_{name}"] = np.concatenate([x[:SHOWN] for x in columns], axis=2)
-        for sigma in LEVELS:
-            params = experts[find_expert(sigma, self._boundaries)]
-            values = [
-                self._flow_loss(
-                    params, self._codec, batch, np.float32([sigma]), draws.noise
-                )
-                for batch, draws in map(self.sample, range(len(self)))
+        found += [self._flow_loss_at(sigma, experts, weights) for sigma in LEVELS]
+        return tuple(found), images
+
+    def _upscale_all(self, experts, degradation):
+        return np.stack(
+            [
+                self._upscale(
+                    experts, self._codec, image_lr, self._noise, self._condition(i)
+                )[0]
+                for i, image_lr in enumerate(self._lr[degradation])
             ]
-            scores[f"val_loss_at_{round(1000 * sigma)}"] = float(np.mean(values))
-        return scores, images
+        )
+
+    def _score(self, outputs, degradation, weights) -> list[Evaluation]:
+        references = {"hr": self._hr, "lr": self._lr[degradation]}
+        found = {}
+        for metric, score in self._functions.items():
+            compared = [outputs]
+            if metric.compares_with:
+                compared.append(references[metric.compares_with])
+            found[metric.name] = Evaluation(
+                metric=metric.name,
+                degradation=degradation,
+                weights=weights,
+                higher_is_better=metric.higher_is_better,
+                value=_mean(score, *compared),
+            )
+        psnr = self._functions[self._metrics[0]]
+        before = _mean(psnr, self._baseline[degradation], self._hr)
+        gain = dataclasses.replace(
+            found["psnr"], metric="gain", value=found["psnr"].value - before
+        )
+        return [*found.values(), gain]
+
+    def _flow_loss_at(self, sigma, experts, weights) -> Evaluation:
+        params = experts[find_expert(sigma, self._boundaries)]
+        values = [
+            self._flow_loss(
+                params, self._codec, batch, np.float32([sigma]), draws.noise
+            )
+            for batch, draws in map(self.sample, range(len(self)))
+        ]
+        return Evaluation(
+            metric=f"loss_at_{round(1000 * sigma)}",
+            degradation=None,
+            weights=weights,
+            higher_is_better=False,
+            value=float(np.mean(values)),
+        )
 
     def __len__(self) -> int:
         """Photographs."""

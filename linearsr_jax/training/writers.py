@@ -1,14 +1,14 @@
 """Where training's numbers and pictures go: the log, files, TensorBoard.
 
-`MetricWriter` is the part of clu's interface of that name that training uses. clu's
-own writers need TensorFlow: they write the TensorBoard files where it is installed,
-tensorboardX does where not.
+`MetricWriter` is the part of clu's interface of that name that training uses, and
+validations, whose scores have a direction. tensorboardX writes TensorBoard's files,
+unless the config asks for clu's writer, which needs TensorFlow.
 """
 
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,17 +18,38 @@ from tensorboardX import SummaryWriter
 
 from linearsr_jax.core.array_types import Array, UInt8
 from linearsr_jax.core.image_io import write_image
+from linearsr_jax.esgf.evaluation import Validation
+from linearsr_jax.training.record import TrainError
 
 logger = logging.getLogger(__name__)
+
+# Values of the config's field tensorboard.
+TENSORBOARD_WRITERS = ("tensorboardX", "clu")
 
 Images = Mapping[str, UInt8[Array, "N H W 3"]]
 
 
 class MetricWriter(Protocol):
-    """What the training loop calls; names and arguments are clu's."""
+    """What the training loop calls; names and arguments are mostly clu's."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Records named numbers of a step."""
+        ...
+
+    def write_validation(
+        self,
+        validation: Validation,
+        *,
+        metrics: Collection[str],
+        others: Mapping[str, float],
+    ) -> None:
+        """Records the scores of a validation.
+
+        Args:
+          validation: with its step.
+          metrics: names of those that vote on the knee.
+          others: numbers of the same step without a direction.
+        """
         ...
 
     def write_images(self, step: int, images: Images) -> None:
@@ -53,10 +74,24 @@ class MetricWriter(Protocol):
 
 
 class IgnoringWriter:
-    """Ignores everything; a writer overrides what it has a place for."""
+    """Ignores everything; a writer overrides what it has a place for.
+
+    A validation is written as scalars.
+    """
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """See `MetricWriter`."""
+
+    def write_validation(
+        self,
+        validation: Validation,
+        *,
+        metrics: Collection[str],
+        others: Mapping[str, float],
+    ) -> None:
+        """See `MetricWriter`."""
+        del metrics
+        self.write_scalars(validation.step, {**validation.scores, **others})
 
     def write_images(self, step: int, images: Images) -> None:
         """See `MetricWriter`."""
@@ -91,7 +126,8 @@ class LogWriter(IgnoringWriter):
 class JsonLinesWriter(IgnoringWriter):
     """Appends one JSON object a call: {"step": ..., name: value, ...}.
 
-    Non-finite numbers are written as null, which strict readers can parse. A run
+    Non-finite numbers are written as null, which strict readers can parse. Those of
+    validations say beside their scores what is better, see `esgf.evaluation`. A run
     that resumes drops the lines of steps it is about to repeat.
     """
 
@@ -113,9 +149,19 @@ class JsonLinesWriter(IgnoringWriter):
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """See `MetricWriter`."""
-        row: dict[str, Any] = {"step": step}
-        for name, value in scalars.items():
-            row[name] = float(value) if math.isfinite(value) else None
+        self._write({"step": step, **_finite(scalars)})
+
+    def write_validation(
+        self,
+        validation: Validation,
+        *,
+        metrics: Collection[str],
+        others: Mapping[str, float],
+    ) -> None:
+        """See `MetricWriter`."""
+        self._write(validation.to_row(metrics) | _finite(others))
+
+    def _write(self, row: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
@@ -139,7 +185,7 @@ class ImageFolderWriter(IgnoringWriter):
             write_image(path, np.concatenate(list(stack)), "RGB", overwrite=True)
 
 
-class TensorBoardWriter:
+class TensorBoardWriter(IgnoringWriter):
     """TensorBoard's event files, through tensorboardX.
 
     A run that resumes hides the steps it is about to repeat.
@@ -180,6 +226,37 @@ class TensorBoardWriter:
         self._writer.close()
 
 
+class CluWriter(IgnoringWriter):
+    """TensorBoard's event files, through clu and TensorFlow.
+
+    A run that resumes writes the steps it repeats once more.
+    """
+
+    def __init__(self, folder: Path):
+        """Opens a new event file.
+
+        Raises:
+          TrainError: TensorFlow is not installed.
+        """
+        try:
+            import tensorflow
+            from clu import metric_writers
+        except ImportError as error:
+            raise TrainError(
+                "tensorboard='clu' needs TensorFlow: pip install tensorflow, or take "
+                "--override tensorboard=tensorboardX"
+            ) from error
+        # TensorFlow takes all memory of every GPU it sees.
+        tensorflow.config.set_visible_devices([], "GPU")
+        writer = metric_writers.SummaryWriter(str(folder))
+        self.write_scalars = writer.write_scalars
+        self.write_images = writer.write_images
+        self.write_texts = writer.write_texts
+        self.write_hparams = writer.write_hparams
+        self.flush = writer.flush
+        self.close = writer.close
+
+
 class ManyWriters:
     """Hands every call on to several writers."""
 
@@ -191,6 +268,17 @@ class ManyWriters:
         """See `MetricWriter`."""
         for writer in self._members:
             writer.write_scalars(step, scalars)
+
+    def write_validation(
+        self,
+        validation: Validation,
+        *,
+        metrics: Collection[str],
+        others: Mapping[str, float],
+    ) -> None:
+        """See `MetricWriter`."""
+        for writer in self._members:
+            writer.write_validation(validation, metrics=metrics, others=others)
 
     def write_images(self, step: int, images: Images) -> None:
         """See `MetricWriter`."""
@@ -218,27 +306,36 @@ class ManyWriters:
             writer.close()
 
 
-def make_writer(workdir: Path, *, resume_step: int) -> MetricWriter:
-    """The log, and on the first process the files in workdir.
+def make_writer(
+    workdir: Path, *, resume_step: int, tensorboard: str = "tensorboardX"
+) -> MetricWriter:
+    """Makes the log, and on the first process the files in workdir.
 
     These are metrics.jsonl, images/ and tensorboard/.
+
+    Args:
+      workdir: exists.
+      resume_step: the step that the run goes on from.
+      tensorboard: who writes TensorBoard's files, one of TENSORBOARD_WRITERS.
+
+    Raises:
+      TrainError: see `CluWriter`.
     """
     if jax.process_index() != 0:
         return LogWriter()
+    folder = workdir / "tensorboard"
     return ManyWriters(
         LogWriter(),
         JsonLinesWriter(workdir / "metrics.jsonl", resume_step),
         ImageFolderWriter(workdir / "images"),
-        _make_tensorboard_writer(workdir / "tensorboard", resume_step),
+        CluWriter(folder)
+        if tensorboard == "clu"
+        else TensorBoardWriter(folder, resume_step),
     )
 
 
-def _make_tensorboard_writer(folder: Path, resume_step: int) -> MetricWriter:
-    try:
-        import tensorflow
-        from clu import metric_writers
-    except ImportError:
-        return TensorBoardWriter(folder, resume_step)
-    # TensorFlow takes all memory of every GPU it sees.
-    tensorflow.config.set_visible_devices([], "GPU")
-    return metric_writers.SummaryWriter(str(folder))
+def _finite(scalars: Mapping[str, float]) -> dict[str, float | None]:
+    return {
+        name: float(value) if math.isfinite(value) else None
+        for name, value in scalars.items()
+    }

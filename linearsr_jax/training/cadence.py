@@ -1,0 +1,39 @@
+"""What is due after a step: the log, a checkpoint, a validation."""
+
+import dataclasses
+
+from linearsr_jax.training.settings import RunSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Due:
+    """What is due after a step."""
+
+    log: bool
+    checkpoint: bool
+    validation: bool
+
+    def __bool__(self) -> bool:
+        return self.log or self.checkpoint or self.validation
+
+
+def find_due(
+    settings: RunSettings, step: int, *, is_stopping: bool, has_validation: bool
+) -> Due:
+    """Tells what is due after a step.
+
+    Args:
+      settings: how often the run does what.
+      step: that has just been taken, from 1.
+      is_stopping: the run ends after this step whatever is left of it.
+      has_validation: there is something to validate on.
+    """
+    is_end = step == settings.steps
+    return Due(
+        log=step % settings.log_every == 0 or is_end or is_stopping,
+        checkpoint=step % settings.checkpoint_every == 0 or is_end or is_stopping,
+        validation=has_validation
+        and (
+            step % settings.val.every == 0 or is_end or step == settings.esgf.knee_step
+        ),
+    )

@@ -1,0 +1,308 @@
+"""A run that is open: where it is, what it works with, and everything it can do.
+
+The order in which it does these things is in `loop`.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from clu.parameter_overview import get_parameter_overview
+
+from linearsr_jax.esgf.guard import TROUBLES
+from linearsr_jax.esgf.knee import Verdict
+from linearsr_jax.training.batches import global_batches
+from linearsr_jax.training.checkpoints import Candidates, Checkpointer
+from linearsr_jax.training.esgf_policy import Monitor, choose_knee, judge
+from linearsr_jax.training.expert_axis import over_experts
+from linearsr_jax.training.export import export_model
+from linearsr_jax.training.initial_state import StartState
+from linearsr_jax.training.inputs import RunInputs, open_inputs
+from linearsr_jax.training.metrics import TrainMetrics, merge, scalars
+from linearsr_jax.training.optimizers import ema_params
+from linearsr_jax.training.parts import RunParts
+from linearsr_jax.training.profiler import ProfilerWindow
+from linearsr_jax.training.progress import Progress
+from linearsr_jax.training.record import flatten
+from linearsr_jax.training.rewinding import data_seed, plan_rewind
+from linearsr_jax.training.step import make_train_step
+from linearsr_jax.training.validation import Validator
+from linearsr_jax.training.writers import make_writer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a run, and at which step that began."""
+
+    reason: str
+    since: int
+
+
+@contextlib.contextmanager
+def open_trainer(parts: RunParts, workdir: Path) -> Iterator["Trainer"]:
+    """Opens a run in workdir, new or from its newest checkpoint, under the mesh.
+
+    Raises:
+      TrainError, OSError, ValueError: see `open_inputs`.
+    """
+    with contextlib.ExitStack() as stack:
+        yield Trainer(parts, workdir, stack)
+
+
+class Trainer:
+    """An open run.
+
+    Attributes:
+      step: how many steps it has taken.
+      state: of all experts, after that step.
+      record: what it remembers beside the state.
+      has_validation: there are photographs to validate on.
+    """
+
+    def __init__(self, parts: RunParts, workdir: Path, stack: contextlib.ExitStack):
+        """Restores or initialises; what it opens closes with the stack."""
+        settings = parts.settings
+        self._parts, self._settings, self._workdir = parts, settings, workdir
+        self._checkpointer = _enter(
+            stack,
+            Checkpointer(workdir / "checkpoints", keep=settings.keep_checkpoints),
+        )
+        self._inputs = inputs = open_inputs(parts, self._checkpointer, workdir)
+        self.record = inputs.record
+        self._start_state = StartState(parts)
+        start = self._checkpointer.latest_step
+        if start is not None:
+            self.state = self._start_state.restored(self._checkpointer, start)
+            logger.info("resumed from step %d of %s", start, workdir)
+        elif inputs.origin:
+            self.state = self._start_state.from_model(inputs.origin)
+        else:
+            self.state = self._start_state.random()
+        self.step = start or 0
+        step_of_one = make_train_step(
+            parts.loss,
+            parts.optimizer,
+            seed=settings.seed,
+            accumulation=settings.accumulation,
+        )
+        self._train_step = jax.jit(
+            over_experts(step_of_one),
+            donate_argnums=0,
+            out_shardings=(self._start_state.shardings, None),
+        )
+        self._monitor = self._make_monitor(inputs, stack)
+        self.has_validation = self._monitor is not None
+        config_file = workdir / "config.json"
+        config_file.write_text(json.dumps(settings.config, indent=2) + "\n")
+        self._profiler = _enter(
+            stack,
+            ProfilerWindow(
+                workdir / "profile",
+                self.step + settings.profile_first,
+                settings.profile_count,
+            ),
+        )
+        self._streams = stack.enter_context(contextlib.ExitStack())
+        self._open_streams()
+        self._log.write_hparams(flatten(settings.config))
+        overview = get_parameter_overview(self.state.params)
+        self._log.write_texts(self.step, {"parameters": overview})
+        self._judge(judge(self.record.validations, settings.val.metrics))
+
+    def _make_monitor(self, inputs: RunInputs, stack) -> Monitor | None:
+        photographs = inputs.photographs
+        if not photographs.held_out:
+            return None
+        validator = Validator(
+            self._parts,
+            photographs.held_out,
+            codec=inputs.codec,
+            conditions=photographs.held_out_conditions,
+        )
+        candidates = Candidates(
+            self._workdir / "candidates",
+            keep=self._settings.esgf.candidates,
+            start=self.step,
+        )
+        return Monitor(
+            self._parts,
+            workdir=self._workdir,
+            validator=validator,
+            candidates=_enter(stack, candidates),
+            codec=inputs.codec,
+        )
+
+    def _open_streams(self) -> None:
+        """Opens what starts anew after a rewind: the log, the samples, the rates."""
+        self._streams.close()
+        settings = self._settings
+        log = make_writer(
+            self._workdir, resume_step=self.step, tensorboard=settings.tensorboard
+        )
+        self._log = _enter(self._streams, log)
+        batches = global_batches(
+            settings,
+            self._inputs.photographs,
+            self._parts.mesh,
+            seed=data_seed(settings.seed, len(self.record.rewinds)),
+            start_batch=self.step,
+        )
+        self._batches = self._streams.enter_context(batches)
+        samples = settings.experts * settings.batch_size
+        self._progress = Progress(self.step, settings.steps, samples)
+        # Of the steps since the last log: one step's numbers are mostly noise.
+        self._summary = TrainMetrics.empty()
+
+    def _judge(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+        self._knee = choose_knee(
+            self._settings.esgf, self.record.validations, verdict, is_over=False
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is taken or a knee has stood for long enough."""
+        return self.step >= self._settings.steps or self.is_at_knee
+
+    @property
+    def is_at_knee(self) -> bool:
+        """Whether a knee has ended the run."""
+        return self._knee is not None
+
+    def take_step(self) -> None:
+        """Trains on the next batch; returns before the devices are done."""
+        self.step += 1
+        with self._progress.waiting_for_data():
+            batch = next(self._batches)
+        with self._profiler.step(self.step):
+            self.state, metrics = self._train_step(
+                self.state, batch, self._inputs.codec
+            )
+        self._profiler.end_step(self.step, metrics)
+        self._summary = merge(self._summary, metrics)
+
+    def find_trouble(self) -> Trouble | None:
+        """Asks the guards of all experts; waits for the step to end."""
+        code = int(jnp.max(self.state.guard.trouble))
+        return Trouble(TROUBLES[code], since=self.step) if code else None
+
+    def write_log(self) -> None:
+        """Logs the steps since the last time."""
+        numbers = scalars(self._summary)
+        numbers["learning_rate"] = float(self._parts.schedule(self.step - 1))
+        numbers |= self._progress.report(self.step)
+        self._log.write_scalars(self.step, numbers)
+        self._summary = TrainMetrics.empty()
+
+    def validate(self) -> Trouble | None:
+        """Validates, logs it and looks for the knee.
+
+        Returns:
+          What is wrong, if the run has lost what it had gained before any knee.
+        """
+        with self._progress.paused():
+            findings = self._monitor.validate(
+                self.step, self.state, self.record.validations
+            )
+            self._log.write_validation(
+                findings.validation,
+                metrics=self._settings.val.metrics,
+                others=findings.sharpness,
+            )
+            self._log.write_images(self.step, findings.images)
+            self._log.flush()
+        self.record = self.record.with_validation(findings.validation)
+        self._judge(verdict := findings.verdict)
+        is_lost = verdict.verdict == "diverged" and self._settings.esgf.stop_at_knee
+        if is_lost and not self.is_at_knee:
+            return Trouble(verdict.reason, since=verdict.since_step)
+        return None
+
+    def save(self) -> None:
+        """Starts saving a checkpoint."""
+        with self._progress.paused():
+            self._checkpointer.save(self.step, self.state, self.record)
+
+    def rewind(self, trouble: Trouble) -> None:
+        """Goes back to a checkpoint from before the trouble, to read other samples.
+
+        Raises:
+          TrainError: see `plan_rewind`.
+        """
+        rewind = plan_rewind(
+            self._workdir,
+            self._checkpointer.steps,
+            self.record.rewinds,
+            step=self.step,
+            before=trouble.since,
+            reason=trouble.reason,
+            max_rewinds=self._settings.esgf.max_rewinds,
+        )
+        logger.warning("%s; going back to step %d", rewind.reason, rewind.to)
+        self._checkpointer.delete_after(rewind.to)
+        if self._monitor:
+            self._monitor.rewind(rewind.to)
+        self.step = rewind.to
+        self.state = None  # room for the other
+        self.state = self._start_state.restored(self._checkpointer, rewind.to)
+        self.record = dataclasses.replace(
+            self._checkpointer.restore_record(rewind.to),
+            config=self.record.config,
+            rewinds=(*self.record.rewinds, rewind),
+        )
+        self._judge(judge(self.record.validations, self._settings.val.metrics))
+        self._open_streams()
+
+    def export(self) -> dict[str, Any]:
+        """Writes workdir/model: averaged weights of the knee, or of the last step.
+
+        Returns:
+          Which these are and why, as in the model's card.
+
+        Raises:
+          TrainError: see `Monitor.restore`.
+        """
+        esgf, params = self._choose_result()
+        photographs = self._inputs.photographs
+        files = {"files": photographs.source.manifest.files}
+        if photographs.held_out and not self._settings.val.folder:
+            files["held_out"] = photographs.held_out.manifest.files
+        if photographs.conditions and self._settings.condition.kind == "tags":
+            files["tags"] = photographs.conditions.known_tags()
+        export_model(
+            self._workdir / "model",
+            params,
+            record=self.record,
+            codec=self._inputs.codec,
+            files=files,
+            esgf=esgf,
+        )
+        return esgf
+
+    def _choose_result(self):
+        esgf = {"step": self.step, "trained_to": self.step, "by": "last step"}
+        params = ema_params(self.state.opt_state)
+        knee = choose_knee(
+            self._settings.esgf, self.record.validations, self._verdict, is_over=True
+        )
+        if self._monitor and knee is not None:
+            esgf["step"], params = self._monitor.restore(knee, self.state)
+            by_hand = self._settings.esgf.knee_step == knee
+            esgf |= {"knee_step": knee, "by": "hand" if by_hand else "knee"}
+        if self.record.validations:
+            names = ("verdict", "knee_step", "decided_at_step", "reason")
+            esgf["found"] = {name: getattr(self._verdict, name) for name in names}
+        return esgf, params
+
+
+def _enter(stack: contextlib.ExitStack, thing):
+    """Closes the thing with the stack."""
+    return stack.enter_context(contextlib.closing(thing))
