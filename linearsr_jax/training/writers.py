@@ -324,13 +324,16 @@ def make_writer(
     if jax.process_index() != 0:
         return LogWriter()
     folder = workdir / "tensorboard"
+    event_files = (
+        CluWriter(folder)
+        if tensorboard == "clu"
+        else TensorBoardWriter(folder, resume_step)
+    )
     return ManyWriters(
         LogWriter(),
         JsonLinesWriter(workdir / "metrics.jsonl", resume_step),
         ImageFolderWriter(workdir / "images"),
-        CluWriter(folder)
-        if tensorboard == "clu"
-        else TensorBoardWriter(folder, resume_step),
+        event_files,
     )
 
 

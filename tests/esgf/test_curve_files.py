@@ -124,6 +124,38 @@ def test_training_folder(tmp_path):
     assert set(curve.metrics) == {"val_psnr_light", "val_lpips_light"}
 
 
+def test_the_newest_row_says_what_votes_and_what_is_better(tmp_path):
+    rows = [
+        {"step": 1, "val_odd_light": 3.0, "val_psnr_light": 20.0},  # before 0.2
+        {
+            "step": 2,
+            "val_odd_light": 2.0,
+            "val_psnr_light": 21.0,
+            "val_odd_light_raw": 2.5,
+            "higher_is_better": {"val_odd_light": False, "val_odd_light_raw": False},
+            "voters": ["val_odd_light"],
+        },
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    curve = read(tmp_path, text, name="metrics.jsonl")
+    assert curve.higher_is_better == {"val_odd_light": False}
+    np.testing.assert_array_equal(curve.metrics["val_odd_light"], [3, 2])
+    asked = read(tmp_path, text, name="metrics.jsonl", higher=["val_psnr_light"])
+    assert asked.higher_is_better == {"val_odd_light": False, "val_psnr_light": True}
+
+
+def test_logs_that_do_not_say_what_votes(tmp_path):
+    row = {
+        "step": 1,
+        "val_psnr_light": 20.0,
+        "val_psnr_light_raw": 20.0,
+        "val_gain_light": 1.0,
+        "val_loss_at_110": 1.0,
+    }
+    curve = read(tmp_path, json.dumps(row), name="metrics.jsonl")
+    assert curve.higher_is_better == {"val_psnr_light": True}
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from configs import debug
+from linearsr_jax.esgf.evaluation import Evaluation
 from linearsr_jax.pretrained import model_folder as pretrained
-from linearsr_jax.training import batches as train_data
-from linearsr_jax.training import expert_axis, writers
-from linearsr_jax.training import loop as train
-from linearsr_jax.training import optimizers as optim
+from linearsr_jax.training import trainer
 from linearsr_jax.training.checkpoints import Checkpointer
+from linearsr_jax.training.expert_axis import split
+from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.losses import Loss
-from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.optimizers import ema_params
+from linearsr_jax.training.record import Rewind, TrainError
+from linearsr_jax.training.validation import Validator
+from linearsr_jax.training.writers import LogWriter
 
 
 def make_config(photos, **overrides):
@@ -37,15 +40,16 @@ def make_config(photos, **overrides):
 @pytest.fixture
 def poisoned(monkeypatch):
     """Samples in the first order are black from batch 2 on, and black gives NaN."""
-    real_batches, real_loss = train_data.global_batches, Loss.__call__
+    real_batches, real_loss = trainer.global_batches, Loss.__call__
 
     @contextlib.contextmanager
-    def batches(config, *args, seed, start_batch):
-        with real_batches(config, *args, seed=seed, start_batch=start_batch) as stream:
+    def batches(settings, *args, seed, start_batch):
+        is_first = seed == settings.seed
+        with real_batches(
+            settings, *args, seed=seed, start_batch=start_batch
+        ) as stream:
             yield (
-                jax.tree.map(
-                    lambda x, n=n: x * 0 if seed == config.seed and n >= 2 else x, batch
-                )
+                jax.tree.map(lambda x, n=n: x * 0 if is_first and n >= 2 else x, batch)
                 for n, batch in enumerate(stream, start_batch)
             )
 
@@ -53,7 +57,7 @@ def poisoned(monkeypatch):
         total, aux = real_loss(self, params, codec, batch, draws)
         return total * jnp.where(batch["image_hr"].max() == 0, jnp.nan, 1.0), aux
 
-    monkeypatch.setattr(train_data, "global_batches", batches)
+    monkeypatch.setattr(trainer, "global_batches", batches)
     monkeypatch.setattr(Loss, "__call__", loss)
 
 
@@ -64,14 +68,14 @@ def read_log(workdir):
 @pytest.mark.usefixtures("poisoned")
 def test_three_steps_that_are_not_finite_rewind(photos, tmp_path):
     config = make_config(photos, steps=6)
-    state = train.train_and_evaluate(config, tmp_path / "run").state
+    state = train_and_evaluate(config, tmp_path / "run").state
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
     with contextlib.closing(Checkpointer(tmp_path / "run/checkpoints", keep=3)) as kept:
-        rewinds = kept.restore_run(6)["rewinds"]
+        rewinds = kept.restore_record(6).rewinds
     reason = "3 steps in a row were not finite"
-    assert rewinds == [{"step": 5, "to": 4, "reason": reason}]
+    assert rewinds == (Rewind(step=5, to=4, reason=reason),)
     training = pretrained.load_pretrained(tmp_path / "run/model").training
-    assert training["rewinds"] == rewinds
+    assert training["rewinds"] == [{"step": 5, "to": 4, "reason": reason}]
     log = read_log(tmp_path / "run")
     assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
     assert [row["skipped"] for row in log] == [0, 0, 1, 1, 0, 0]
@@ -83,9 +87,9 @@ def test_three_steps_that_are_not_finite_rewind(photos, tmp_path):
 @pytest.mark.usefixtures("poisoned")
 def test_skipped_steps_change_nothing(photos, tmp_path):
     config = make_config(photos, steps=2)
-    two = train.train_and_evaluate(config, tmp_path / "two").state
+    two = train_and_evaluate(config, tmp_path / "two").state
     config = make_config(photos, steps=4)
-    four = train.train_and_evaluate(config, tmp_path / "four").state
+    four = train_and_evaluate(config, tmp_path / "four").state
     assert four.step == 4
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -100,30 +104,30 @@ def test_killed_after_a_rewind_it_ends_with_the_same_bits(
     class Crash(Exception):
         pass
 
-    class CrashingWriter(writers.LogWriter):
+    class CrashingWriter(LogWriter):
         def write_scalars(self, step, scalars):
             if step == 7:
                 raise Crash
 
     config = make_config(photos, steps=8)
-    whole = train.train_and_evaluate(config, tmp_path / "whole").state
+    whole = train_and_evaluate(config, tmp_path / "whole").state
     with monkeypatch.context() as patch:
-        patch.setattr(writers, "make_writer", lambda *_, **__: CrashingWriter())
+        patch.setattr(trainer, "make_writer", lambda *_, **__: CrashingWriter())
         with pytest.raises(Crash):
-            train.train_and_evaluate(config, tmp_path / "killed")
-    resumed = train.train_and_evaluate(config, tmp_path / "killed").state
+            train_and_evaluate(config, tmp_path / "killed")
+    resumed = train_and_evaluate(config, tmp_path / "killed").state
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get([whole, resumed]))
 
 
 @pytest.mark.usefixtures("poisoned")
 def test_it_is_given_up_with_a_report(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.rewind, "data_seed", lambda seed, rewinds: seed)
+    monkeypatch.setattr(trainer, "data_seed", lambda seed, rewinds: seed)
     config = make_config(photos, steps=20, **{"esgf.max_rewinds": 2})
     with pytest.raises(
         TrainError,
         match=r"given up after 2 rewinds \(step 5 back to 4: .*; step 5 back to 2:",
     ):
-        train.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
     assert not (tmp_path / "model").exists()
 
 
@@ -131,7 +135,7 @@ def test_it_is_given_up_with_a_report(photos, tmp_path, monkeypatch):
 def test_nowhere_to_go_back_to(photos, tmp_path):
     config = make_config(photos, steps=20, checkpoint_every=20)
     with pytest.raises(TrainError, match="there is no checkpoint to go back to"):
-        train.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
 
 
 KNEE = 9
@@ -142,13 +146,13 @@ def curve(monkeypatch):
     """Validations that rise until evaluation KNEE, and then stay."""
     noise = 0.02 * np.random.default_rng(0).standard_normal((1000, 2))
 
-    def validate(self, experts):
+    def validate(self, experts, weights):
         self.calls = getattr(self, "calls", 0) + 1
         n = (self.calls - 1) // 2  # averaged, raw
         value = 20 + 8 * min(n, KNEE) / KNEE + noise[n, self.calls % 2]
-        return {"val_psnr_bicubic": value}, {}
+        return (Evaluation("psnr", "bicubic", weights, True, value),), {}
 
-    monkeypatch.setattr(train.Validator, "__call__", validate)
+    monkeypatch.setattr(Validator, "__call__", validate)
 
 
 @pytest.fixture
@@ -167,7 +171,7 @@ def stopping(photos):
 @pytest.mark.usefixtures("curve")
 def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     config = make_config(photos, **stopping)
-    result = train.train_and_evaluate(config, tmp_path / "run")
+    result = train_and_evaluate(config, tmp_path / "run")
     found = result.esgf["found"]
     assert abs(found["knee_step"] - (KNEE + 1)) <= 2
     assert result.esgf["by"] == "knee"
@@ -178,8 +182,8 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     assert model.training["esgf"] == result.esgf
     # The weights are those of a run that had ended there.
     config = make_config(photos, **stopping | {"steps": found["knee_step"]})
-    short = train.train_and_evaluate(config, tmp_path / "short").state
-    expected = expert_axis.split(optim.ema_params(short.opt_state))
+    short = train_and_evaluate(config, tmp_path / "short").state
+    expected = split(ema_params(short.opt_state))
     jax.tree.map(
         np.testing.assert_array_equal, *jax.device_get([model.experts, expected])
     )
@@ -187,28 +191,28 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     assert verdict["knee_step"] == found["knee_step"]
     # The same command again trains no further.
     config = make_config(photos, **stopping)
-    again = train.train_and_evaluate(config, tmp_path / "run")
+    again = train_and_evaluate(config, tmp_path / "run")
     assert again.esgf == result.esgf
     # By hand another knee.
     config = make_config(photos, **stopping, **{"esgf.knee_step": 4})
-    by_hand = train.train_and_evaluate(config, tmp_path / "run").esgf
+    by_hand = train_and_evaluate(config, tmp_path / "run").esgf
     assert (by_hand["step"], by_hand["by"]) == (4, "hand")
     assert pretrained.load_pretrained(tmp_path / "run/model").training["step"] == 4
     # One that is not kept is not replaced by another.
     shutil.rmtree(tmp_path / "run/candidates/3")
     config = make_config(photos, **stopping, **{"esgf.knee_step": 3})
     with pytest.raises(TrainError, match=r"knee_step 3: no weights .* of 1, 2, 4, 5,"):
-        train.train_and_evaluate(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/candidates")
     with pytest.raises(TrainError, match=r"candidates: is empty, the weights of step"):
-        train.train_and_evaluate(make_config(photos, **stopping), tmp_path / "run")
+        train_and_evaluate(make_config(photos, **stopping), tmp_path / "run")
     assert pretrained.load_pretrained(tmp_path / "run/model").training["step"] == 4
 
 
 @pytest.mark.usefixtures("curve")
 def test_the_ring_keeps_the_newest_and_the_knee(photos, tmp_path, stopping):
     stopping |= {"steps": 40, "esgf.stop_at_knee": False, "esgf.candidates": 4}
-    result = train.train_and_evaluate(make_config(photos, **stopping), tmp_path)
+    result = train_and_evaluate(make_config(photos, **stopping), tmp_path)
     # Without stop_at_knee the result is the last step's, the knee only known.
     assert result.esgf["step"] == result.esgf["trained_to"] == 40
     kept = {int(path.name) for path in (tmp_path / "candidates").glob("[0-9]*")}
@@ -228,12 +232,12 @@ def test_the_ring_keeps_the_newest_and_the_knee(photos, tmp_path, stopping):
 def test_what_no_run_can_work_with(photos, tmp_path, field, value, message):
     fields = {"val.folder": str(photos), f"esgf.{field}": value}
     with pytest.raises(TrainError, match=message):
-        train.train_and_evaluate(make_config(photos, **fields), tmp_path / "run")
+        train_and_evaluate(make_config(photos, **fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_knee_needs_validations(photos, tmp_path):
     config = make_config(photos, **{"esgf.stop_at_knee": True})
     with pytest.raises(TrainError, match="a knee is one of validations"):
-        train.train_and_evaluate(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

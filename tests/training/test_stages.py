@@ -10,9 +10,10 @@ import pytest
 
 from linearsr_jax.config.loading import ConfigError, load_stages
 from linearsr_jax.pretrained import model_folder as pretrained
-from linearsr_jax.training import loop as train
-from linearsr_jax.training import stages, writers
+from linearsr_jax.training import stages, trainer
+from linearsr_jax.training.loop import TrainResult
 from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.writers import LogWriter, ManyWriters
 
 NAMES = ("pretrain", "experts", "sft")
 SAMPLE = Path(__file__).parents[2] / "docs" / "images" / "sample.png"
@@ -67,9 +68,9 @@ def test_killed_once_in_each_stage_it_ends_with_the_same_bits(
     photos, whole, tmp_path, monkeypatch
 ):
     killed = []
-    real = writers.make_writer
+    real = trainer.make_writer
 
-    class Killer(writers.LogWriter):
+    class Killer(LogWriter):
         """Kills each stage's first attempt at step 3, after the checkpoint of 2."""
 
         def __init__(self, workdir):
@@ -81,11 +82,9 @@ def test_killed_once_in_each_stage_it_ends_with_the_same_bits(
                 raise Kill
 
     monkeypatch.setattr(
-        writers,
+        trainer,
         "make_writer",
-        lambda workdir, **kwargs: writers.ManyWriters(
-            real(workdir, **kwargs), Killer(workdir)
-        ),
+        lambda workdir, **kwargs: ManyWriters(real(workdir, **kwargs), Killer(workdir)),
     )
     for _ in NAMES:
         with pytest.raises(Kill):
@@ -132,7 +131,7 @@ def test_another_start_means_training_again(photos, whole, monkeypatch):
 
     def note(config, workdir):
         trained.append((workdir.name, Path(config.init_from).parent.name))
-        return train.TrainResult(None, is_finished=True, esgf=esgf)
+        return TrainResult(None, is_finished=True, esgf=esgf)
 
     monkeypatch.setattr(stages, "train_and_evaluate", note)
     monkeypatch.setattr(stages, "_write", lambda *_: None)
@@ -141,7 +140,7 @@ def test_another_start_means_training_again(photos, whole, monkeypatch):
 
 
 def test_a_signal_ends_it_and_the_rest_is_left(photos, tmp_path, monkeypatch):
-    unfinished = train.TrainResult(None, is_finished=False)
+    unfinished = TrainResult(None, is_finished=False)
     monkeypatch.setattr(stages, "train_and_evaluate", lambda *_: unfinished)
     assert not stages.run_stages(load(photos), tmp_path)
     assert not (tmp_path / "stages.json").exists()

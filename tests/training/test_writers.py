@@ -10,12 +10,15 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from linearsr_jax.training import writers
+from linearsr_jax.esgf.curve_files import curve_of, read_curve
+from linearsr_jax.esgf.evaluation import Evaluation, Validation
+from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.writers import (
     ImageFolderWriter,
     JsonLinesWriter,
     ManyWriters,
     TensorBoardWriter,
+    make_writer,
 )
 
 
@@ -33,6 +36,45 @@ def events(folder):
             found.append(Event.FromString(data[12 : 12 + size]))
             data = data[16 + size :]
     return found
+
+
+# No name says that lower values of an "odd" metric are better.
+VALIDATIONS = tuple(
+    Validation(
+        step,
+        (
+            Evaluation("odd", "light", "averaged", False, value),
+            Evaluation("psnr", "light", "averaged", True, 20.0),
+            Evaluation("odd", "light", "raw", False, 0.5),
+        ),
+    )
+    for step, value in ((1, 0.75), (2, math.nan))
+)
+
+
+def test_a_log_knows_every_direction_and_every_voter(tmp_path):
+    writer = make_writer(tmp_path, resume_step=0)
+    for validation in VALIDATIONS:
+        writer.write_validation(validation, metrics=("odd",), others={"sharpness": 3.0})
+    writer.close()
+    first, second = rows(tmp_path / "metrics.jsonl")
+    assert first["val_odd_light"] == 0.75
+    assert second["val_odd_light"] is None
+    assert first["sharpness"] == 3.0
+    assert first["higher_is_better"] == {
+        "val_odd_light": False,
+        "val_psnr_light": True,
+        "val_odd_light_raw": False,
+    }
+    found, expected = read_curve(tmp_path), curve_of(VALIDATIONS, ("odd",))
+    assert (
+        found.higher_is_better == expected.higher_is_better == {"val_odd_light": False}
+    )
+    np.testing.assert_array_equal(
+        found.metrics["val_odd_light"], expected.metrics["val_odd_light"]
+    )
+    tags = [v.tag for e in events(tmp_path / "tensorboard") for v in e.summary.value]
+    assert {"val_odd_light_raw", "sharpness"} <= set(tags)
 
 
 def test_resumed_run_drops_what_it_repeats(tmp_path):
@@ -103,10 +145,11 @@ def test_every_writer_gets_every_call(tmp_path):
 
     class Recorder:
         def __getattr__(self, name):
-            return lambda *arguments: calls.append((name, *arguments))
+            return lambda *args, **kwargs: calls.append((name, args, kwargs))
 
     writer = ManyWriters(Recorder(), Recorder())
     writer.write_scalars(1, {"a": 1.0})
+    writer.write_validation(VALIDATIONS[0], metrics=("psnr",), others={})
     writer.write_images(2, {})
     writer.write_texts(3, {})
     writer.write_hparams({})
@@ -115,6 +158,7 @@ def test_every_writer_gets_every_call(tmp_path):
     assert calls[::2] == calls[1::2]
     assert [call[0] for call in calls[::2]] == [
         "write_scalars",
+        "write_validation",
         "write_images",
         "write_texts",
         "write_hparams",
@@ -123,25 +167,43 @@ def test_every_writer_gets_every_call(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("has_tensorflow", [False, True])
-def test_clus_writer_is_used_where_tensorflow_is(tmp_path, monkeypatch, has_tensorflow):
+def test_clus_writer_is_used_where_the_config_asks_for_it(tmp_path, monkeypatch):
     """With stand-ins for both modules: TensorFlow itself is too large for a test."""
-    hidden = []
+    hidden, written = [], []
     tensorflow = types.SimpleNamespace(
         config=types.SimpleNamespace(
             set_visible_devices=lambda devices, kind: hidden.append((devices, kind))
         )
     )
-    clu_writers = types.SimpleNamespace(SummaryWriter=lambda folder: ("clu", folder))
-    monkeypatch.setitem(
-        sys.modules, "tensorflow", tensorflow if has_tensorflow else None
-    )
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def __getattr__(self, name):
+            return lambda *args: written.append((self.folder, name, args))
+
+    clu_writers = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
     monkeypatch.setitem(sys.modules, "clu.metric_writers", clu_writers)
     monkeypatch.setattr("clu.metric_writers", clu_writers, raising=False)
-    writer = writers._make_tensorboard_writer(tmp_path, 0)
-    if has_tensorflow:
-        assert writer == ("clu", str(tmp_path))
-        assert hidden == [([], "GPU")]  # JAX needs their memory
-    else:
-        assert isinstance(writer, TensorBoardWriter)
-        writer.close()
+    # TensorFlow being there changes nothing.
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    make_writer(tmp_path / "a", resume_step=0).close()
+    assert hidden == []
+    writer = make_writer(tmp_path / "b", resume_step=0, tensorboard="clu")
+    writer.write_scalars(1, {"a": 1.0})
+    writer.write_validation(VALIDATIONS[0], metrics=(), others={})
+    writer.close()
+    assert hidden == [([], "GPU")]  # JAX needs their memory
+    folder = str(tmp_path / "b" / "tensorboard")
+    scores = VALIDATIONS[0].scores
+    assert written == [
+        (folder, "write_scalars", (1, {"a": 1.0})),
+        (folder, "write_scalars", (1, scores)),
+        (folder, "close", ()),
+    ]
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(TrainError, match="needs TensorFlow: pip install tensorflow"):
+        make_writer(tmp_path / "b", resume_step=0, tensorboard="clu")
