@@ -18,7 +18,7 @@ from linearsr_jax.inference.sampling import make_upscale
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.models.presets import PRESETS, get_preset
 from linearsr_jax.pretrained.model_folder import PretrainedError, load_pretrained
-from linearsr_jax.training import loop as train
+from linearsr_jax.training.loop import train_and_evaluate
 
 # Factor 8: LR sides must fill two pixels.
 TINY = DcAeConfig(
@@ -69,11 +69,11 @@ def trained(codec, tmp_path_factory):
         config.data.scale_range = (1.0, 1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny_dc_ae", PRESET)
-        train.train_and_evaluate(config, folder / "run")
+        train_and_evaluate(config, folder / "run")
         with config.unlocked():
             config.codec_folder = ""
         with pytest.raises(CodecError, match="has weights of its own and none"):
-            train.train_and_evaluate(config, folder / "other")
+            train_and_evaluate(config, folder / "other")
     return folder
 
 
