@@ -39,7 +39,7 @@ def load_pairs(data: Path):
     hr, lr = find_folders(data)
     pairs = []
     for path_hr, path_lr in zip(find_images(hr), find_images(lr), strict=True):
-        images = read_image(path_hr).pixels, read_image(path_lr).pixels
+        images = read_image(path_hr).rgb, read_image(path_lr).rgb
         if images[1].shape[2:] == (3,):
             top, left = ((n - SIDE) // 2 for n in images[1].shape[:2])
             crops = [

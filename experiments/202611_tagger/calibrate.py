@@ -63,7 +63,7 @@ def read_photos(folder, split, reduce=1):
     rows = [row for row in map(json.loads, lines) if row["file"].startswith(split)]
     readings = []
     for row in rows:
-        pixels = image_io.read_image(folder / row["file"]).pixels
+        pixels = image_io.read_image(folder / row["file"]).rgb
         if reduce > 1:
             size = (pixels.shape[1] // reduce, pixels.shape[0] // reduce)
             pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.BICUBIC))

@@ -31,7 +31,7 @@ def main():
     moved, differ, tags = [], 0, 0
     files = sorted(args.photos.glob("*/*.webp"))
     for path in files:
-        pixels = image_io.read_image(path).pixels
+        pixels = image_io.read_image(path).rgb
         a, b = whole._read(pixels), half._read(pixels)
         moved.append(np.abs(a.probabilities - b.probabilities).max())
         # Reading again is cheap, and asks exactly what a user asks.

@@ -31,7 +31,7 @@ def read_photos(photos: Path) -> list[tuple[np.ndarray, list[str]]]:
     for line in (photos / "photos.jsonl").open():
         row = json.loads(line)
         if row["file"].startswith("val/"):
-            image = image_io.read_image(photos / row["file"]).pixels
+            image = image_io.read_image(photos / row["file"]).rgb
             top, left = ((side - SIDE) // 2 for side in image.shape[:2])
             found.append((image[top : top + SIDE, left : left + SIDE], row["tags"]))
     return found

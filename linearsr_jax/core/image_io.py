@@ -1,25 +1,33 @@
-"""Reading and writing image files: nothing else in the package touches them.
+"""Reading and writing image files.
 
-This stage handles 8-bit RGB and grayscale. What it cannot carry through without
-loss (transparency, 16 bits, several frames) is refused with a message that says
-what to do, never dropped in silence. Colour profiles and EXIF other than the
-orientation are not carried over yet. numpy and Pillow only; no JAX here.
+`read_image` turns every file into a `core.images.Image`, and its argument `refuse` says
+what a caller will not accept: upscaling and evaluation refuse what they would lose
+(STRICT); training and tagging only look at the colours and refuse nothing (LENIENT).
 """
 
 import contextlib
+import io
 import os
 import re
 import secrets
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+import PIL.Image
+from PIL import ExifTags, ImageOps
 
-Mode = Literal["RGB", "L"]
+from linearsr_jax.core.image_metadata import metadata_options, profile_of
+from linearsr_jax.core.images import Image
+
+# Of a file: transparent pixels, more than 8 bits per channel, several frames, more
+# than MAX_PIXELS, and damage that Pillow passes over with a warning.
+Trait = Literal["alpha", "depth", "frames", "size", "damage"]
+
+STRICT: frozenset[Trait] = frozenset(get_args(Trait))
+LENIENT: frozenset[Trait] = frozenset()
 
 # What is written, by suffix: Pillow's format name and its options.
 _WRITERS = {
@@ -36,94 +44,97 @@ _MAX_SIDE = {"JPEG": 65535, "WEBP": 16383}
 
 IMAGE_SUFFIXES = tuple(_WRITERS)
 
-# Of Windows, and understood by others: UTF-16 separated by semicolons.
-_XP_KEYWORDS = 0x9C9E
-
-# A closed list, because some of Pillow's other readers start programs (EPS). GIF
-# is here for its still images and for a clear message about the animated ones.
+# A closed list, because some of Pillow's other readers start programs (EPS). GIF is
+# here for its still images and for a clear message about the animated ones.
 _READABLE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 
-# Below Pillow's own warning (89 million), so one limit holds and it is ours. At x4
-# the output of such an image has 1.3 billion pixels, 3.8 GB as uint8.
+# Below Pillow's own warning (89 million), so that this limit comes first. At x4 the
+# output of such an image has 1.3 billion pixels, 3.8 GB as uint8.
 MAX_PIXELS = 80_000_000
 
 
-class ImageError(Exception):
-    """An image file cannot be used; one line naming the file, the fault, the cure."""
-
-
-@dataclass(frozen=True)
-class LoadedImage:
-    """An image as the models take it.
+class ImageError(ValueError):
+    """An image file that cannot be used, in one line: its name, the fault, the cure.
 
     Attributes:
-        pixels: uint8 (H, W, 3), RGB, in 0..255, upright (EXIF orientation applied).
-            A grayscale file has three equal channels.
-        mode: what the file was, to be handed to `write_image`: "L" for grayscale,
-            otherwise "RGB".
+      reason: the line without the name.
     """
 
-    pixels: np.ndarray
-    mode: Mode
+    def __init__(self, name: str | os.PathLike, reason: str):
+        super().__init__(name, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.reason}"
 
 
-def read_image(path: str | os.PathLike) -> LoadedImage:
+def read_image(path: str | os.PathLike, *, refuse: Set[Trait] = STRICT) -> Image:
     """Reads one image file.
 
-    Palette, CMYK and other colour spaces become RGB; black-and-white becomes
-    grayscale; an alpha channel that is opaque everywhere is dropped. Of a phone's
-    multi-picture JPEG (MPO) the first picture, the photograph, is taken.
+    Palette, CMYK and other colour spaces become RGB; black and white becomes
+    grayscale. Of a phone's multi-picture JPEG (MPO) the first picture, the
+    photograph, is taken. An alpha channel that is opaque everywhere is dropped.
+    Embedded colour profiles are kept and not applied. EXIF is that of JPEG, PNG and
+    WebP files.
 
     Args:
-        path: a PNG, JPEG, WebP, BMP, TIFF or still GIF, told by content, not suffix.
+      path: a PNG, JPEG, WebP, BMP, TIFF or still GIF, recognised by its content.
+      refuse: traits that make a file unusable. If not refused, the first frame is
+        taken and colours of 16 bits come as 8, which is as far as Pillow reads them.
 
     Returns:
-        The image; see `LoadedImage` for shape and range.
+      The image, with 8 bits per channel, or 16 in grayscale.
 
     Raises:
-        ImageError: missing, a folder, empty, not an image, damaged (also where
-            Pillow would only warn), more than MAX_PIXELS, transparent, more than
-            8 bits per channel, or more than one frame.
+      ImageError: missing, a folder, empty, not an image, damaged, in floating point, or
+        refused.
+      MemoryError: it does not fit in memory.
     """
-    path = Path(path)
-    try:
+    with _errors_of(path):
+        path = Path(path)
         if not path.exists():
-            raise ImageError(f"{path}: no such file; check the name")
+            raise ImageError(path, "no such file; check the name")
         if path.is_dir():
-            raise ImageError(f"{path}: is a folder; name an image file")
+            raise ImageError(path, "is a folder; name an image file")
         if path.stat().st_size == 0:
-            raise ImageError(f"{path}: is empty (0 bytes); copy the file again")
-        # Pillow's warnings are about this file; the filters last for this block
-        # only. Deprecations are not about the file and stay what they are.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_READABLE_FORMATS) as image:
-                return _load(path, image)
-    except ImageError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path}: is not an image that can be read here; "
-            "give a PNG, JPEG, WebP, BMP or TIFF file"
-        ) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(_too_many_pixels(path)) from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: may not be read; change its permissions") from error
-    # Decoders raise almost anything on damaged bytes: OSError, SyntaxError,
-    # struct.error, zlib.error, KeyError, OverflowError, MemoryError, ...
-    except Exception as error:
-        raise ImageError(
-            f"{path}: cannot be decoded ({_reason(error)}); "
-            "the file may be damaged, save or copy it again"
-        ) from error
+            raise ImageError(path, "is empty (0 bytes); copy the file again")
+        return _read(path, path, refuse)
+
+
+def decode_image(data: bytes, name: str, *, refuse: Set[Trait] = STRICT) -> Image:
+    """Reads one image file's bytes; see `read_image`.
+
+    Args:
+      data: all bytes of the file.
+      name: the file's, for errors.
+      refuse: see `read_image`.
+    """
+    with _errors_of(name):
+        return _read(io.BytesIO(data), name, refuse)
+
+
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Reads the upright (width, height) in pixels from a file's header.
+
+    Most formats pass if only their pixels are cut off.
+
+    Raises:
+      ImageError: missing, not an image, damaged, or in floating point.
+    """
+    with _errors_of(path), PIL.Image.open(path, formats=_READABLE_FORMATS) as image:
+        _refuse_floats(path, image)
+        width, height = image.size
+        # Not image.getexif(): that of PNG decodes all pixels to look behind them.
+        orientation = PIL.Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        # Pillow gives the size of a TIFF as it will be.
+        if image.format != "TIFF" and orientation in (5, 6, 7, 8):
+            return height, width
+        return width, height
 
 
 def write_image(
     path: str | os.PathLike,
-    pixels: np.ndarray,
-    mode: Mode,
+    image: Image,
     *,
     keywords: Sequence[str] = (),
     overwrite: bool = False,
@@ -133,54 +144,42 @@ def write_image(
     The bytes go to a temporary name in the same folder, are synced to the disk and
     renamed; on any failure the temporary file is removed and an existing output is
     as it was. PNG, BMP and TIFF (deflate) lose nothing. JPEG is written at quality
-    95 without chroma subsampling (4:4:4). WebP is written lossy at quality 95,
-    which its format subsamples to 4:2:0: take PNG where each pixel matters.
+    95 without chroma subsampling (4:4:4). WebP is written at quality 95, and its format
+    subsamples to 4:2:0: choose PNG where each pixel matters.
 
     Args:
-        path: the output; the suffix chooses the format, see IMAGE_SUFFIXES.
-        pixels: uint8 (H, W, 3), RGB, in 0..255.
-        mode: "RGB", or "L" to write one channel: the luma 0.299 R + 0.587 G +
-            0.114 B, which is the common value where the three are equal.
-        keywords: what the image shows, written into its EXIF as XPKeywords, which
-            photo managers show as tags. BMP has no place for them.
-        overwrite: whether an existing file may be replaced.
+      path: the output; the suffix chooses the format, see IMAGE_SUFFIXES.
+      image: opaque, of 8 bits; for its profile and EXIF see `metadata_options`.
+      keywords: what the image shows, written into its EXIF as XPKeywords, which
+        photo managers show as tags; not in BMP.
+      overwrite: whether an existing file may be replaced.
 
     Raises:
-        ImageError: unknown suffix, existing output without `overwrite`, an image
-            too large for the format, or a folder that is missing or not writable.
-        ValueError: `pixels` or `mode` is not as said above.
+      ImageError: unknown suffix, existing output without `overwrite`, an image
+        too large for the format, or a folder that is missing or not writable.
+      ValueError: transparent, or of 16 bits.
     """
     path = Path(path)
-    pixels = np.asarray(pixels)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(
-            f"pixels must be uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}"
-        )
-    if 0 in pixels.shape:
-        raise ValueError(f"pixels must not be empty, got {pixels.shape}")
-    if mode not in ("RGB", "L"):
-        raise ValueError(f'mode must be "RGB" or "L", got {mode!r}')
+    if image.alpha is not None or image.depth != 8:
+        raise ValueError("only opaque images of 8 bits can be written")
     check_output(path, overwrite=overwrite)
     image_format, options = _WRITERS[path.suffix.lower()]
-    if keywords and image_format != "BMP":
-        exif = Image.Exif()
-        exif[_XP_KEYWORDS] = ";".join(keywords).encode("utf-16-le") + b"\0\0"
-        options = {**options, "exif": exif}
-    longest = max(pixels.shape[:2])
+    longest = max(image.pixels.shape[:2])
     if longest > _MAX_SIDE.get(image_format, longest):
         raise ImageError(
-            f"{path}: {longest} pixels a side, but {image_format} ends at "
-            f"{_MAX_SIDE[image_format]}; write .png instead"
+            path,
+            f"{longest} pixels a side, but {image_format} ends at "
+            f"{_MAX_SIDE[image_format]}; write .png instead",
         )
-    image = Image.fromarray(pixels)
-    if mode == "L":
-        image = image.convert("L")
+    options = options | metadata_options(image, keywords, image_format=image_format)
+    # Pillow knows grayscale as (H, W).
+    pixels = image.pixels if image.pixels.shape[2] == 3 else image.pixels[..., 0]
     # Short and hidden: the output's own name may already be as long as names get.
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         # "x" creates with the user's usual permissions, which mkstemp would not.
         with open(temporary, "xb") as file:
-            image.save(file, format=image_format, **options)
+            PIL.Image.fromarray(pixels).save(file, format=image_format, **options)
             file.flush()
             os.fsync(file.fileno())
         _refuse_existing(path, overwrite)  # it may have appeared while encoding
@@ -192,8 +191,9 @@ def write_image(
         if isinstance(error, ImageError) or not isinstance(error, Exception):
             raise
         raise ImageError(
-            f"{path}: cannot be written ({_reason(error)}); "
-            "check that the folder exists, is writable and has space"
+            path,
+            f"cannot be written ({_text_of(error)}); "
+            "check that the folder exists, is writable and has space",
         ) from error
 
 
@@ -201,16 +201,17 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> None:
     """Refuses what `write_image` would, as far as the name tells: before the work.
 
     Raises:
-        ImageError: unknown suffix, a folder, or an existing file without `overwrite`.
+      ImageError: unknown suffix, a folder, or an existing file without `overwrite`.
     """
     path = Path(path)
     if path.suffix.lower() not in _WRITERS:
         raise ImageError(
-            f"{path}: cannot write {path.suffix or 'a file without suffix'}; "
-            f"use one of {' '.join(IMAGE_SUFFIXES)}"
+            path,
+            f"cannot write {path.suffix or 'a file without suffix'}; "
+            f"use one of {' '.join(IMAGE_SUFFIXES)}",
         )
     if path.is_dir():
-        raise ImageError(f"{path}: is a folder; name the output file")
+        raise ImageError(path, "is a folder; name the output file")
     _refuse_existing(path, overwrite)
 
 
@@ -218,22 +219,23 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
     """Lists the images that a file or folder name stands for.
 
     Args:
-        path: a file, returned as it is whatever its suffix, or a folder, of which
-            the files with one of IMAGE_SUFFIXES (any case) are taken. Hidden files
-            and folders are left out: among them are the "._x.jpg" that macOS adds.
-        recursive: whether folders inside the folder are searched too.
+      path: a file, returned as it is whatever its suffix, or a folder, of which the
+        files with one of IMAGE_SUFFIXES (any case) are taken. Hidden files and
+        folders are left out: among them are the "._x.jpg" that macOS adds. Links to
+        folders are not followed.
+      recursive: whether folders inside the folder are searched too.
 
     Returns:
-        At least one path, in order of name (of the path inside the folder).
+      At least one path, in order of name (of the path inside the folder).
 
     Raises:
-        ImageError: nothing there, or a folder without images.
+      ImageError: nothing there, or a folder without images.
     """
     path = Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ImageError(f"{path}: no such file or folder; check the name")
+        raise ImageError(path, "no such file or folder; check the name")
     found = [
         inside
         for inside in (
@@ -241,51 +243,118 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
         )
         if inside.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in inside.parts)
-        and (path / inside).is_file()
+        # A link to nowhere is listed: reading it says so.
+        and not (path / inside).is_dir()
     ]
     if not found:
         where = "in or below" if recursive else "in"
         raise ImageError(
-            f"{path}: no images {where} this folder ({' '.join(IMAGE_SUFFIXES)}); "
-            "name another, or the one inside that holds them"
+            path,
+            f"no images {where} this folder ({' '.join(IMAGE_SUFFIXES)}); "
+            "name another, or the one inside that holds them",
         )
     return [path / inside for inside in sorted(found, key=lambda p: p.parts)]
 
 
-def _load(path: Path, image: Image.Image) -> LoadedImage:
-    """Checks and decodes an opened image; faults of the file raise anything."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(_too_many_pixels(path))
+@contextlib.contextmanager
+def _errors_of(name: str | os.PathLike):
+    """Turns whatever reading a file raises into an ImageError with its name."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError(
+            name,
+            "is not an image that can be read here; "
+            "give a PNG, JPEG, WebP, BMP or TIFF file",
+        ) from error
+    except (
+        PIL.Image.DecompressionBombWarning,
+        PIL.Image.DecompressionBombError,
+    ) as error:
+        raise ImageError(name, _too_many_pixels()) from error
+    except FileNotFoundError as error:
+        raise ImageError(name, "no such file; check the name") from error
+    except PermissionError as error:
+        raise ImageError(name, "may not be read; change its permissions") from error
+    # Decoders raise almost anything on damaged bytes: OSError, SyntaxError,
+    # struct.error, zlib.error, KeyError, OverflowError, ...
+    except Exception as error:
+        raise ImageError(
+            name,
+            f"cannot be decoded ({_text_of(error)}); "
+            "the file may be damaged, save or copy it again",
+        ) from error
+
+
+def _read(
+    file: Path | io.BytesIO, name: str | os.PathLike, refuse: Set[Trait]
+) -> Image:
+    with contextlib.ExitStack() as stack:
+        if "damage" in refuse:
+            # Pillow's warnings are about this file; deprecations are not. Filters are
+            # the process's: threads, which training decodes in, must not change them.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("error", UserWarning)
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        image = stack.enter_context(PIL.Image.open(file, formats=_READABLE_FORMATS))
+        _check_header(name, image, refuse)
+        image.load()
+        return _convert(name, image, refuse)
+
+
+def _check_header(
+    name: str | os.PathLike, image: PIL.Image.Image, refuse: Set[Trait]
+) -> None:
+    if "size" in refuse and image.width * image.height > MAX_PIXELS:
+        raise ImageError(name, _too_many_pixels())
     frames = getattr(image, "n_frames", 1)
     # MPO's further pictures are previews, depth or the other eye, not an animation.
-    if frames > 1 and image.format != "MPO":
+    if "frames" in refuse and frames > 1 and image.format != "MPO":
+        raise ImageError(name, f"holds {frames} frames; save the one you want as a PNG")
+    if "depth" in refuse and _is_deeper_than_8_bits(image):
         raise ImageError(
-            f"{path}: holds {frames} frames; save the one you want as a PNG"
+            name,
+            "has more than 8 bits per channel, which is not supported yet; "
+            "save it as an 8-bit PNG",
         )
-    if _is_deeper_than_8_bits(image):
-        raise ImageError(
-            f"{path}: has more than 8 bits per channel, which is not supported yet; "
-            "save it as an 8-bit PNG"
-        )
-    mode: Mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    image.load()
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        if with_alpha.getchannel("A").getextrema()[0] < 255:
-            raise ImageError(
-                f"{path}: has transparent pixels, and alpha is not supported yet; "
-                "flatten it first"
-            )
-        upright = ImageOps.exif_transpose(with_alpha)
+    _refuse_floats(name, image)
+
+
+def _convert(
+    name: str | os.PathLike, image: PIL.Image.Image, refuse: Set[Trait]
+) -> Image:
+    is_gray = image.mode in ("1", "L", "LA", "La")
+    is_deep = image.mode.startswith("I")
+    alpha = None
+    if image.has_transparency_data and not is_deep:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            if "alpha" in refuse:
+                raise ImageError(
+                    name,
+                    "has transparent pixels, and alpha is not supported yet; "
+                    "flatten it first",
+                )
+            alpha = np.asarray(ImageOps.exif_transpose(image).getchannel("A"))
+    image = ImageOps.exif_transpose(image)
+    if is_deep:
+        # Pillow's 32-bit "I" is also what 16-bit files open as.
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("integer pixels outside 0..65535")
+        pixels = pixels.astype(np.uint16)[..., None]
+    elif is_gray:
+        pixels = np.asarray(image.convert("L"))[..., None]
     else:
-        upright = ImageOps.exif_transpose(image)
-    # Through L, black-and-white and grayscale get three equal channels.
-    pixels = np.asarray(upright.convert(mode).convert("RGB"))
-    return LoadedImage(pixels=pixels, mode=mode)
+        pixels = np.asarray(image.convert("RGB"))
+    icc = profile_of(image, pixels.shape[2])
+    return Image(pixels, alpha, icc, image.info.get("exif"))
 
 
-def _is_deeper_than_8_bits(image: Image.Image) -> bool:
-    """Whether decoding to 8 bits would lose depth. To be called before load()."""
+def _is_deeper_than_8_bits(image: PIL.Image.Image) -> bool:
+    """Tells whether decoding to 8 bits would lose depth; to be called before load()."""
     if image.mode.startswith(("I", "F")):
         return True
     # Pillow decodes 16-bit colour PNG and TIFF to 8 bits without a word; only the
@@ -295,19 +364,26 @@ def _is_deeper_than_8_bits(image: Image.Image) -> bool:
     )
 
 
+def _refuse_floats(name: str | os.PathLike, image: PIL.Image.Image) -> None:
+    if image.mode == "F":
+        raise ImageError(
+            name, "has floating-point pixels, whose range is unknown; save 8-bit PNG"
+        )
+
+
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(path):
-        raise ImageError(f"{path}: exists already; choose another name or --overwrite")
+        raise ImageError(path, "exists already; choose another name or --overwrite")
 
 
-def _too_many_pixels(path: Path) -> str:
+def _too_many_pixels() -> str:
     return (
-        f"{path}: has more than {MAX_PIXELS // 1_000_000} million pixels, the limit "
-        "here; crop or scale it down first"
+        f"has more than {MAX_PIXELS // 1_000_000} million pixels, the limit here; "
+        "crop or scale it down first"
     )
 
 
-def _reason(error: BaseException) -> str:
-    """The error's text on one line, without a file name we already give."""
+def _text_of(error: BaseException) -> str:
+    """Returns an error's text on one line, without a file name we already give."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())

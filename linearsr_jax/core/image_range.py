@@ -1,6 +1,7 @@
 """Converts between uint8 images, used at the edges, and floats in [-1, 1]."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from linearsr_jax.core.array_types import Array, Float, UInt8
 
@@ -10,6 +11,10 @@ def to_unit_range(image: UInt8[Array, "..."]) -> Float[Array, "..."]:
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
-def to_uint8(image: Float[Array, "..."]) -> UInt8[Array, "..."]:
-    """Converts [-1, 1] to levels 0..255, clipped and rounded to the nearest."""
-    return jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+def to_uint8(image: Float[Array, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Converts [-1, 1] to levels 0..255 on the host, clipped and rounded."""
+    # In place: the images that upscaling makes are large.
+    levels = np.clip(np.asarray(image), -1.0, 1.0)
+    levels += 1.0
+    levels *= 127.5
+    return np.rint(levels, out=levels).astype(np.uint8)

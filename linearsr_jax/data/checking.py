@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from linearsr_jax.data import decoding
+from linearsr_jax.core.image_io import LENIENT, ImageError, decode_image
 from linearsr_jax.data.folder import FolderStore
+from linearsr_jax.data.manifest import describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +70,10 @@ def _check(store: FolderStore, name: str) -> Photo | str:
     try:
         data = store.read(name)
     except (FileNotFoundError, PermissionError) as error:
-        return decoding.describe(error)
+        return describe(error)
     try:
-        height, width = decoding.decode_rgb(data).shape[:2]
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Pillow may raise anything, as in FolderStore.scan.
-        return decoding.describe(error)
+        image = decode_image(data, name, refuse=LENIENT)
+    except ImageError as error:
+        return error.reason
+    height, width = image.pixels.shape[:2]
     return Photo(name, width, height, store.tags.get(name, ()), data)

@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 
-from linearsr_jax.data import decoding
+from linearsr_jax.core.image_io import ImageError, find_images, read_size
 from linearsr_jax.data.manifest import Manifest, make_manifest
 
 TAGS_FILE = "photos.jsonl"
@@ -48,23 +48,10 @@ class FolderStore:
         """Returns the names of all files that may be images, sorted.
 
         Raises:
-          ValueError: there are none.
+          ImageError: there are none.
         """
-        found = []
-        for folder, subfolders, names in os.walk(self.root):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            for name in names:
-                path = pathlib.Path(folder, name)
-                is_image = path.suffix.lower() in decoding.IMAGE_SUFFIXES
-                if is_image and not name.startswith("."):
-                    found.append(path.relative_to(self.root).as_posix())
-        if not found:
-            raise ValueError(
-                f"{self.root}: contains no image files; looked for "
-                f"{', '.join(sorted(decoding.IMAGE_SUFFIXES))} in it and its "
-                "subfolders."
-            )
-        return sorted(found)
+        found = find_images(self.root, recursive=True)
+        return sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def scan(self, *, min_size: int) -> Manifest:
         """Makes the manifest from the file headers; see `sources.PhotoStore`."""
@@ -77,11 +64,9 @@ class FolderStore:
     def _inspect(self, name: str) -> tuple[int, int] | str:
         """Returns (width, height), or why the file cannot be used."""
         try:
-            return decoding.read_size(self.root / name)
-        except Exception as error:
-            # Pillow raises OSError, SyntaxError, struct.error and others; each of them
-            # means only that this file is unusable.
-            return decoding.describe(error)
+            return read_size(self.root / name)
+        except ImageError as error:
+            return error.reason
 
 
 def read_tags(root: pathlib.Path) -> dict[str, tuple[str, ...]]:

@@ -62,6 +62,15 @@ class Manifest:
             ) from error
 
 
+def describe(error: Exception) -> str:
+    """Puts what reading a photograph's bytes raised in words, on one line."""
+    if isinstance(error, FileNotFoundError):
+        return "file not found"
+    if isinstance(error, PermissionError):
+        return "no permission to read the file"
+    return " ".join(str(error).split())
+
+
 def make_manifest(
     location: str, found: Mapping[str, tuple[int, int] | str], min_size: int
 ) -> Manifest:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
-from linearsr_jax.data import decoding
+from linearsr_jax.core.image_io import LENIENT, decode_image
 from linearsr_jax.data.checking import Photo, check_photos
 from linearsr_jax.data.folder import FolderStore
 from linearsr_jax.data.packed import write_packed
@@ -58,7 +58,9 @@ def _shrink(photos: Iterable[Photo], max_side: int) -> Iterator[Photo]:
             yield photo
             continue
         size = [max(1, round(side * ratio)) for side in (photo.width, photo.height)]
-        image = Image.fromarray(decoding.decode_rgb(photo.data))
+        image = Image.fromarray(
+            decode_image(photo.data, photo.file, refuse=LENIENT).rgb
+        )
         data = io.BytesIO()
         image.resize(size, Image.Resampling.LANCZOS).save(
             data, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4"

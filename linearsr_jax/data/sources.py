@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from linearsr_jax.data import decoding
+from linearsr_jax.core import image_io
 from linearsr_jax.data.folder import FolderStore
-from linearsr_jax.data.manifest import Manifest
+from linearsr_jax.data.manifest import Manifest, describe
 from linearsr_jax.data.packed import PackedStore
 from linearsr_jax.data.tfds_store import TfdsStore, find_dataset
 
@@ -207,7 +207,7 @@ class PhotoSource:
         try:
             data = self.store.read(name)
         except (*_LOST, ValueError) as error:
-            return self._note_replaced(name, decoding.describe(error))
+            return self._note_replaced(name, describe(error))
         except OSError as error:
             raise OSError(
                 f"{self.store}: {name} cannot be read at the moment ({error}). Run the "
@@ -215,18 +215,16 @@ class PhotoSource:
                 "goes on without it) or prepare the dataset again."
             ) from error
         try:
-            image = decoding.decode_rgb(data)
-            width, height = self.manifest.sizes[index]
-            # Accept both orientations: not every header gives it.
-            if sorted(image.shape[:2]) != sorted((height, width)):
-                raise ValueError(
-                    f"size is now {image.shape[1]}x{image.shape[0]}, "
-                    f"was {width}x{height}"
-                )
-        except MemoryError:
-            raise
-        except Exception as error:
-            return self._note_replaced(name, decoding.describe(error))
+            image = image_io.decode_image(data, name, refuse=image_io.LENIENT).rgb
+        except image_io.ImageError as error:
+            return self._note_replaced(name, error.reason)
+        width, height = self.manifest.sizes[index]
+        # Accept both orientations: not every header gives it.
+        if sorted(image.shape[:2]) != sorted((height, width)):
+            return self._note_replaced(
+                name,
+                f"size is now {image.shape[1]}x{image.shape[0]}, was {width}x{height}",
+            )
         return image
 
     def _note_replaced(self, name: str, reason: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from linearsr_jax.core import image_io
+from linearsr_jax.core.images import Image
 from linearsr_jax.evaluation.folders import EvaluationError, match_images
 from linearsr_jax.evaluation.tables import ImageScores
 from linearsr_jax.metrics import Metric, get_metrics
@@ -126,8 +127,8 @@ def _write_outputs(
     """Upscales all LR images into a new folder of PNG files."""
     folder.mkdir()
     for path in progress(image_io.find_images(lr)):
-        output = _apply(method, path, image_io.read_image(path).pixels)
-        image_io.write_image(folder / f"{path.stem}.png", output, "RGB")
+        output = _apply(method, path, image_io.read_image(path).rgb)
+        image_io.write_image(folder / f"{path.stem}.png", Image(output))
     return folder
 
 
@@ -144,14 +145,14 @@ def _score_images(
     scores: dict[str, list[ImageScores]] = {name: [] for name in methods}
     for files in progress(match_images(folders)):
         references = {
-            kind: image_io.read_image(files[folder]).pixels
+            kind: image_io.read_image(files[folder]).rgb
             for kind, folder in (("hr", hr), ("lr", lr))
             if folder is not None
         }
         for name, method in methods.items():
             if isinstance(method, Path):
                 path = files[method]
-                output = image_io.read_image(path).pixels
+                output = image_io.read_image(path).rgb
             else:
                 path = files[lr]
                 output = _apply(method, path, references["lr"])

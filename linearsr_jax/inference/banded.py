@@ -102,14 +102,15 @@ class BandedDenoiser:
         codec: Codec,
         latents: Float[np.ndarray, "1 h w C"],
         image_lr: UInt8[np.ndarray, "H W 3"],
-    ) -> tuple[UInt8[np.ndarray, "4*H 4*W 3"], bool]:
+    ) -> tuple[Float[np.ndarray, "4*H 4*W 3"], bool]:
         """See `Denoiser`; in bands where the codec's pixels depend on few rows."""
         height, halo = latents.shape[1], codec.decode_halo
         if halo is None:
             image, is_finite = self._decode(codec, latents, image_lr)
             return np.asarray(image), bool(is_finite)
         # One row of latents is one of the LR image: no such codec is coarser.
-        image = np.empty((height, codec.factor, SCALE * image_lr.shape[1], 3), np.uint8)
+        shape = (height, codec.factor, SCALE * image_lr.shape[1], 3)
+        image = np.empty(shape, np.float32)
         is_finite = True
         for band in cut_bands(height, self._rows, halo):
             window, finite = self._decode(

@@ -44,7 +44,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, *, recursive: bool) -> li
     if is_single and not output.is_dir() and output.suffix:
         return [Job(inputs[0], output)]
     if output.exists() and not output.is_dir():
-        raise image_io.ImageError(f"{output}: is a file; several images need a folder")
+        raise image_io.ImageError(output, "is a file; several images need a folder")
     jobs: dict[Path, Job] = {}
     for given in inputs:
         root = given if given.is_dir() else given.parent
@@ -52,8 +52,9 @@ def plan_outputs(inputs: Sequence[Path], output: Path, *, recursive: bool) -> li
             target = (output / path.relative_to(root)).with_suffix(_OUTPUT_SUFFIX)
             if target in jobs and jobs[target].input != path:
                 raise image_io.ImageError(
-                    f"{path} and {jobs[target].input} would both become {target}; "
-                    "upscale them into different folders"
+                    target,
+                    f"{path} and {jobs[target].input} would both become this file; "
+                    "upscale them into different folders",
                 )
             jobs[target] = Job(path, target)
     return list(jobs.values())
@@ -112,17 +113,15 @@ def _run(
     start = time.perf_counter()
     image_io.check_output(job.output, overwrite=overwrite)
     image = image_io.read_image(job.input)
-    tags = list(upscaler.select_tags(find_tags(image.pixels)))
-    pixels = upscaler(image.pixels, tags=tags, **settings)
+    tags = list(upscaler.select_tags(find_tags(image.rgb)))
+    image_hr = upscaler(image, tags=tags, **settings)
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    image_io.write_image(
-        job.output, pixels, image.mode, keywords=tags, overwrite=overwrite
-    )
+    image_io.write_image(job.output, image_hr, keywords=tags, overwrite=overwrite)
     return {
         "input": str(job.input),
         "output": str(job.output),
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
+        "width": image_hr.pixels.shape[1],
+        "height": image_hr.pixels.shape[0],
         "seconds": round(time.perf_counter() - start, 3),
         "tags": tags,
     }

@@ -56,7 +56,7 @@ def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> 
       count: evaluations at once; 2 with guidance.
     """
     solver = 4 * 4 * codec.channels
-    # As float32, a copy of that for the rearrangement, and as uint8.
+    # As float32, a copy of that for the rearrangement or rounding, and as uint8.
     pixels = 3 * codec.factor**2 * (4 + 4 + 1)
     return network_bytes(model, count * tokens) + tokens * (solver + pixels)
 
@@ -64,7 +64,7 @@ def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> 
 def host_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
     """What stays on the host of an image in bands; arguments as for `image_bytes`."""
     latents = 4 * codec.channels * (3 + count)
-    pixels = 3 * codec.factor**2
+    pixels = 3 * codec.factor**2 * 4
     return tokens * (
         count * model.width * jnp.dtype(model.dtype).itemsize + latents + pixels
     )

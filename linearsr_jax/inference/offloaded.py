@@ -66,6 +66,6 @@ class OffloadedDenoiser:
         codec: Codec,
         latents: Float[Array, "1 h w C"],
         image_lr: UInt8[Array, "H W 3"],
-    ) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+    ) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
         """See `Denoiser`."""
         return self._decode(codec, latents, image_lr)

@@ -17,7 +17,7 @@ import numpy as np
 
 from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import Array, Bool, Float, PyTree, UInt8
-from linearsr_jax.core.image_range import to_uint8, to_unit_range
+from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.core.rng import block_noise, stream_key
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.diffusion import samplers
@@ -127,8 +127,8 @@ class Denoiser(Protocol):
         codec: Codec,
         latents: Float[Array, "1 h w C"],
         image_lr: UInt8[Array, "H W 3"],
-    ) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
-        """Returns the HR image, and whether the floats behind it are finite."""
+    ) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+        """Returns the HR image, about [-1, 1], and whether all of it is finite."""
         ...
 
 
@@ -140,7 +140,7 @@ def upscale(
     image_lr: UInt8[Array, "H W 3"],
     noise: Float[Array, "h w C"],
     guidance: Guidance = Guidance(),  # noqa: B008 (immutable)
-) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
     """Upscales one image.
 
     Args:
@@ -153,7 +153,7 @@ def upscale(
       guidance: see there.
 
     Returns:
-      The HR image, and whether the float image behind it is finite.
+      The HR image, about [-1, 1] and not clipped, and whether all of it is finite.
     """
     state = denoiser.start(noise)
     for params, table in denoiser.load_experts(experts, segments):
@@ -217,10 +217,10 @@ class WholeDenoiser:
         codec: Codec,
         latents: Float[Array, "1 h w C"],
         image_lr: UInt8[Array, "H W 3"],
-    ) -> tuple[UInt8[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+    ) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
         """See `Denoiser`; also of a part of the rows."""
         image = codec.decode(latents, to_unit_range(image_lr)[None])[0]
-        return to_uint8(image), jnp.all(jnp.isfinite(image))
+        return image, jnp.all(jnp.isfinite(image))
 
 
 def _repeat(x, count):

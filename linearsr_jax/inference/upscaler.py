@@ -1,5 +1,6 @@
 """The public Python API: an image in, one four times as large out."""
 
+import dataclasses
 import functools
 import logging
 import math
@@ -10,8 +11,11 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+import PIL.Image
 
+from linearsr_jax.core.array_types import Float, UInt8
+from linearsr_jax.core.image_range import to_uint8
+from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser
 from linearsr_jax.inference.guidance import (
@@ -36,7 +40,7 @@ from linearsr_jax.tagging.vocabulary import parse_tags
 
 logger = logging.getLogger(__name__)
 
-ImageLike = TypeVar("ImageLike", np.ndarray, Image.Image)
+ImageLike = TypeVar("ImageLike", np.ndarray, PIL.Image.Image, Image)
 
 
 class UpscaleError(Exception):
@@ -137,8 +141,8 @@ class Upscaler:
         """Upscales one image.
 
         Args:
-          image: PIL image of mode RGB or L, or uint8 array (H, W, 3), (H, W, 1) or
-            (H, W); any size.
+          image: PIL image of mode RGB or L, uint8 array (H, W, 3), (H, W, 1) or
+            (H, W), or opaque `core.images.Image` of 8 bits; any size.
           steps: network evaluations. One gives the conditional mean, the closest to
             the true image on average; more sample detail. None is the model's
             default.
@@ -151,7 +155,8 @@ class Upscaler:
             than 1 costs twice the time, and means nothing without tags.
 
         Returns:
-          The same kind of image, four times as high and wide.
+          The same kind of image, four times as high and wide; a `core.images.Image`
+          keeps its profile and EXIF.
 
         Raises:
           UpscaleError: unusable image, steps, seed or scale, tags and a condition, or
@@ -172,13 +177,16 @@ class Upscaler:
         if condition is None:
             condition = condition_from_tags(self.select_tags(tags), self.model.preset)
         guidance = make_guidance(condition, null_condition(self.model), guidance_scale)
-        pixels = np.asarray(image)
-        result = self._upscale(_to_rgb(image, pixels), steps, seed, guidance)
-        if pixels.shape[2:] != (3,):
-            result = _to_gray(result).reshape(
-                SCALE * pixels.shape[0], SCALE * pixels.shape[1], *pixels.shape[2:]
+        pixels = _pixels_of(image)
+        pixels_hr = to_uint8(
+            self._upscale(
+                np.broadcast_to(pixels, (*pixels.shape[:2], 3)),
+                steps=steps,
+                seed=seed,
+                guidance=guidance,
             )
-        return Image.fromarray(result) if isinstance(image, Image.Image) else result
+        )
+        return _like(image, pixels_hr if pixels.shape[2] == 3 else _luma(pixels_hr))
 
     def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
         """The tags that the model can make something of.
@@ -207,11 +215,12 @@ class Upscaler:
 
     def _upscale(
         self,
-        pixels: np.ndarray,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        *,
         steps: int,
         seed: int,
         guidance: Guidance,
-    ) -> np.ndarray:
+    ) -> Float[np.ndarray, "4*h 4*w 3"]:
         height, width = pixels.shape[:2]
         # Codecs with a factor above 4 need LR sides that fill whole latent pixels.
         multiple = self.model.codec.factor // SCALE
@@ -241,9 +250,16 @@ class Upscaler:
         return np.asarray(image)[: SCALE * height, : SCALE * width]
 
 
-def _to_rgb(image: ImageLike, pixels: np.ndarray) -> np.ndarray:
-    if isinstance(image, Image.Image) and image.mode not in ("RGB", "L"):
+def _pixels_of(image: ImageLike) -> np.ndarray:
+    """Returns the pixels, uint8 (H, W, 3) or (H, W, 1), or refuses the image."""
+    if isinstance(image, Image):
+        if image.alpha is not None:
+            raise UpscaleError("alpha is not supported yet; leave it out")
+        pixels = image.pixels
+    elif isinstance(image, PIL.Image.Image) and image.mode not in ("RGB", "L"):
         raise UpscaleError(f"image mode {image.mode} is not supported; convert to RGB")
+    else:
+        pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise UpscaleError(f"pixels must be uint8, got {pixels.dtype}")
     if pixels.ndim == 2:
@@ -253,9 +269,17 @@ def _to_rgb(image: ImageLike, pixels: np.ndarray) -> np.ndarray:
             f"image must be (H, W, 3), (H, W, 1) or (H, W) and not empty, "
             f"got {np.shape(image)}"
         )
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return pixels
 
 
-def _to_gray(pixels: np.ndarray) -> np.ndarray:
-    # The luma that image_io writes: the command and the API give the same pixels.
-    return np.asarray(Image.fromarray(pixels).convert("L"))
+def _like(image: ImageLike, pixels: np.ndarray) -> ImageLike:
+    """Makes an image of the same kind of uint8 (H, W, 3) or (H, W, 1) pixels."""
+    if isinstance(image, Image):
+        return dataclasses.replace(image, pixels=pixels)
+    if isinstance(image, PIL.Image.Image):
+        return PIL.Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    return pixels if np.ndim(image) == 3 else pixels[..., 0]
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(PIL.Image.fromarray(pixels).convert("L"))[..., None]

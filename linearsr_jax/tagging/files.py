@@ -90,7 +90,7 @@ def tag_folder(
 
 def _read(path: Path) -> np.ndarray | None:
     try:
-        return image_io.read_image(path).pixels
+        return image_io.read_image(path, refuse=image_io.LENIENT).rgb
     except image_io.ImageError as error:
         _logger.error("linearsr: %s", error)
         return None

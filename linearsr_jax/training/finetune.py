@@ -16,6 +16,7 @@ from linearsr_jax.config.defaults import default_config
 from linearsr_jax.config.loading import apply_overrides
 from linearsr_jax.core.array_types import Array, UInt8
 from linearsr_jax.core.image_io import find_images, read_image, write_image
+from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data.sources import open_source
 from linearsr_jax.evaluation import tables
@@ -161,14 +162,14 @@ def _write_held_out(
             for kind, image in (("HR", image_hr), ("LR", image_lr)):
                 path = folder / data_set / kind / f"{number:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_image(path, image, "RGB", overwrite=True)
+                write_image(path, Image(image), overwrite=True)
 
 
 def _draw_before_after(
     output: Path, data_set: Path, upscalers: dict[str, Upscaler]
 ) -> None:
     images_hr, images_lr = (
-        [read_image(path).pixels for path in find_images(data_set / kind)[:_SHOWN]]
+        [read_image(path).rgb for path in find_images(data_set / kind)[:_SHOWN]]
         for kind in ("HR", "LR")
     )
     side = min(_SHOWN_SIDE, *(n for lr in images_lr for n in lr.shape[:2]))
@@ -180,7 +181,7 @@ def _draw_before_after(
         outputs = [upscale(image_lr) for upscale in upscalers.values()]
         rows.append(np.concatenate([bicubic(image_lr), *outputs, truth], axis=1))
     picture = np.concatenate(rows)
-    write_image(output, picture, "RGB", overwrite=True)
+    write_image(output, Image(picture), overwrite=True)
 
 
 def _centre(

@@ -18,6 +18,7 @@ from tensorboardX import SummaryWriter
 
 from linearsr_jax.core.array_types import Array, UInt8
 from linearsr_jax.core.image_io import write_image
+from linearsr_jax.core.images import Image
 from linearsr_jax.esgf.evaluation import Validation
 from linearsr_jax.training.record import TrainError
 
@@ -182,7 +183,7 @@ class ImageFolderWriter(IgnoringWriter):
         self._folder.mkdir(parents=True, exist_ok=True)
         for name, stack in images.items():
             path = self._folder / f"{name}_{step:08d}.png"
-            write_image(path, np.concatenate(list(stack)), "RGB", overwrite=True)
+            write_image(path, Image(np.concatenate(list(stack))), overwrite=True)
 
 
 class TensorBoardWriter(IgnoringWriter):

@@ -33,7 +33,7 @@ def test_packed_leaves_out_and_names_what_cannot_be_decoded(photos, tmp_path, ca
     assert code == 0
     assert "out.safetensors: 3 photographs" in text
     assert "left out train/1.png: cannot be decoded" in errors
-    assert "left out val/letter.jpg: not an image" in errors
+    assert "left out val/letter.jpg: is not an image" in errors
     manifest = PackedStore(out).scan(min_size=1)
     assert manifest.files == ("train/0.png", "train/2.png", "val/a.png")
 
@@ -66,7 +66,7 @@ def test_tfds_has_the_bytes_and_what_is_known_of_them(photos, tmp_path, capsys):
     code, text, errors = run(capsys, "prepare", "tfds", photos, tmp_path / "data")
     assert code == 0
     assert "left out train/1.png: cannot be decoded" in errors
-    assert "left out val/letter.jpg: not an image" in errors
+    assert "left out val/letter.jpg: is not an image" in errors
     dataset = tmp_path / "data" / "linearsr_photos" / "photos" / "1.0.0"
     assert text.split() == [
         *(f"{dataset}/train:", "2", "photographs"),

@@ -2,22 +2,28 @@
 
 import errno
 import os
+import pickle
 import struct
 import warnings
 import zlib
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
-from PIL import Image
 
 from linearsr_jax.core import image_io
 from linearsr_jax.core.image_io import (
     IMAGE_SUFFIXES,
+    LENIENT,
     ImageError,
+    decode_image,
     find_images,
     read_image,
+    read_size,
     write_image,
 )
+from linearsr_jax.core.images import Image
 
 
 def smooth_image(height=12, width=20):
@@ -57,15 +63,14 @@ def test_round_trip(tmp_path, suffix, mode):
     path = tmp_path / f"out{suffix}"
     pixels = smooth_image()
     if mode == "L":
-        pixels = np.repeat(pixels[..., :1], 3, axis=2)
-    write_image(path, pixels, mode)
+        pixels = pixels[..., :1]
+    write_image(path, Image(pixels))
     image = read_image(path)
-    assert image.pixels.dtype == np.uint8
-    assert image.pixels.shape == pixels.shape
+    assert image.depth == 8
     # WebP has no one-channel form: grayscale comes back as RGB.
     is_webp = suffix == ".webp"
-    assert image.mode == ("RGB" if is_webp else mode)
-    difference = np.abs(image.pixels.astype(int) - pixels)
+    assert image.pixels.shape[2] == (3 if is_webp else pixels.shape[2])
+    difference = np.abs(image.rgb.astype(int) - pixels)
     if suffix in (".jpg", ".jpeg"):
         assert difference.max() <= 8
     elif is_webp:
@@ -79,8 +84,8 @@ def test_round_trip(tmp_path, suffix, mode):
 def test_keywords_are_in_the_exif(tmp_path, suffix):
     """Read by Pillow; 0x9C9E is XPKeywords of Windows' EXIF."""
     path = tmp_path / f"a{suffix}"
-    write_image(path, smooth_image(), "RGB", keywords=["rose", "café"])
-    with Image.open(path) as image:
+    write_image(path, Image(smooth_image()), keywords=["rose", "café"])
+    with PIL.Image.open(path) as image:
         found = image.getexif().get(0x9C9E)
     if suffix == ".bmp":
         assert found is None
@@ -91,14 +96,14 @@ def test_keywords_are_in_the_exif(tmp_path, suffix):
 
 def test_jpeg_is_not_subsampled(tmp_path):
     path = tmp_path / "out.jpg"
-    write_image(path, smooth_image(), "RGB")
-    with Image.open(path) as image:
+    write_image(path, Image(smooth_image()))
+    with PIL.Image.open(path) as image:
         assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
 
 
 def test_written_with_the_usual_permissions(tmp_path):
     path = tmp_path / "out.png"
-    write_image(path, smooth_image(), "RGB")
+    write_image(path, Image(smooth_image()))
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -107,9 +112,9 @@ def test_written_with_the_usual_permissions(tmp_path):
 def test_exif_orientation(tmp_path, orientation):
     path = tmp_path / "turned.png"
     stored = smooth_image()
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(stored).save(path, exif=exif)
+    PIL.Image.fromarray(stored).save(path, exif=exif)
     # The EXIF standard: where row 0 and column 0 of the stored image belong.
     upright = {
         1: stored,
@@ -125,35 +130,29 @@ def test_exif_orientation(tmp_path, orientation):
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"),
-    [
-        ("1", "L"),
-        ("L", "L"),
-        ("LA", "L"),
-        ("P", "RGB"),
-        ("RGBA", "RGB"),
-        ("CMYK", "RGB"),
-    ],
+    ("mode", "channels"),
+    [("1", 1), ("L", 1), ("LA", 1), ("P", 3), ("RGBA", 3), ("CMYK", 3)],
 )
-def test_colour_modes(tmp_path, mode, expected):
+def test_colour_modes(tmp_path, mode, channels):
     path = tmp_path / "in.tif" if mode == "CMYK" else tmp_path / "in.png"
     # Black and white survive each of these modes.
     pixels = np.zeros((5, 7, 3), np.uint8)
     pixels[1:3, 2:6] = 255
-    Image.fromarray(pixels).convert(mode).save(path)
+    PIL.Image.fromarray(pixels).convert(mode).save(path)
     image = read_image(path)
-    assert image.mode == expected
-    np.testing.assert_array_equal(image.pixels, pixels)
+    assert image.pixels.shape[2] == channels
+    assert image.alpha is None
+    np.testing.assert_array_equal(image.rgb, pixels)
 
 
 def test_grayscale_keeps_its_levels(tmp_path):
     path = tmp_path / "in.png"
     gray = np.arange(256, dtype=np.uint8).reshape(8, 32)
-    Image.fromarray(gray).save(path)
+    PIL.Image.fromarray(gray).save(path)
     image = read_image(path)
-    np.testing.assert_array_equal(image.pixels, np.stack([gray] * 3, -1))
-    write_image(tmp_path / "out.png", image.pixels, image.mode)
-    with Image.open(tmp_path / "out.png") as out:
+    np.testing.assert_array_equal(image.pixels, gray[..., None])
+    write_image(tmp_path / "out.png", image)
+    with PIL.Image.open(tmp_path / "out.png") as out:
         assert out.mode == "L"
         np.testing.assert_array_equal(np.asarray(out), gray)
 
@@ -161,14 +160,14 @@ def test_grayscale_keeps_its_levels(tmp_path):
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB key", "P key"])
 def test_transparent_pixels_are_refused(tmp_path, mode):
     path = tmp_path / "in.png"
-    image = Image.fromarray(smooth_image())
+    image = PIL.Image.fromarray(smooth_image())
     if mode == "RGB key":
         image.save(path, transparency=(0, 0, 200))
     elif mode == "P key":
         image.quantize(8).save(path, transparency=bytes([255, 100]))
     else:
         image = image.convert(mode)
-        image.putalpha(Image.new("L", image.size, 254))
+        image.putalpha(PIL.Image.new("L", image.size, 254))
         image.save(path)
     assert "flatten" in refusal(path)
 
@@ -177,12 +176,12 @@ def test_transparent_pixels_are_refused(tmp_path, mode):
 def test_more_than_8_bits_is_refused(tmp_path, depth):
     path = tmp_path / "in.png"
     if depth == "gray":
-        Image.fromarray(np.full((4, 5), 40000, np.uint16)).save(path)
+        PIL.Image.fromarray(np.full((4, 5), 40000, np.uint16)).save(path)
     elif depth == "colour png":
         path.write_bytes(png(2, 1, 16, 2, b"\0" + bytes(12)))
     elif depth == "float":
         path = tmp_path / "in.tif"
-        Image.fromarray(np.ones((4, 5), np.float32)).save(path)
+        PIL.Image.fromarray(np.ones((4, 5), np.float32)).save(path)
     else:
         # Little-endian TIFF of one pixel: tags width to planar configuration.
         path = tmp_path / "in.tif"
@@ -209,7 +208,7 @@ def test_more_than_8_bits_is_refused(tmp_path, depth):
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
 def test_several_frames_are_refused(tmp_path, suffix):
     path = tmp_path / f"in{suffix}"
-    frames = [Image.fromarray(smooth_image() // k) for k in (1, 2, 3)]
+    frames = [PIL.Image.fromarray(smooth_image() // k) for k in (1, 2, 3)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     assert "3 frames" in refusal(path)
 
@@ -217,7 +216,7 @@ def test_several_frames_are_refused(tmp_path, suffix):
 def test_a_phone_jpeg_gives_its_first_picture(tmp_path):
     path = tmp_path / "in.jpg"
     pixels = smooth_image()
-    first, second = Image.fromarray(pixels), Image.fromarray(255 - pixels)
+    first, second = PIL.Image.fromarray(pixels), PIL.Image.fromarray(255 - pixels)
     first.save(path, format="MPO", save_all=True, append_images=[second], quality=95)
     assert np.abs(read_image(path).pixels.astype(int) - pixels).mean() < 6
 
@@ -242,7 +241,7 @@ def test_formats_that_start_programs_are_not_opened(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
 def test_damage_is_an_image_error_or_nothing(tmp_path, suffix):
     whole = tmp_path / f"whole{suffix}"
-    write_image(whole, smooth_image(40, 60), "RGB")
+    write_image(whole, Image(smooth_image(40, 60)))
     data = whole.read_bytes()
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(data[: len(data) * 2 // 3])
@@ -266,18 +265,18 @@ def test_bombs_are_refused_unread(tmp_path, side):
     # Above our limit; above Pillow's warning; above Pillow's error.
     path = tmp_path / "in.png"
     path.write_bytes(png(side, side, 8, 2, b""))
-    before = Image.MAX_IMAGE_PIXELS
+    before = PIL.Image.MAX_IMAGE_PIXELS
     assert "80 million pixels" in refusal(path)
-    assert before == Image.MAX_IMAGE_PIXELS
+    assert before == PIL.Image.MAX_IMAGE_PIXELS
 
 
 def test_existing_output_is_kept(tmp_path):
     path = tmp_path / "out.png"
     path.write_bytes(b"precious")
     with pytest.raises(ImageError, match="exists already"):
-        write_image(path, smooth_image(), "RGB")
+        write_image(path, Image(smooth_image()))
     assert path.read_bytes() == b"precious"
-    write_image(path, smooth_image(), "RGB", overwrite=True)
+    write_image(path, Image(smooth_image()), overwrite=True)
     np.testing.assert_array_equal(read_image(path).pixels, smooth_image())
 
 
@@ -292,28 +291,31 @@ def test_a_failed_write_leaves_no_trace(tmp_path, monkeypatch, failure):
     monkeypatch.setattr(os, "fsync", fail)
     wanted = ImageError if isinstance(failure, OSError) else KeyboardInterrupt
     with pytest.raises(wanted):
-        write_image(path, smooth_image(), "RGB", overwrite=True)
+        write_image(path, Image(smooth_image()), overwrite=True)
     assert path.read_bytes() == b"precious"
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
 
 
 def test_outputs_that_cannot_be(tmp_path, monkeypatch):
-    pixels = smooth_image()
+    image = Image(smooth_image())
     with pytest.raises(ImageError, match=r"out\.gif.*use one of \.png"):
-        write_image(tmp_path / "out.gif", pixels, "RGB")
+        write_image(tmp_path / "out.gif", image)
     with pytest.raises(ImageError, match="without suffix"):
-        write_image(tmp_path / "out", pixels, "RGB")
+        write_image(tmp_path / "out", image)
     with pytest.raises(ImageError, match="folder exists"):
-        write_image(tmp_path / "missing" / "out.png", pixels, "RGB")
+        write_image(tmp_path / "missing" / "out.png", image)
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="folder exists"):
-        write_image(tmp_path / "file" / "out.png", pixels, "RGB")
+        write_image(tmp_path / "file" / "out.png", image)
     with pytest.raises(ImageError, match="16383"):
-        write_image(tmp_path / "out.webp", np.zeros((1, 16384, 3), np.uint8), "RGB")
-    with pytest.raises(ValueError, match="uint8"):
-        write_image(tmp_path / "out.png", pixels / 255, "RGB")
-    with pytest.raises(ValueError, match="mode"):
-        write_image(tmp_path / "out.png", pixels, "RGBA")
+        wide = Image(np.zeros((1, 16384, 3), np.uint8))
+        write_image(tmp_path / "out.webp", wide)
+    with pytest.raises(ValueError, match="8 bits"):
+        deep = Image(np.zeros((2, 3, 1), np.uint16))
+        write_image(tmp_path / "out.png", deep)
+    with pytest.raises(ValueError, match="opaque"):
+        clear = Image(image.pixels, image.pixels[..., 0])
+        write_image(tmp_path / "out.png", clear)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -322,11 +324,14 @@ def test_find_images(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
+    # Training and tagging name what cannot be read; it must be listed for that.
+    (tmp_path / "sub" / "lost.png").symlink_to(tmp_path / "nowhere")
     assert find_images(tmp_path) == [tmp_path / "a.JPG", tmp_path / "b.png"]
     assert find_images(tmp_path, recursive=True) == [
         tmp_path / "a.JPG",
         tmp_path / "b.png",
         tmp_path / "sub" / "c.webp",
+        tmp_path / "sub" / "lost.png",
     ]
     assert find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     with pytest.raises(ImageError, match="no images in this folder"):
@@ -336,4 +341,119 @@ def test_find_images(tmp_path):
 
 
 def test_the_limit_stays_below_pillows_warning():
-    assert Image.MAX_IMAGE_PIXELS > image_io.MAX_PIXELS
+    assert PIL.Image.MAX_IMAGE_PIXELS > image_io.MAX_PIXELS
+
+
+def lenient_cases():
+    """name: (Pillow image, options of save, expected pixels, expected alpha)."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    gray16 = (np.arange(600, dtype=np.uint32).reshape(20, 30) * 109).astype(np.uint16)
+    alpha = rng.integers(0, 256, (20, 30), dtype=np.uint8)
+    palette = PIL.Image.fromarray(rgb).quantize(16)
+    frames = [PIL.Image.fromarray(rgb[..., 0] // k) for k in (1, 2)]
+
+    def case(pixels, expected, alpha=None, **options):
+        return PIL.Image.fromarray(pixels), options, expected, alpha
+
+    return {
+        "gray16.png": case(gray16, gray16[..., None]),
+        "gray16.tiff": case(gray16, gray16[..., None]),
+        "alpha.png": case(np.dstack([rgb, alpha]), rgb, alpha),
+        "alpha.webp": case(
+            np.dstack([rgb, alpha]), rgb, alpha, lossless=True, exact=True
+        ),
+        "gray alpha.png": case(np.dstack([rgb[..., 0], alpha]), rgb[..., :1], alpha),
+        "palette.png": (
+            palette,
+            {"transparency": bytes(range(16))},
+            np.asarray(palette.convert("RGB")),
+            np.asarray(palette),
+        ),
+        "frames.tif": (
+            frames[0],
+            {"save_all": True, "append_images": frames[1:]},
+            rgb[..., :1],
+            None,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", lenient_cases())
+def test_lenient_reading_takes_what_strict_refuses(tmp_path, name):
+    path = tmp_path / name
+    image, options, pixels, alpha = lenient_cases()[name]
+    image.save(path, **options)
+    refusal(path)
+    found = read_image(path, refuse=LENIENT)
+    assert found.depth == 8 * pixels.itemsize
+    np.testing.assert_array_equal(found.pixels, pixels)
+    if alpha is None:
+        assert found.alpha is None
+    else:
+        np.testing.assert_array_equal(found.alpha, alpha)
+    decoded = decode_image(path.read_bytes(), name, refuse=LENIENT)
+    np.testing.assert_array_equal(decoded.pixels, pixels)
+    assert read_size(path) == (30, 20)
+
+
+def test_16_bit_colour_comes_as_8(tmp_path):
+    path = tmp_path / "in.png"
+    path.write_bytes(png(2, 1, 16, 2, b"\0" + bytes(range(12))))
+    image = read_image(path, refuse=LENIENT)
+    # The high bytes, which is what Pillow reads.
+    np.testing.assert_array_equal(image.pixels, [[[0, 2, 4], [6, 8, 10]]])
+
+
+def test_one_trait_alone_is_refused(tmp_path):
+    path = tmp_path / "in.png"
+    PIL.Image.fromarray(np.zeros((4, 5, 4), np.uint8)).save(path)
+    assert read_image(path, refuse={"depth"}).alpha is not None
+    with pytest.raises(ImageError, match="flatten"):
+        read_image(path, refuse={"alpha"})
+
+
+def test_floats_are_refused_by_all(tmp_path):
+    path = tmp_path / "float.tiff"
+    PIL.Image.fromarray(np.ones((4, 5), np.float32)).save(path)
+    for read in (read_size, lambda path: read_image(path, refuse=LENIENT)):
+        with pytest.raises(ImageError, match="floating-point"):
+            read(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_is_that_of_the_upright_image(tmp_path, suffix, orientation):
+    path = tmp_path / f"in.{suffix}"
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(smooth_image()).save(path, exif=exif)
+    assert read_size(path) == read_image(path).pixels.shape[1::-1]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_size_needs_no_pixels(tmp_path, suffix):
+    path = tmp_path / f"in.{suffix}"
+    PIL.Image.fromarray(smooth_image(120, 200)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    assert read_size(path) == (200, 120)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_image(path.read_bytes(), path, refuse=LENIENT)
+
+
+def test_errors_can_be_sent_between_processes(tmp_path):
+    error = pickle.loads(pickle.dumps(ImageError("a.png", "is a folder")))
+    assert (str(error), error.reason) == ("a.png: is a folder", "is a folder")
+
+
+def test_running_out_of_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "in.png"
+    write_image(path, Image(smooth_image()))
+
+    def run_out(image):
+        raise MemoryError
+
+    monkeypatch.setattr(PIL.ImageOps, "exif_transpose", run_out)
+    with pytest.raises(MemoryError):
+        read_image(path)

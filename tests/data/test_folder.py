@@ -5,6 +5,10 @@ import pytest
 from linearsr_jax.data import folder, manifest
 from tests.data.noise_photos import save
 
+NOT_AN_IMAGE = (
+    "is not an image that can be read here; give a PNG, JPEG, WebP, BMP or TIFF file"
+)
+
 
 def _write_tags(path, *photos):
     path.write_text("".join(json.dumps(photo) + "\n" for photo in photos))
@@ -24,9 +28,9 @@ def test_manifest_lists_good_files_and_reasons_against_the_others(tmp_path):
     assert found.files == ("b.PNG", "sub/a.jpeg")
     assert found.sizes == ((30, 20), (30, 40))
     assert found.rejected == {
-        "empty.tif": "not an image that can be read, whatever its name says",
-        "letter.png": "not an image that can be read, whatever its name says",
-        "lost.png": "file not found",
+        "empty.tif": NOT_AN_IMAGE,
+        "letter.png": NOT_AN_IMAGE,
+        "lost.png": "no such file; check the name",
         "tiny.png": "too small: 100x10, needs 16 pixels on each side",
     }
 
@@ -44,7 +48,7 @@ def test_manifest_survives_json(tmp_path):
 def test_errors_of_folders_name_the_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         folder.FolderStore(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="contains no image files"):
+    with pytest.raises(ValueError, match="no images in or below this folder"):
         folder.FolderStore(tmp_path).scan(min_size=1)
     save(tmp_path / "a.png", height=4, width=4)
     with pytest.raises(NotADirectoryError, match=r"a\.png"):

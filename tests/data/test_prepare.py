@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from linearsr_jax.data import decoding
+from linearsr_jax.core.image_io import decode_image
 from linearsr_jax.data.packed import PackedStore
 from linearsr_jax.data.prepare import pack_folder
 from tests.data.noise_photos import noise, save
@@ -19,12 +19,11 @@ def test_max_side_shrinks_only_what_is_longer(tmp_path):
     assert pack_folder(tmp_path / "in", out, max_side=100) == (2, {})
     store = PackedStore(out)
     assert store.scan(min_size=1).sizes == ((100, 40), (30, 20))
-    shrunk = decoding.decode_rgb(store.read("long.png"))
+    shrunk = decode_image(store.read("long.png"), "long.png").pixels
     assert shrunk.shape == (40, 100, 3)
     # A ramp stays one: the mean of each three pixels.
     expected = ramp.reshape(100, 3).mean(1)
     assert np.abs(shrunk[20, :, 1] - expected).max() < 4
-    np.testing.assert_array_equal(
-        decoding.decode_rgb(store.read("short.png")), noise(1)
-    )
+    short = decode_image(store.read("short.png"), "short.png")
+    np.testing.assert_array_equal(short.pixels, noise(1))
     assert store.read("short.png") == (tmp_path / "in" / "short.png").read_bytes()

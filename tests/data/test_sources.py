@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax.data import decoding, pipeline, sources, tfds_store
+from linearsr_jax.core import image_io
+from linearsr_jax.data import pipeline, sources, tfds_store
 from linearsr_jax.data.folder import FolderStore
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.data.prepare import pack_folder
@@ -55,8 +56,8 @@ def test_the_three_forms_give_the_same_photographs(forms):
         assert source.tags == ((), ("rose", "leaf"), (), ())
         assert source.manifest.sizes == ((60, 70), (48, 64), (90, 50), (100, 8))
         for i, name in enumerate(source.names):
-            expected = decoding.decode_rgb((forms["folder"] / name).read_bytes())
-            np.testing.assert_array_equal(source[i], expected)
+            expected = image_io.read_image(forms["folder"] / name)
+            np.testing.assert_array_equal(source[i], expected.pixels)
     split = _open(forms["tfds"] / "train")
     assert split.manifest == opened["folder"].manifest
 
@@ -153,7 +154,7 @@ def test_failures_that_may_pass_replace_nothing(tmp_path, monkeypatch):
     def fail(self, name):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    def run_out(data):
+    def run_out(*args, **options):
         raise MemoryError
 
     with monkeypatch.context() as patch:
@@ -163,7 +164,7 @@ def test_failures_that_may_pass_replace_nothing(tmp_path, monkeypatch):
         ):
             source[1]
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode_rgb", run_out)
+        patch.setattr(image_io, "decode_image", run_out)
         with pytest.raises(MemoryError):
             source[1]
     assert source.replaced == {}
@@ -223,7 +224,8 @@ def test_pickle_leaves_the_cache_and_open_files_behind(forms, form):
 
 @pytest.mark.parametrize("form", ["folder", "packed", "tfds"])
 def test_threads_read_the_right_images(forms, form):
-    expected = [decoding.decode_rgb(x) for x in map(_bytes_of(forms), range(4))]
+    names = _open(forms["folder"]).names
+    expected = [image_io.read_image(forms["folder"] / name).pixels for name in names]
     source = _open(forms[form], cache_bytes=expected[0].nbytes + expected[1].nbytes)
     wrong = []
 
@@ -241,11 +243,6 @@ def test_threads_read_the_right_images(forms, form):
     assert not wrong
     assert source._cached_bytes <= source.cache_bytes
     assert source._cached_bytes == sum(x.nbytes for x in source._cache.values())
-
-
-def _bytes_of(forms):
-    names = _open(forms["folder"]).names
-    return lambda i: (forms["folder"] / names[i]).read_bytes()
 
 
 def test_wrong_arguments_are_named(tmp_path):

@@ -34,8 +34,8 @@ def test_published_digits(shared, name):
     realsr = shared / "benchmarks" / "RealSR"
     with open(realsr / "osediff_metrics.csv", newline="") as file:
         row = {r["file"]: r for r in csv.DictReader(file)}[name]
-    sr = read_image(realsr / "osediff_sample" / name).pixels
-    hr = read_image(realsr / "HR" / name).pixels
+    sr = read_image(realsr / "osediff_sample" / name).rgb
+    hr = read_image(realsr / "HR" / name).rgb
     # The published value was computed on a GPU, at its precision.
     assert load_lpips()(sr, hr) == pytest.approx(float(row["LPIPS"]), abs=1e-3)
 

@@ -48,8 +48,8 @@ def test_published_digits(shared, name):
     realsr = shared / "benchmarks" / "RealSR"
     with open(realsr / "osediff_metrics.csv", newline="") as file:
         row = {r["file"]: r for r in csv.DictReader(file)}[name]
-    sr = read_image(realsr / "osediff_sample" / name).pixels
-    hr = read_image(realsr / "HR" / name).pixels
+    sr = read_image(realsr / "osediff_sample" / name).rgb
+    hr = read_image(realsr / "HR" / name).rgb
     # Their float32 against our float64.
     assert psnr_y(sr, hr) == pytest.approx(float(row["PSNR"]), abs=1e-4)
     assert ssim_y(sr, hr) == pytest.approx(float(row["SSIM"]), abs=1e-5)

@@ -80,13 +80,13 @@ def test_held_out_photographs_are_not_trained_on(run, photos):
     assert {*training["files"], held_out} == {path.name for path in photos.iterdir()}
     assert held_out not in training["files"]
     for data_set in (workdir / "held_out").iterdir():
-        image_hr = read_image(data_set / "HR" / "0000.png").pixels
+        image_hr = read_image(data_set / "HR" / "0000.png").rgb
         # Nothing is cut from small photographs but what four does not divide.
         with Image.open(photos / held_out) as original:
             whole = np.asarray(original)
         height, width = (size - size % 4 for size in whole.shape[:2])
         np.testing.assert_array_equal(image_hr, whole[:height, :width])
-        assert read_image(data_set / "LR" / "0000.png").pixels.shape == (
+        assert read_image(data_set / "LR" / "0000.png").rgb.shape == (
             height // 4,
             width // 4,
             3,
