@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import re
-import secrets
 import warnings
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import PIL.Image
 from PIL import ExifTags, ImageOps
 
+from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.image_metadata import metadata_options, profile_of
 from linearsr_jax.core.images import Image
 
@@ -139,11 +139,9 @@ def write_image(
     keywords: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Writes one image file, whole or not at all.
+    """Writes one image file, whole or not at all; see `files.written_whole`.
 
-    The bytes go to a temporary name in the same folder, are synced to the disk and
-    renamed; on any failure the temporary file is removed and an existing output is
-    as it was. PNG, BMP and TIFF (deflate) lose nothing. JPEG is written at quality
+    PNG, BMP and TIFF (deflate) lose nothing. JPEG is written at quality
     95 without chroma subsampling (4:4:4). WebP is written at quality 95, and its format
     subsamples to 4:2:0: choose PNG where each pixel matters.
 
@@ -174,22 +172,13 @@ def write_image(
     options = options | metadata_options(image, keywords, image_format=image_format)
     # Pillow knows grayscale as (H, W).
     pixels = image.pixels if image.pixels.shape[2] == 3 else image.pixels[..., 0]
-    # Short and hidden: the output's own name may already be as long as names get.
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        # "x" creates with the user's usual permissions, which mkstemp would not.
-        with open(temporary, "xb") as file:
-            PIL.Image.fromarray(pixels).save(file, format=image_format, **options)
-            file.flush()
-            os.fsync(file.fileno())
-        _refuse_existing(path, overwrite)  # it may have appeared while encoding
-        os.replace(temporary, path)
-    except BaseException as error:  # also Ctrl-C: nothing half-written stays
-        # The folder itself may be what is missing, or not a folder at all.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, ImageError) or not isinstance(error, Exception):
-            raise
+        with written_whole(path) as temporary:
+            PIL.Image.fromarray(pixels).save(temporary, format=image_format, **options)
+            _refuse_existing(path, overwrite)  # it may have appeared while encoding
+    except ImageError:
+        raise
+    except Exception as error:
         raise ImageError(
             path,
             f"cannot be written ({_text_of(error)}); "

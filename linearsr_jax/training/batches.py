@@ -120,7 +120,8 @@ def _cached_tags(file, names):
     if missing := sorted(set(names) - tags.keys()):
         raise ValueError(
             f"{file}: has no tags of {len(missing)} photographs, the first "
-            f"{missing[0]}; make it of this folder with `linearsr tag DIR --cache`"
+            f"{missing[0]}; tag this folder with `linearsr tag DIR --cache`, and "
+            "remove photographs that it cannot read"
         )
     return [tags[name] for name in names]
 

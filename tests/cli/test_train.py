@@ -2,6 +2,9 @@
 
 import json
 
+import numpy as np
+import PIL.Image
+
 from linearsr_jax.training import stages
 from tests.cli.running import run
 
@@ -34,6 +37,30 @@ def test_trains_a_model_that_upscales(capsys, photos, tmp_path):
     before = (workdir / "metrics.jsonl").read_text()
     assert run(capsys, *arguments)[0] == 0
     assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_tags_of_what_upscaling_refuses(capsys, tmp_path):
+    """A cache has a line for every photograph that training reads."""
+    folder, cache = tmp_path / "photos", tmp_path / "tags.jsonl"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 40, 4), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(folder / "clear.png")
+    PIL.Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(
+        folder / "deep.png"
+    )
+    frames = [PIL.Image.fromarray(pixels[..., i : i + 3]) for i in (0, 1)]
+    frames[0].save(folder / "frames.tif", save_all=True, append_images=frames[1:])
+    assert run(capsys, "tag", folder, "--cache", cache, "--tagger", "light")[0] == 0
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
+    assert [line["file"] for line in lines] == ["clear.png", "deep.png", "frames.tif"]
+    code, _, err = run(
+        *(capsys, "train", "--config", "configs/debug.py"),
+        *("--workdir", tmp_path / "run", "--override", f"data.folder={folder}"),
+        *("condition.kind=tags", f"condition.file={cache}", *SMALL),
+    )
+    assert code == 0, err
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
 def test_several_configs_are_stages(capsys, tmp_path, monkeypatch):

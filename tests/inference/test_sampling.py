@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.core.image_range import to_uint8
 from linearsr_jax.diffusion.experts import expert_grid, find_expert
 from linearsr_jax.diffusion.flow import PREDICTIONS
 from linearsr_jax.inference.guidance import (
@@ -68,12 +69,12 @@ def test_each_step_is_of_its_expert(inputs, boundaries, steps, unshifted_start):
     grid = expert_grid(steps, boundaries, shift=3.0, unshifted_start=unshifted_start)
     expected = naive_upscale(preset, experts, boundaries, grid.sigmas, image, noise)
     assert is_finite
-    assert np.abs(np.asarray(actual, float) - expected).max() <= 1
+    assert np.abs(to_uint8(actual).astype(int) - expected).max() <= 1
     if boundaries:
         # The experts differ enough for another choice to show.
         rotated = experts[1:] + experts[:1]
         other, _ = upscale(rotated, CODEC, image, noise)
-        assert np.abs(np.asarray(other, float) - expected).max() > 10
+        assert np.abs(to_uint8(other).astype(int) - expected).max() > 10
 
 
 def test_segments_are_the_table_in_order():
@@ -101,7 +102,7 @@ def with_tags():
     upscale = jax.jit(make_upscale(model, preset, steps=2))
 
     def run(guidance):
-        return np.asarray(upscale([params], CODEC, image, noise, guidance)[0])
+        return to_uint8(upscale([params], CODEC, image, noise, guidance)[0])
 
     tags, others = (
         condition_from_tags(tags, preset) for tags in (["sky"], ["zoo", "flower"])
