@@ -28,6 +28,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data import blur_kernels
 from linearsr_jax.data.degradation_params import RealEsrganParams
 from linearsr_jax.data.degradation_plan import (
@@ -57,7 +58,7 @@ def _check_image(image_hr: np.ndarray, factor: int):
         )
 
 
-def bicubic(image_hr: np.ndarray, factor: int = 4) -> np.ndarray:
+def bicubic(image_hr: np.ndarray, factor: int = SCALE) -> np.ndarray:
     """Reduces an image by an antialiased cubic (a = -0.5): the classical LR image.
 
     Equals MATLAB's imresize up to rounding, except for the two outermost pixels, where

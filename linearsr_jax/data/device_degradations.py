@@ -21,6 +21,7 @@ import scipy.fft
 
 from linearsr_jax.core.array_types import Array, Float, Int, UInt8
 from linearsr_jax.core.rng import stream_key
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data import degradations
 from linearsr_jax.data.degradation_params import RealEsrganParams
 from linearsr_jax.data.degradation_plan import RESIZE_MODES
@@ -37,7 +38,7 @@ def degrade_on_device(
     plan: Plan,
     *,
     params: RealEsrganParams,
-    factor: int = 4,
+    factor: int = SCALE,
 ) -> UInt8[Array, "B h w 3"]:
     """Degrades each image by its plan; a pure function, to be jitted.
 
@@ -57,7 +58,7 @@ def degrade_on_device(
 
 
 def prepare_batch(
-    batch: dict[str, Any], *, params: RealEsrganParams, factor: int
+    batch: dict[str, Any], *, params: RealEsrganParams, factor: int = SCALE
 ) -> dict[str, Array]:
     """Replaces a batch's plan by the image_lr it makes; see `degrade_on_device`."""
     rest = dict(batch)

@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data import degradation_plan, degradations, sources
 from linearsr_jax.data.degradation_params import LIGHT, RealEsrganParams
 from linearsr_jax.data.manifest import Manifest
@@ -28,8 +29,7 @@ class PipelineConfig:
     """Settings of the samples.
 
     Attributes:
-      crop_size: side of the HR crop in pixels, a multiple of factor.
-      factor: HR size over LR size.
+      crop_size: side of the HR crop in pixels, a multiple of SCALE.
       scale_range: (low, high), 0 < low <= high <= 1; the photograph is shrunk by
         a factor drawn from it before the crop is taken, never below crop_size.
         Shrinking hides the noise and softness of the camera from the HR side.
@@ -44,7 +44,6 @@ class PipelineConfig:
     """
 
     crop_size: int
-    factor: int = 4
     scale_range: tuple[float, float] = (0.5, 1.0)
     bicubic_probability: float = 0.0
     cache_bytes: int = 1 << 30
@@ -53,10 +52,10 @@ class PipelineConfig:
     condition_dropout: float = 0.0
 
     def __post_init__(self):
-        if self.factor < 1 or self.crop_size < 1 or self.crop_size % self.factor:
+        if self.crop_size < 1 or self.crop_size % SCALE:
             raise ValueError(
-                f"crop_size must be a positive multiple of factor {self.factor}, "
-                f"got {self.crop_size}."
+                f"crop_size must be a positive multiple of {SCALE}, got "
+                f"{self.crop_size}."
             )
         low, high = self.scale_range
         if not 0 < low <= high <= 1:
@@ -106,19 +105,19 @@ class MakePair(grain.transforms.RandomMap):
         return sample | condition
 
     def _make_pair(self, photo: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-        params, factor = self.config.params, self.config.factor
+        params = self.config.params
         image_hr = self._crop(photo, rng)
         is_bicubic = rng.random() < self.config.bicubic_probability
         if self.config.degrade_on == "device":
             plan = degradation_plan.draw_plan(params, rng)
             if is_bicubic:
                 plan = dataclasses.replace(plan, is_bicubic=True)
-            plan = degradation_plan.pack(plan, image_hr.shape[:2], factor)
+            plan = degradation_plan.pack(plan, image_hr.shape[:2], SCALE)
             return {"image_hr": image_hr, "plan": plan}
         if is_bicubic:
-            image_lr = degradations.bicubic(image_hr, factor)
+            image_lr = degradations.bicubic(image_hr)
         else:
-            image_lr = degradations.degrade(image_hr, params, factor, rng)
+            image_lr = degradations.degrade(image_hr, params, SCALE, rng)
         return {"image_hr": image_hr, "image_lr": image_lr}
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ TELEMETRY = "telemetry"
 
 
 class LinearSelfAttention(nn.Module):
-    """ReLU linear attention over all tokens (SANA; specs 3.5). No position enters.
+    """ReLU linear attention over all tokens, without positions (SANA, 2410.10629).
 
     Attributes:
       width: D.

@@ -1,7 +1,8 @@
 """The named model sizes (docs/design.md), and what belongs to each.
 
-A preset is everything needed to build the network and to interpret its output;
-a released model's config.json names one and may override its fields.
+A preset is everything needed to build the network and to interpret its output. A
+released model's config.json holds all of its fields, and not its name: a preset may
+change without changing the meaning of older folders.
 """
 
 import dataclasses
@@ -99,8 +100,8 @@ def _pixel(
         cross_heads=heads,
         tag_count=TAG_COUNT,
         codec="pixel",
-        codec_factor=4,
-        latent_channels=48,
+        codec_factor=SCALE,
+        latent_channels=3 * SCALE**2,
         prediction="preconditioned_x0",
         stem_widths=stem,
         shift=3.0,

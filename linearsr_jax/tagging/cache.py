@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from linearsr_jax.core.files import sha256, write_text
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.tagging.base import Tagger
 from linearsr_jax.tagging.resizing import reduce
 from linearsr_jax.tagging.vocabulary import TagError, tag_indices
 
 Input = Literal["hr", "lr"]
 
-_LR_FACTOR = 4
 _DIGITS = 4
 
 
@@ -120,7 +120,7 @@ def fill_tag_cache(
         for file in progress(files):
             if file not in entries and (image := read(folder / file)) is not None:
                 if input == "lr":
-                    image = reduce(image, _LR_FACTOR)
+                    image = reduce(image, SCALE)
                 tags = [(tag, round(score, _DIGITS)) for tag, score in tagger(image)]
                 entry = Entry(file, sha256(folder / file), origin, tags)
                 entries[file] = entry

@@ -174,9 +174,7 @@ def _make_prepare_batch(
     """Returns what makes image_lr, where the pipeline has not, from a global batch."""
     if config.degrade_on == "host":
         return lambda batch: batch
-    prepare = functools.partial(
-        device_degradations.prepare_batch, params=config.params, factor=config.factor
-    )
+    prepare = functools.partial(device_degradations.prepare_batch, params=config.params)
     return split_over_batch(prepare, mesh)
 
 

@@ -277,7 +277,7 @@ def test_wrong_arguments_are_named(folder, config, options, message):
 
 
 def test_wrong_configs_are_named(folder):
-    with pytest.raises(ValueError, match="multiple of factor"):
+    with pytest.raises(ValueError, match="multiple of 4"):
         pipeline.PipelineConfig(18)
     with pytest.raises(ValueError, match="scale_range"):
         pipeline.PipelineConfig(16, scale_range=(0.5, 1.5))
