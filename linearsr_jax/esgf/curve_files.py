@@ -1,4 +1,4 @@
-"""Reads evaluation curves: CSV files and the metrics.jsonl of a training folder."""
+"""Reads evaluation curves from CSV files and from metrics.jsonl of training folders."""
 
 import csv
 import dataclasses
@@ -14,26 +14,26 @@ import numpy as np
 
 from linearsr_jax.esgf.evaluation import Validation, parse_name
 
-# Metrics whose higher, or lower, values are better.
+# Metrics for which higher, or lower, values are better.
 HIGHER = ("psnr", "ssim", "musiq", "maniqa", "clipiqa")
 LOWER = ("lpips", "dists", "niqe", "fid", "loss")
 
 _LOG_NAME = "metrics.jsonl"
-# Scores of a training log begin so.
+# Prefix of the scores in a training log.
 _SCORE = "val_"
-# Scores that have no vote in logs that do not say what votes: the gain repeats the
-# PSNR, and the flow loss at five levels would outvote the rest.
+# Scores without a vote in logs that do not name the voters: the gain repeats the PSNR,
+# and the flow loss at five levels would outvote the rest.
 _NO_VOTE = re.compile("gain|loss_at_.*")
 
 # From here on whole numbers are not exact as floats.
 _STEP_LIMIT = 2**53
 
-# Line number, step, and the values of an evaluation.
+# Line number, step, and values of an evaluation.
 Row = tuple[int, int, dict[str, float]]
 
 
 class CurveError(ValueError):
-    """A file without a usable curve; one line that names the file and its line."""
+    """Raised for a file without a usable curve; one line that names file and line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Curve:
     """The evaluations of a run.
 
     Attributes:
-      steps: rising.
-      metrics: values at these steps; NaN where one is missing.
-      higher_is_better: for each metric.
+      steps: steps of the evaluations, increasing.
+      metrics: values of each metric at these steps; NaN where one is missing.
+      higher_is_better: direction of each metric.
     """
 
     steps: np.ndarray
@@ -54,30 +54,30 @@ class Curve:
 def read_curve(
     path: Path, *, lower: Collection[str] = (), higher: Collection[str] = ()
 ) -> Curve:
-    """Reads a CSV, or the validations of a training folder.
+    """Reads a CSV file, or the validations of a training folder.
 
-    A CSV has the header `step,<metric>,...`; rows may stand in any order. An empty cell
-    is an evaluation of that metric that did not take place, and a row of them is left
-    out; `nan` and `inf` are what a run did give.
+    A CSV file has the header `step,<metric>,...`, and rows in any order. An empty cell
+    means that the evaluation did not take place; a row of empty cells is skipped. `nan`
+    and `inf` are values that the run produced.
 
-    Of a training folder the metrics that vote on its knee are read, and those named
-    in lower and higher. Its log says which vote and what is better of each. Of a CSV,
-    and of logs from before 0.2, the parts of a metric's name say what is better: those
-    of `val_lpips_light` have lpips, which is in LOWER.
+    From a training folder the metrics that vote on its knee are read, and those named
+    in lower and higher. Its log gives the voters and their directions. In a CSV file,
+    and in logs from before 0.2, the parts of a name give the direction:
+    `val_lpips_light` contains lpips, which is in LOWER.
 
     Args:
-      path: a CSV, a folder with metrics.jsonl, or such a file itself.
-      lower: metrics whose lower values are better, whatever their names say.
-      higher: the opposite.
+      path: CSV file, folder with metrics.jsonl, or such a file itself.
+      lower: metrics for which lower is better, whatever their names say.
+      higher: metrics for which higher is better, likewise.
 
     Raises:
       OSError: path cannot be read.
-      CurveError: it has no steps, no metrics, text among the numbers, a step twice, or
-        a metric of which nobody says what is better.
+      CurveError: the file has no steps, no metrics, text among the numbers, a repeated
+        step, or a metric without a direction.
     """
     if path.is_dir():
         if not (path / _LOG_NAME).exists():
-            raise CurveError(f"{path}: is no training folder, it has no {_LOG_NAME}")
+            raise CurveError(f"{path}: not a training folder; it has no {_LOG_NAME}")
         path = path / _LOG_NAME
     try:
         text = path.read_text("utf-8-sig")
@@ -91,13 +91,13 @@ def read_curve(
         fault = (
             "is in both --lower and --higher; leave it in one"
             if both
-            else f"is no metric; there are {', '.join(file.names)}"
+            else f"is not a metric; there are {', '.join(file.names)}"
         )
         raise CurveError(f"{path}: {min(both or absent)!r} {fault}")
     table: dict[int, dict[str, float]] = {}
     for line, step, values in file.rows:
         if step in table:
-            raise CurveError(f"{path}: line {line}: step {step} stands there twice")
+            raise CurveError(f"{path}: line {line}: step {step} occurs twice")
         table[step] = values
     is_higher: dict[str, bool] = {}
     for name in file.names:
@@ -115,11 +115,11 @@ def read_curve(
 
 
 def curve_of(validations: Sequence[Validation], metrics: Collection[str]) -> Curve:
-    """Builds the curve of a run, as `read_curve` reads it from the run's log.
+    """Builds the curve of a run, equal to what `read_curve` reads from its log.
 
     Args:
-      validations: of the run so far; steps rise.
-      metrics: names of those that vote, on averaged weights.
+      validations: validations of the run so far, with increasing steps.
+      metrics: names of the metrics that vote, on averaged weights.
     """
     table, is_higher = {}, {}
     for validation in validations:
@@ -131,13 +131,13 @@ def curve_of(validations: Sequence[Validation], metrics: Collection[str]) -> Cur
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """What a file says.
+    """Content of a file.
 
     Attributes:
-      names: of all metrics.
-      voters: those that are read unasked.
-      higher_is_better: of metrics of which the file says it.
-      rows: made while they are read, and then what is wrong with them is raised.
+      names: names of all metrics.
+      voters: names of the metrics to read by default.
+      higher_is_better: directions that the file gives.
+      rows: rows, made and checked while they are read.
     """
 
     names: list[str]
@@ -159,7 +159,7 @@ def _make_curve(table, higher_is_better) -> Curve:
 
 
 def _direction_by_name(name: str) -> bool | None:
-    """Whether higher is better; None if the name does not say."""
+    """Infers from a name whether higher is better; None if it does not tell."""
     parts = set(re.split(r"[^a-z]+", name.lower()))
     # "clip-iqa" and "clip_iqa" are clipiqa.
     parts |= {"clipiqa"} if {"clip", "iqa"} <= parts else set()
@@ -185,7 +185,7 @@ def _read_csv(path: Path, text: str) -> _File:
         raise CurveError(f"{path}: line 1: has no metric beside step")
     for name in names:
         if not name or names.count(name) > 1:
-            fault = f"column {name!r} stands there twice" if name else "unnamed column"
+            fault = f"column {name!r} occurs twice" if name else "unnamed column"
             raise CurveError(f"{path}: line 1: {fault}")
     return _File(names, names, {}, _csv_rows(path, reader, header))
 
@@ -238,10 +238,10 @@ def _read_log(path: Path, text: str) -> _File:
             step = operator.index(record["step"])
         except (ValueError, KeyError, TypeError):
             if line == len(lines):
-                continue  # what a killed run was writing
+                continue  # a killed run was writing this line
             raise CurveError(f"{path}: line {line}: is not a line of a log") from None
         values = {
-            # null is what the log makes of a value that is not finite.
+            # The log writes null for a value that is not finite.
             name: math.nan if value is None else _number(path, line, name, value)
             for name, value in record.items()
             if name.startswith(_SCORE)

@@ -1,7 +1,7 @@
-"""What a validation measured, and how a training log says it.
+"""The scores of a validation, and their form in a training log.
 
-In the log a validation is one row: the scores by name, what is better of each, and
-which of them vote on the knee:
+In the log a validation is one row with the scores by name, the direction of each, and
+the names of those that vote on the knee:
 
     {"step": 500, "val_psnr_light": 27.1, "val_psnr_light_raw": 27.0,
      "higher_is_better": {"val_psnr_light": true, "val_psnr_light_raw": true},
@@ -21,12 +21,12 @@ class Evaluation:
     """One score of a model.
 
     Attributes:
-      metric: what was measured: "psnr", "gain", "loss_at_110", ...
-      degradation: how the LR images were made: "bicubic", "light", ...; None if the
-        metric is not one of upscaled images.
-      weights: whether the weights were the averaged ones or those of the last step.
-      higher_is_better: the direction of the metric.
-      value: in the metric's unit; not finite if the run gave that.
+      metric: name of the metric: "psnr", "gain", "loss_at_110", ...
+      degradation: degradation of the LR images: "bicubic", "light", ...; None for a
+        metric that is not about upscaled images.
+      weights: averaged weights, or the raw ones of the last step.
+      higher_is_better: whether a larger value is better.
+      value: score in the unit of the metric; not finite if the run produced that.
     """
 
     metric: str
@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """The name in logs: val_METRIC_DEGRADATION, and _raw for raw weights."""
+        """Name in logs: val_METRIC_DEGRADATION, with _raw for raw weights."""
         parts = ["val", self.metric]
         if self.degradation is not None:
             parts.append(self.degradation)
@@ -49,7 +49,7 @@ class Evaluation:
         """Tells whether the score votes on the knee.
 
         Args:
-          metrics: names of the metrics that were asked for.
+          metrics: names of the metrics that vote, from the config.
         """
         return self.weights == "averaged" and self.metric in metrics
 
@@ -63,20 +63,20 @@ class Validation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The values by name."""
+        """Values by name."""
         return {e.name: e.value for e in self.evaluations}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Validation":
-        """Builds a validation from what `dataclasses.asdict` made of it."""
+        """Inverts `dataclasses.asdict`."""
         evaluations = tuple(Evaluation(**e) for e in values["evaluations"])
         return cls(values["step"], evaluations)
 
     def to_row(self, metrics: Collection[str]) -> dict[str, Any]:
-        """Formats a row of a training log; what is not finite becomes None.
+        """Makes a row of a training log; values that are not finite become None.
 
         Args:
-          metrics: names of the metrics that were asked for.
+          metrics: names of the metrics that vote, from the config.
         """
         return {
             "step": self.step,
@@ -90,10 +90,10 @@ class Validation:
 
 
 def parse_name(name: str) -> tuple[str, str | None, Weights]:
-    """Splits a score's name; for what was written before rows said what votes.
+    """Splits the name of a score, for logs from before rows named the voters.
 
     Args:
-      name: beginning with val_.
+      name: name that begins with val_.
 
     Returns:
       (metric, degradation, weights), see `Evaluation`.

@@ -1,13 +1,13 @@
-"""Notices a run that diverges, inside the compiled step, from its losses alone.
+"""Detects a run that diverges, inside the compiled step, from its losses alone.
 
-A part of the training state: it costs nothing to fetch when a log is due, each expert
-has its own, and a run that resumes decides as if it had never stopped.
+The guard is part of the training state: reading it costs nothing when a log is due,
+each expert has its own, and a resumed run decides as if it had never stopped.
 
-Two kinds of trouble: `SKIPPED_IN_A_ROW` steps one after another whose numbers are not
-finite, and a spike, a jump of the loss beyond its noise. Losses of small batches differ
-tenfold from step to step, so the spike is looked for in their logarithm: its mean over
-some `_RECENT` steps against the mean and deviation over some `_USUAL`. The paper has no
-guard; its authors report losses of NaN.
+It reports two kinds of trouble: `SKIPPED_IN_A_ROW` consecutive steps that are not
+finite, and a spike, which is a jump of the loss beyond its noise. Losses of small
+batches vary tenfold between steps, so the spike is sought in their logarithm: its mean
+over about `_RECENT` steps is compared with the mean and deviation over about `_USUAL`.
+The paper has no guard; its authors report losses of NaN.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ from linearsr_jax.core.array_types import Array, Bool, Float, Int
 SKIPPED_IN_A_ROW = 3
 # Time constants of the two means, in steps.
 _RECENT, _USUAL = 10, 200
-# A spike: the recent mean is this many standard deviations of a mean of white noise
-# above the usual one (losses are correlated, so six happen by chance); and at least a
-# doubling, or calm losses would set it off.
+# In a spike the recent mean exceeds the usual one by this many standard deviations of a
+# mean of white noise (losses are correlated, so six happen by chance), and by at least
+# a factor of two, or calm losses would trigger it.
 _DEVIATIONS, _LEAST = 10.0, np.log(2.0)
-# What is usual is not known earlier.
+# Steps before the usual values are known.
 _WARMUP = 200
-# Outliers move the usual values by no more than this many deviations.
+# Outliers count as at most this many deviations in the usual values.
 _CLIP = 3.0
 
-# Of `GuardState.trouble`.
+# Meaning of `GuardState.trouble`.
 TROUBLES = {
     0: "none",
     1: f"{SKIPPED_IN_A_ROW} steps in a row were not finite",
@@ -40,14 +40,14 @@ TROUBLES = {
 
 @struct.dataclass
 class GuardState:
-    """What the guard remembers of a run.
+    """State of the guard.
 
     Attributes:
-      count: finite steps.
-      skipped: steps in a row that were not.
-      recent, usual: means of the loss's logarithm.
-      variance: of the loss's logarithm about the usual mean.
-      trouble: a key of TROUBLES; the first stays.
+      count: number of finite steps so far.
+      skipped: number of consecutive steps that were not finite.
+      recent, usual: recent and usual mean of the log loss.
+      variance: variance of the log loss about the usual mean.
+      trouble: key of TROUBLES; the first trouble stays.
     """
 
     count: Int[Array, ""]
@@ -59,7 +59,7 @@ class GuardState:
 
 
 def new_guard() -> GuardState:
-    """The guard before the first step."""
+    """Makes the guard for the first step."""
     none, zero = jnp.zeros([], jnp.int32), jnp.zeros([])
     return GuardState(none, none, zero, zero, zero, none)
 
@@ -67,20 +67,20 @@ def new_guard() -> GuardState:
 def observe(
     guard: GuardState, loss: Float[Array, ""], is_finite: Bool[Array, ""]
 ) -> GuardState:
-    """The guard after a step.
+    """Updates the guard after a step.
 
     Args:
-      guard: before it.
-      loss: of the step, at least 0.
-      is_finite: of all that the step would have changed; if not, it was skipped and
-        its loss counts for nothing.
+      guard: guard before the step.
+      loss: loss of the step, at least 0.
+      is_finite: whether everything that the step would change is finite. If not, the
+        step was skipped, and its loss does not count.
     """
     value = jnp.log(jnp.maximum(loss, np.finfo(np.float32).tiny))
     deviation = jnp.sqrt(guard.variance)
     is_warm = guard.count >= _WARMUP
     clip = jnp.where(is_warm, _CLIP * deviation, jnp.inf)
     difference = jnp.clip(value - guard.usual, -clip, clip)
-    # The plain means of the first values.
+    # At first these are plain means.
     share = 1.0 / (guard.count + 1)
     rate, recent_rate = jnp.maximum(share, 1 / _USUAL), jnp.maximum(share, 1 / _RECENT)
     after = dataclasses.replace(
@@ -91,7 +91,7 @@ def observe(
         usual=guard.usual + rate * difference,
         variance=(1 - rate) * (guard.variance + rate * difference**2),
     )
-    # Of a mean that forgets by 1 / _RECENT a step.
+    # Standard error of a mean that forgets at the rate 1 / _RECENT.
     error = deviation * np.sqrt(1 / (2 * _RECENT - 1))
     jump = after.recent - guard.usual
     is_spike = is_warm & (jump > jnp.maximum(_DEVIATIONS * error, _LEAST))

@@ -1,17 +1,17 @@
-"""Finds the knee of a run's evaluation curves: where they stopped getting better.
+"""Finds the knee of a run's evaluation curves: the point where they stop improving.
 
 LinearSR (arXiv 2510.08771) fine-tunes from the *knee*, the point of best generalisation
 before metrics plateau and oscillate; from a later checkpoint fine-tuning diverges. The
-paper picks it by eye. Here it is a pure function of the curves, and online: what it
-says after n evaluations depends on these alone.
+paper picks it by eye. Here it is a pure function of the curves, and it works online:
+the answer after n evaluations depends only on these.
 
-1. `rises`: which rises does a metric's curve not exclude?
-2. `tracker`: if all of these have ended, the metric is on a plateau. The decision comes
-   some evaluations late; the knee is the first evaluation within 5 % of the rise of
-   the level. A further rise withdraws it.
+1. `rises` finds which rises a metric's curve does not exclude.
+2. If all of these have ended, `tracker` declares a plateau. The decision comes some
+   evaluations late; the knee is the first evaluation within 5 % of the rise of the
+   level. A further rise withdraws it.
 3. Metrics vote: there is a knee while more than half of those that have risen at all
-   are on a plateau. It is the median of theirs.
-4. `stability`: has the plateau begun to swing, or is it lost?
+   are on a plateau. It is the median of their knees.
+4. `stability` tells whether the plateau has begun to swing, or has been lost.
 """
 
 import dataclasses
@@ -26,29 +26,30 @@ from linearsr_jax.esgf.params import DEFAULT_PARAMS, KneeParams
 from linearsr_jax.esgf.tracker import State
 
 VERDICTS = ("none", "plateau", "oscillating", "diverged")
-# As good as infinite: squares must not overflow.
+# Counts as infinite, so that squares do not overflow.
 _HUGE = 1e100
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What one metric says after the last evaluation, in its own units.
+    """Evidence of one metric after the last evaluation, in the unit of the metric.
 
     Attributes:
-      vote: "plateau", "rising", or "abstains": no rise beyond the noise was seen.
-      evaluations: finite ones.
-      knee_step: its own knee, None without a plateau.
-      decided_at_step: the evaluation after which that plateau was declared.
-      level: of the plateau.
-      tolerance: the plateau begins this close to the level.
-      rise: from the start to the level; always positive.
+      vote: "plateau", "rising", or "abstains" if there was no rise beyond the noise.
+      evaluations: number of finite evaluations.
+      knee_step: step of the metric's own knee; None without a plateau.
+      decided_at_step: step of the evaluation after which the plateau was declared.
+      level: value of the plateau.
+      tolerance: distance from the level within which the plateau begins.
+      rise: rise from the start to the level; always positive.
       noise: standard deviation of an evaluation before the plateau.
-      gain_left: the gain left is at most this part of the rise; None if unknown or if
-        a rise without end is possible. Of the newest evaluation, or, on a plateau, of
-        the one that decided.
-      oscillation_ratio: newest deviations from the plateau over the noise.
-      oscillating_since_step: None while the ratio is small.
-      diverged_since_step: the metric has been below half of its rise since then.
+      gain_left: upper bound of the remaining gain, as a fraction of the rise; None if
+        it is unknown or an endless rise is possible. It is that after the newest
+        evaluation or, on a plateau, after the deciding one.
+      oscillation_ratio: size of the newest deviations from the plateau over the noise.
+      oscillating_since_step: step since which the ratio has been large; None if not.
+      diverged_since_step: step since which the metric has been below half of its
+        rise; None if it has not.
     """
 
     vote: str
@@ -67,16 +68,16 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the curves say after the last evaluation.
+    """The judgement after the last evaluation.
 
     Attributes:
-      verdict: one of VERDICTS. "oscillating" and "diverged" are said of the newest
-        evaluations; the knee before them stays.
-      knee_step: the step to fine-tune from; None if no plateau stands.
-      decided_at_step: the first evaluation from which on that knee was the answer.
-      since_step: when the oscillation or the divergence began; None otherwise.
-      reason: one sentence.
-      metrics: the evidence of each.
+      verdict: one of VERDICTS. "oscillating" and "diverged" describe the newest
+        evaluations; an earlier knee stays.
+      knee_step: step to fine-tune from; None without a plateau.
+      decided_at_step: step of the evaluation from which on this knee was the answer.
+      since_step: step at which the oscillation or divergence began, or None.
+      reason: explanation in one sentence.
+      metrics: evidence of each metric.
     """
 
     verdict: str
@@ -89,15 +90,15 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class _Metric:
-    """A metric's finite evaluations and the states after them."""
+    """The finite evaluations of a metric, and the state after each."""
 
-    rows: np.ndarray  # of the run's evaluations
+    rows: np.ndarray  # indices of the run's evaluations
     values: np.ndarray  # higher is better
     sign: float
     states: list[State]
 
     def at(self, row: int) -> State | None:
-        """The state after a row; None before the metric's first evaluation."""
+        """Returns the state after a row, or None before the first evaluation."""
         count = int(np.searchsorted(self.rows, row, side="right"))
         return self.states[count - 1] if count else None
 
@@ -111,13 +112,14 @@ def find_knee(
     """Judges the evaluations of a run.
 
     Args:
-      steps: of the evaluations, strictly rising.
-      metrics: each with a value per step; what is not finite counts as missing.
-      higher_is_better: for each metric.
+      steps: steps of the evaluations, strictly increasing.
+      metrics: values of each metric at these steps; values that are not finite count
+        as missing.
+      higher_is_better: direction of each metric.
       params: constants of the search.
 
     Raises:
-      ValueError: steps do not rise, or a metric has another number of values.
+      ValueError: steps do not increase, or a metric has another number of values.
     """
     steps = np.asarray(steps)
     table = {name: np.asarray(values, float) for name, values in metrics.items()}
@@ -187,7 +189,7 @@ def _follow(steps, values, sign, params):
 
 
 def _joint_knee(followed, row) -> int | None:
-    """The knee after a row, as a row: the vote of the metrics."""
+    """Returns the row of the knee that the metrics vote for after a row."""
     states = [(metric, metric.at(row)) for metric in followed.values()]
     voters = [(metric, state) for metric, state in states if state and state.has_risen]
     knees = sorted(
@@ -195,7 +197,7 @@ def _joint_knee(followed, row) -> int | None:
         for metric, state in voters
         if state.plateau
     )
-    # Of an even number the later middle one: by then half have reached their level.
+    # For an even number take the later middle one, when half have reached their level.
     return knees[len(knees) // 2] if 2 * len(knees) > len(voters) else None
 
 
@@ -235,7 +237,7 @@ def _evidence(steps, metric: _Metric, params: KneeParams) -> Evidence:
 
 
 def _say(steps, table, knee, evidence, params) -> tuple[str, int | None]:
-    """The verdict, and since when if it is of the newest evaluations."""
+    """Returns the verdict, and the step it began at if it is about the newest ones."""
     if table and len(steps):
         finite = np.array([np.isfinite(values) for values in table.values()])
         lost = stability.find_non_finite(finite, params)

@@ -1,10 +1,11 @@
-"""The constants by which a knee is found.
+"""The constants of the knee detector.
 
-None is in a metric's unit or depends on how long a run will be. The paper gives none
-of them: it picks its knee by eye. Each says where it comes from:
+None has the unit of a metric, or depends on how long a run will be. The paper gives
+none
+of them, because it picks its knee by eye. A comment gives the origin of each:
 
-- *definition*: what a knee, a swing or a collapse is taken to be; a matter of taste.
-- *statistics*: follows from the distribution of the quantity it bounds.
+- *definition*: defines what a knee, a swing or a collapse is; a matter of taste.
+- *statistics*: follows from the distribution of the quantity that it bounds.
 - *benchmark*: chosen on seeds 0, 1 and 2 of experiments/202611_knee, whose page gives
   the results on seeds kept for the last run.
 - *cost*: bounds the work of the search.

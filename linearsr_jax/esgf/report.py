@@ -1,4 +1,4 @@
-"""Says what `knee.find_knee` found: as text, as JSON, as a picture."""
+"""Reports the verdict of `knee.find_knee` as text, JSON or a picture."""
 
 import dataclasses
 from pathlib import Path
@@ -12,16 +12,16 @@ from linearsr_jax.esgf.knee import Evidence, Verdict
 
 
 class PlotError(Exception):
-    """A plot that cannot be drawn; one line, says what to do."""
+    """Raised for a plot that cannot be drawn; one line that says what to do."""
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as JSON's types; every number is finite."""
+    """Converts a verdict to values that JSON can store; every number is finite."""
     return dataclasses.asdict(verdict)
 
 
 def format_verdict(verdict: Verdict) -> str:
-    """The verdict and its evidence as a few lines of text, without a newline."""
+    """Formats a verdict and its evidence as text, without a final newline."""
     since = (
         f" since step {verdict.since_step}" if verdict.since_step is not None else ""
     )
@@ -62,12 +62,14 @@ def plot_verdict(curve: Curve, verdict: Verdict, path: Path) -> None:
     """Draws each metric with its knee, plateau and oscillation.
 
     Args:
-      path: of the picture; its ending says the format (.png, .svg, .pdf). Replaced if
-        it exists.
+      curve: the evaluations.
+      verdict: the verdict on them.
+      path: picture to write, replaced if it exists. The suffix chooses the format
+        (.png, .svg, .pdf).
 
     Raises:
-      PlotError: path has no ending or cannot be written, or matplotlib is not
-        installed or does not know the ending.
+      PlotError: path has no suffix or cannot be written, or matplotlib is not
+        installed or does not know the suffix.
     """
     if not path.suffix:
         raise PlotError(f"--plot {path}: needs an ending that says the format: .png")
@@ -151,8 +153,8 @@ def _draw(axis, steps, values, verdict: Verdict, evidence: Evidence) -> None:
 
 
 def _limit(axis, values) -> None:
-    # A single evaluation that is far off must not flatten the curve; the first is the
-    # start of the rise, however far off.
+    # A single outlier must not flatten the curve. The first evaluation is the start of
+    # the rise, however far off it is.
     if len(values) < 20:
         return
     ends = np.quantile(values, [0.02, 0.98])

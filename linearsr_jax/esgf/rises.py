@@ -1,7 +1,7 @@
-"""Which rises do the evaluations so far not exclude?
+"""Finds the rises that the evaluations so far do not exclude.
 
 A metric's curve is compared with a fixed family of rises  start + gain * progress(t),
-t being the time since the first evaluation. These end, at progress 1:
+where t is the time since the first evaluation. These end at progress 1:
 
     1 - exp(-(t / tau) ** k)     from steep-then-slow (k < 1) to S-shaped (k > 1)
     1 - (1 + t / tau) ** -p      a power law, with its long tail
@@ -9,11 +9,11 @@ t being the time since the first evaluation. These end, at progress 1:
                                  value at 0, and scaled to end at 1)
     min(t / end, 1)              a straight line up to a kink
 
-and these never do: log(1 + t / tau), and a line that goes on after its kink at a
-fraction of its pace. Start and gain are fitted to each by weighted least squares. How
-much worse than the best one a rise fits, in units of the noise, says whether it is
-excluded. The never-ending ones keep the answer honest: a plateau is there only when "it
-still rises, slowly" does not explain the evaluations.
+and these never end: log(1 + t / tau), and a line that continues after its kink at a
+fraction of its pace. Start and gain of each are fitted by weighted least squares. A
+rise is excluded if it fits much worse than the best one, in units of the noise. The
+endless rises keep the answer honest: there is a plateau only if "it still rises,
+slowly" does not explain the evaluations.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 
 from linearsr_jax.esgf.params import DEFAULT_PARAMS, KneeParams
 
-# Median absolute deviation -> standard deviation, of a normal distribution.
+# Median absolute deviation to standard deviation, for a normal distribution.
 _MAD_TO_SD = 1.4826
 
 
@@ -36,18 +36,18 @@ class Family:
         """Tabulates the progress.
 
         Args:
-          time: times of the evaluations, rising, from 0; at least 3.
-          params: which rises the family has; `fit_rises` takes its own from here too.
+          time: times of at least 3 evaluations, increasing from 0.
+          params: constants of the family, and of `fit_rises` on it.
         """
         shortest, ratio = params.tau_shortest * time[1], params.tau_ratio
         count = np.log(params.tau_longest * time[-1] / shortest) / np.log(ratio)
         taus = shortest * ratio ** np.arange(np.ceil(count) + 1)
         ratio = time / taus[:, None]
-        # A kink is sharp, so there is one at each evaluation.
+        # A kink is sharp, so put one at each evaluation.
         kinks = time[2:]
         along = time / kinks[:, None]
         line, beyond = np.minimum(along, 1), np.maximum(along - 1, 0)
-        # Each with the times from which on it is to be told from others.
+        # Each comes with the times from which on it can be told from the others.
         curved = taus / params.tau_longest
         ends = [
             *((-np.expm1(-(ratio**k)), curved) for k in params.exponents),
@@ -67,7 +67,7 @@ class Family:
         self._known_from = np.concatenate([times for _, times in ends + endless])
 
     def known(self, n: int) -> Bool[np.ndarray, "R"]:
-        """The rises that matter after n evaluations."""
+        """Returns a mask of the rises that matter after n evaluations."""
         return self._known_from <= self.time[n - 1]
 
 
@@ -76,17 +76,17 @@ class Fit:
     """The rises of a family fitted to the first n evaluations of a curve.
 
     Attributes:
-      misfit: of each rise, against the best one: exp(-misfit / 2) is the ratio of
-        their likelihoods under Gaussian noise of unknown variance.
-      flat_misfit: the same of no rise at all.
+      misfit: misfit of each rise against the best one; exp(-misfit / 2) is the ratio
+        of their likelihoods under Gaussian noise of unknown variance.
+      flat_misfit: misfit of no rise at all.
       best: index of the rise that fits best.
       start: value at progress 0.
-      gain: from progress 0 to 1; never negative.
-      progress: at the n evaluations.
-      left: of the gain after the newest evaluation; infinite for never-ending rises.
+      gain: gain from progress 0 to 1; never negative.
+      progress: progress at the n evaluations.
+      left: gain left after the newest evaluation; infinite for endless rises.
       noise: standard deviation of the quieter evaluations.
-      inflation: how many evaluations tell as much as one independent one would.
-      residuals: of the best rise.
+      inflation: number of evaluations that are worth one independent evaluation.
+      residuals: residuals of the best rise.
     """
 
     misfit: Float[np.ndarray, "R"]
@@ -105,8 +105,8 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
     """Fits the rises known so far.
 
     Args:
-      family: of the curve's evaluations; those after the first n do not matter.
-      values: higher is better, finite, n at least 5.
+      family: rises at the curve's evaluations; those after the first n do not matter.
+      values: at least 5 finite values; higher is better.
     """
     n, params = len(values), family.params
     known = family.known(n)
@@ -117,7 +117,7 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
         best = int(np.argmin(squares))
         return squares, start, gain, best, start[best] + gain[best] * progress[best]
 
-    # First to running medians, which no spike survives, to learn the weights.
+    # Fit running medians first, which no spike survives, to find the weights.
     *_, curve = fit(_smooth(values), np.ones(n))
     least_noise = params.coarseness * (curve[-1] - curve[0])
     weights = _weigh(values - curve, least_noise, params)
@@ -150,13 +150,13 @@ def fit_rises(family: Family, values: Float[np.ndarray, "n"]) -> Fit:
 
 
 def running_median(values: Float[np.ndarray, "N"], width: int):
-    """Medians of width (odd) neighbours; the outermost are repeated at the ends."""
+    """Computes medians of an odd number of neighbours, repeated at the ends."""
     windows = np.lib.stride_tricks.sliding_window_view(values, width)
     return np.pad(np.median(windows, axis=1), width // 2, mode="edge")
 
 
 def _smooth(values):
-    """Medians of three; the ends by Tukey's rule, which follows a steep beginning."""
+    """Computes medians of three, with Tukey's rule at the ends for a steep start."""
     smooth = running_median(values, 3)
     for end, one, two in ((0, 1, 2), (-1, -2, -3)):
         straight_on = 3 * smooth[one] - 2 * smooth[two]
@@ -165,25 +165,25 @@ def _smooth(values):
 
 
 def robust_sd(deviations: Float[np.ndarray, "N"]) -> float:
-    """Standard deviation about 0 from the median, which spikes do not move."""
+    """Estimates the standard deviation about 0 by the median, which ignores spikes."""
     return float(_MAD_TO_SD * np.median(np.abs(deviations)))
 
 
 def _logistic(ratio, middle):
     low = 1 / (1 + np.exp(middle))
-    # Beyond 50 it is 1 in floating point, and exp would overflow further on.
+    # Beyond 50 the value is 1 in floating point, and exp would overflow later.
     value = 1 / (1 + np.exp(middle - np.minimum(ratio, 50)))
     return (value - low) / (1 - low)
 
 
 def _weigh(residuals, least_noise, params):
-    """1 for quiet evaluations, less where the neighbours are noisier, 0 for spikes."""
+    """Weighs evaluations: 1 where quiet, less where noisier, 0 for spikes."""
     size = np.abs(residuals)
     neighbours = params.local_neighbours
     width = min(neighbours, len(size) - 1 + len(size) % 2)
     local = _MAD_TO_SD * running_median(size, width) + least_noise
     local += np.finfo(float).tiny
-    # Only what is clearly noisier counts less: the local estimate is itself noisy.
+    # Only what is clearly noisier counts less, since the local estimate is noisy too.
     quiet = np.quantile(local, 0.25 if len(size) > 2 * neighbours else 0.5)
     is_spike = size > params.spike * local
     is_spike[0] = False  # the start is far from the rest in every steep rise
@@ -202,7 +202,7 @@ def _least_squares(progress, squared, values, weights):
 
 
 def _inflation(residuals, count, params):
-    """The long-run variance over the variance, by Bartlett's weights; 1 or more."""
+    """Computes the long-run variance over the variance by Bartlett's weights; >= 1."""
     power = residuals @ residuals
     lags = min(params.correlated_lags, count // 4)
     if power == 0 or lags == 0:
@@ -210,6 +210,6 @@ def _inflation(residuals, count, params):
     total = 1.0
     for lag in range(1, lags + 1):
         correlation = residuals[lag:] @ residuals[:-lag] / power
-        # Residuals of a fit with some four parameters are less correlated than noise.
+        # Residuals of a fit with about four parameters are less correlated than noise.
         total += 2 * (1 - lag / (lags + 1)) * (correlation + 2 / count)
     return float(np.clip(total, 1, params.most_inflation))

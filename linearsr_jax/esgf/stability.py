@@ -1,6 +1,7 @@
-"""Does a plateau swing more and more, or is it lost?
+"""Detects whether a plateau swings more and more, or is lost.
 
-Kept apart from finding the knee: swings and collapse come after it and do not move it.
+This is separate from finding the knee: swings and collapse come later and do not move
+it.
 """
 
 import dataclasses
@@ -15,13 +16,12 @@ from linearsr_jax.esgf.tracker import Plateau
 
 @dataclasses.dataclass(frozen=True)
 class Oscillation:
-    """How large the newest deviations from the plateau are.
+    """Size of the newest deviations from the plateau.
 
     Attributes:
-      ratio: to the noise before the plateau; 0 while there are too few.
-      since: index of the evaluation since which it has been above
-        `KneeParams.oscillating`; None if
-        it is not.
+      ratio: their size over the noise before the plateau; 0 while there are too few.
+      since: index of the evaluation since which the ratio has been above
+        `KneeParams.oscillating`; None if it is not.
     """
 
     ratio: float
@@ -36,8 +36,8 @@ def measure_oscillation(
     """Compares deviations after the knee with the noise before it.
 
     Args:
-      values: of the evaluations so far, higher is better.
-      plateau: the one declared.
+      values: values of the evaluations so far; higher is better.
+      plateau: declared plateau.
       params: constants of the search.
     """
     window = params.swing_window
@@ -51,7 +51,7 @@ def measure_oscillation(
     if ratios[-1] < params.oscillating:
         return Oscillation(ratio=float(ratios[-1]), since=None)
     calm = np.flatnonzero(ratios < params.oscillating)
-    # The window's end is where it was seen; its first half may have been calm.
+    # It was seen at the end of the window, whose first half may have been calm.
     since = window // 2 + (calm[-1] + 1 if len(calm) else 0)
     return Oscillation(ratio=float(ratios[-1]), since=int(plateau.knee + since))
 
@@ -61,11 +61,11 @@ def find_collapse(
     plateau: Plateau | None,
     params: KneeParams = DEFAULT_PARAMS,
 ) -> int | None:
-    """Index since which the metric has lost what it had gained; None if it has not.
+    """Finds the index since which the metric has lost its gain; None if it has not.
 
     Args:
-      values: of the evaluations so far, higher is better.
-      plateau: the one declared; None if there is none, then the best stretch counts.
+      values: values of the evaluations so far; higher is better.
+      plateau: declared plateau, or None; without one the best stretch counts.
       params: constants of the search.
     """
     if len(values) < params.min_evaluations:
@@ -85,10 +85,10 @@ def find_collapse(
 def find_non_finite(
     is_finite: Bool[np.ndarray, "M n"], params: KneeParams = DEFAULT_PARAMS
 ) -> int | None:
-    """Index since which no metric of a run has been finite; None if any is.
+    """Finds the index since which no metric has been finite; None if one is.
 
     Args:
-      is_finite: of each metric and evaluation.
+      is_finite: whether each metric is finite at each evaluation.
       params: constants of the search.
     """
     return _run_at_end(~is_finite.any(axis=0), params.lost_in_a_row)

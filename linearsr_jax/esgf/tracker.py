@@ -1,4 +1,4 @@
-"""Follows one metric evaluation by evaluation: rising, or on a plateau since when."""
+"""Follows one metric, evaluation by evaluation: rising, or on a plateau."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from linearsr_jax.esgf.rises import Family, Fit, fit_rises, robust_sd
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """A plateau that has been declared; its numbers stay as they were then.
+    """A declared plateau; its numbers stay as they were at the decision.
 
     Attributes:
       knee: index of the first evaluation within tolerance of the level.
-      decided: index of the evaluation after which it was declared.
-      level: that the rise ends at.
-      rise: from the curve's start to the level.
+      decided: index of the evaluation after which the plateau was declared.
+      level: value that the rise ends at.
+      rise: rise from the start of the curve to the level.
       noise: standard deviation of an evaluation up to the knee.
       inflation: see `rises.Fit`.
     """
@@ -33,14 +33,14 @@ class Plateau:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What is known of a metric after an evaluation.
+    """State of a metric after an evaluation.
 
     Attributes:
       has_risen: whether there has been a rise beyond the noise.
-      plateau: None while it rises, and before.
-      gain_left: at most this much gain is left, as a part of the rise: the largest of
-        all rises that are not excluded, infinite if one of them never ends; None
-        before the first fit.
+      plateau: declared plateau; None before, and while the metric rises.
+      gain_left: upper bound of the remaining gain, as a fraction of the rise, over all
+        rises that are not excluded; infinite if one of them is endless; None before
+        the first fit.
     """
 
     has_risen: bool
@@ -56,8 +56,8 @@ def track(
     """Yields the state after each evaluation, from that one and earlier ones only.
 
     Args:
-      steps: of the evaluations, strictly rising.
-      values: finite, higher is better.
+      steps: steps of the evaluations, strictly increasing.
+      values: finite values; higher is better.
       params: constants of the search.
     """
     shortest_window = params.withdraw_windows[0]
@@ -71,14 +71,14 @@ def track(
             )
             if window:
                 withdrawn = state.plateau
-                # Look for the end of this rise; the whole one counts from the start.
+                # Look for the end of this rise; the whole rise counts from the start.
                 start = withdrawn.level - withdrawn.rise
                 first, family = max(withdrawn.knee, n - window - params.lead), None
                 state = State(has_risen=True, plateau=None, gain_left=None)
         elif (
             withdrawn and np.median(values[n - shortest_window : n]) <= withdrawn.level
         ):
-            # That was a swing, not a rise.
+            # It was a swing, not a rise.
             state = dataclasses.replace(state, plateau=withdrawn)
         if not state.plateau and n - first >= params.min_evaluations:
             if family is None:
@@ -91,11 +91,11 @@ def _judge(fit: Fit, first: int, start: float | None, params: KneeParams) -> Sta
     """Declares a plateau if every rise that is not excluded has ended.
 
     Args:
-      fit: to the evaluations from index first on.
-      first: index.
-      start: of the curve, None if that is what the fit begins with.
+      fit: fit of the evaluations from index first on.
+      first: index of the first evaluation in the fit.
+      start: value at the start of the curve; None if the fit begins there.
     """
-    # [rises]: what each takes for the whole rise.
+    # [rises]: the whole rise according to each.
     whole = fit.gain if start is None else fit.start + fit.gain - start
     whole = np.maximum(whole, np.finfo(float).tiny)
     gain_left = fit.left / whole
@@ -134,19 +134,19 @@ def _judge(fit: Fit, first: int, start: float | None, params: KneeParams) -> Sta
 
 
 def _rising_window(since_knee, plateau: Plateau, params: KneeParams) -> int | None:
-    """How many of the newest evaluations stand above the plateau; None if none do."""
+    """Counts the newest evaluations above the plateau; None if there are none."""
     for window in params.withdraw_windows:
         old, new = since_knee[:-window], since_knee[-window:]
         if len(old) < params.plateau_evaluations:
             return None
         middle = np.median(old)
-        # Swings that have grown lately are no new rise.
+        # Swings that have grown lately are not a new rise.
         recent = old[-params.withdraw_recent :]
         noise = max(plateau.noise, robust_sd(old - middle), robust_sd(recent - middle))
         error = noise * np.sqrt(plateau.inflation * (1 / window + 1 / len(old)))
         needed = params.withdraw_tolerances * params.tolerance * plateau.rise
         needed += params.withdraw_errors * error
-        # Of swings about the plateau many are below it, however large they are.
+        # In swings about the plateau many evaluations lie below it.
         if np.median(new) - middle > needed and np.quantile(new, 0.25) > middle:
             return window
     return None

@@ -1,4 +1,4 @@
-"""What a training run reads: the photographs, and batches of them on the devices."""
+"""Opens the photographs of a training run, and makes batches on the devices."""
 
 import contextlib
 import dataclasses
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Photographs:
-    """What a run reads.
+    """The photographs of a run.
 
     Attributes:
-      manifest: of all of data.folder.
-      source: the photographs to train on.
-      held_out: those to validate on; None if there are none.
-      conditions, held_out_conditions: what is said of them; None if nothing is.
+      manifest: manifest of the whole of data.folder.
+      source: photographs to train on.
+      held_out: photographs to validate on; None if there are none.
+      conditions, held_out_conditions: their conditions; None if there are none.
     """
 
     manifest: Manifest
@@ -48,18 +48,18 @@ class Photographs:
 def open_photographs(
     settings: RunSettings, preset: Preset, manifest: Manifest | None
 ) -> Photographs:
-    """Opens what is trained on and, if there is any, what is validated on.
+    """Opens the photographs to train on and, if there are any, to validate on.
 
     Args:
-      settings: of the run.
-      preset: of the model, which takes tags or features.
-      manifest: of the run that goes on, so that sample numbers keep their meaning;
-        by default one is made.
+      settings: settings of the run.
+      preset: preset of the model, which takes tags or features.
+      manifest: manifest of a resumed run, so that sample numbers keep their meaning;
+        by default a new one is made.
 
     Raises:
       OSError, ValueError: see `data.sources.open_source` and `split_manifest`; or the
-        conditions are of an unknown kind, of one that the model does not take, or in a
-        file that cannot be used.
+        kind of conditions is unknown or not what the model takes, or their file cannot
+        be used.
     """
     all_of_folder = pipeline.open_source(
         settings.data.folder, settings.data.pipeline, manifest
@@ -79,7 +79,7 @@ def open_photographs(
 
 
 def _split(source, val: ValidationSettings) -> tuple[PhotoSource, PhotoSource | None]:
-    """The photographs to train on and those to validate on."""
+    """Splits the photographs into those to train on and those to validate on."""
     if val.folder:
         held_out = open_source(val.folder, min_size=val.crop_size, cache_bytes=0)
         _report(held_out.manifest)
@@ -98,7 +98,7 @@ def _find_conditions(settings, preset, source, file) -> ConditionTable | None:
     if kind == "tags":
         if not preset.tag_count:
             raise ValueError(
-                f"condition.kind: preset {settings.preset} takes features and no tags"
+                f"condition.kind: preset {settings.preset} takes features, not tags"
             )
         tags = _cached_tags(file, source.names) if file else source.tags
         return table_of_tags(tags, max_tokens=max_tokens)
@@ -119,7 +119,7 @@ def _cached_tags(file, names):
     tags = load_tag_cache(file)
     if missing := sorted(set(names) - tags.keys()):
         raise ValueError(
-            f"{file}: has no tags of {len(missing)} photographs, the first "
+            f"{file}: lacks the tags of {len(missing)} photographs, first "
             f"{missing[0]}; tag this folder with `linearsr tag DIR --cache`, and "
             "remove photographs that it cannot read"
         )
@@ -137,15 +137,18 @@ def global_batches(
 ) -> Iterator[Iterator[PyTree]]:
     """Opens the endless stream of all experts' batches, split over a mesh.
 
-    Samples are counted over the experts: batch n of B samples for each of E experts
-    is samples n E B and following, the first B of them the cleanest expert's.
+    Samples are counted over the experts: batch n, with B samples for each of E experts,
+    begins at sample n E B, and its first B samples are for the cleanest expert.
 
     Args:
-      settings: of the run.
-      photographs: from `open_photographs`.
-      mesh: from `sharding.make_mesh`.
-      seed: of the data.
+      settings: settings of the run.
+      photographs: result of `open_photographs`.
+      mesh: mesh from `sharding.make_mesh`.
+      seed: seed of the data.
       start_batch: number of the first batch.
+
+    Yields:
+      An iterator of batches (E, B, ...).
     """
     source, conditions = photographs.source, photographs.conditions
     dataset = pipeline.make_dataset(
@@ -171,7 +174,7 @@ def global_batches(
 def _make_prepare_batch(
     config: pipeline.PipelineConfig, mesh: jax.sharding.Mesh
 ) -> Callable[[dict], dict]:
-    """Returns what makes image_lr, where the pipeline has not, from a global batch."""
+    """Returns a function that completes a global batch with image_lr if needed."""
     if config.degrade_on == "host":
         return lambda batch: batch
     prepare = functools.partial(device_degradations.prepare_batch, params=config.params)

@@ -1,4 +1,4 @@
-"""What is due after a step: the log, a checkpoint, a validation."""
+"""Decides what is due after a step: the log, a checkpoint, a validation."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from linearsr_jax.training.settings import RunSettings
 
 @dataclasses.dataclass(frozen=True)
 class Due:
-    """What is due after a step."""
+    """The tasks that are due after a step."""
 
     log: bool
     checkpoint: bool
@@ -20,13 +20,13 @@ class Due:
 def find_due(
     settings: RunSettings, step: int, *, is_stopping: bool, has_validation: bool
 ) -> Due:
-    """Tells what is due after a step.
+    """Finds the tasks that are due after a step.
 
     Args:
-      settings: how often the run does what.
-      step: that has just been taken, from 1.
-      is_stopping: the run ends after this step whatever is left of it.
-      has_validation: there is something to validate on.
+      settings: intervals of logs, checkpoints and validations.
+      step: number of the step just taken, from 1.
+      is_stopping: whether a signal ends the run after this step.
+      has_validation: whether there are photographs to validate on.
     """
     is_end = step == settings.steps
     return Due(

@@ -1,4 +1,4 @@
-"""CAME, the optimiser SANA is trained with, as an optax transformation.
+"""CAME, the optimiser that SANA is trained with, as an optax transformation.
 
 Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization" (ACL
 2023, arXiv 2307.02047). Per tensor with gradient g, all in float32; EMA(b, x) starts
@@ -10,13 +10,13 @@ at 0 and there is no bias correction:
     s = (u - m)^2 + eps2                 matrices only
     update = m / sqrt(EMA(b3, s))        matrices only; otherwise m
 
-For a matrix, EMA(b, x) in the two square roots is stored factored, as the EMAs R and
-C of x's row and column means, and stands for R C / mean(R). That is Adafactor's
-saving: a matrix keeps m and two pairs of vectors instead of Adam's two matrices.
+For a matrix, EMA(b, x) in the two square roots is stored in factored form, as the EMAs
+R and C of the row and column means of x, and means R C / mean(R). That is the saving of
+Adafactor: a matrix keeps m and two pairs of vectors instead of Adam's two matrices.
 
-Differs from SANA's CAMEWrapper in: nothing but the layout. Its 1x1 convolutions are
-our dense layers; and our blocks' parameters are stacked along a leading axis of
-layers, each slice of which is a tensor of its own, factored and clipped by itself.
+Differs from SANA's CAMEWrapper only in the layout. Its 1x1 convolutions are our dense
+layers. The parameters of our blocks are stacked along a leading axis of layers, and
+each slice is treated as a tensor of its own, which is factored and clipped separately.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class Factored(NamedTuple):
 
 
 class CameState(NamedTuple):
-    """EMAs of u, of q and of s; s has an empty tuple where it is not kept."""
+    """EMAs of u, q and s; an empty tuple replaces s where it is not kept."""
 
     mean: PyTree
     square: PyTree
@@ -55,20 +55,20 @@ def scale_by_came(
     eps2: float = 1e-16,
     clip: float = 1.0,
 ) -> optax.GradientTransformation:
-    """Rescales gradients as CAME does; weight decay and learning rate come after it.
+    """Rescales gradients as CAME does, before weight decay and learning rate.
 
-    Matrices are what has two axes, or four of which the first two have length 1.
+    A matrix has two axes, or four of which the first two have length 1.
 
     Args:
-      b1, b2, b3: decay of the EMAs of u, q and s; SANA's are 0.9, 0.999, 0.9999.
-      is_stacked: parameters -> a tree of bools like them: whether a leaf's first
-        axis is one of layers.
-      eps1, eps2: added to q and s.
+      b1, b2, b3: decay rates of the EMAs of u, q and s; SANA has 0.9, 0.999, 0.9999.
+      is_stacked: function from the parameters to a tree of bools, True for leaves whose
+        first axis is one of layers.
+      eps1, eps2: constants added to q and s.
       clip: bound on the root mean square of u over a tensor.
 
     Returns:
       A transformation whose state has the type of the parameters. If `init` gets
-      them boxed with logical axis names (flax), it boxes the state likewise.
+      parameters boxed with logical axis names (flax), it boxes the state too.
     """
 
     def init(params):
@@ -117,7 +117,7 @@ def scale_by_came(
 
 
 def _factored(param, stacked: bool) -> Factored | None:
-    """Zeros for a matrix or a stack of them, None for any other parameter."""
+    """Makes zeros for a matrix or a stack of matrices; None for other parameters."""
     shape = nn.meta.unbox(param).shape[int(stacked) :]
     if len(shape) == 2 or (len(shape) == 4 and shape[:2] == (1, 1)):
         return Factored(_zeros_without(param, -1), _zeros_without(param, -2))
@@ -125,7 +125,7 @@ def _factored(param, stacked: bool) -> Factored | None:
 
 
 def _zeros_without(param, axis: int):
-    """Zeros like a parameter, boxed as it is, but for one axis."""
+    """Makes zeros like a parameter without one axis, boxed like it."""
     zeros = jnp.zeros_like(jnp.take(nn.meta.unbox(param), 0, axis))
     if not _is_box(param):
         return zeros
@@ -149,11 +149,11 @@ def _ema_square(rate, old, value):
 
 
 def _inverse_root(square):
-    """1 / sqrt(square), of a factored one R C / mean(R)."""
+    """Computes 1 / sqrt(square), also of a factored square."""
     if not isinstance(square, Factored):
         return jax.lax.rsqrt(square)
     row, column = square
-    # Not R / mean(R): a dead row's quotient would underflow and its root be infinite.
+    # R / mean(R) would underflow in a dead row, and its inverse root be infinite.
     mean = jnp.sqrt(jnp.mean(row, axis=-1, keepdims=True))
     row = jax.lax.rsqrt(row) * mean
     return row[..., :, None] * jax.lax.rsqrt(column)[..., None, :]

@@ -1,11 +1,11 @@
-"""What a run keeps on disk: checkpoints to go on from, candidates for the knee.
+"""Keeps checkpoints to resume from, and candidates for the knee, on disk.
 
-A checkpoint is one Orbax composite per step. `state` is the TrainState of all experts
-(parameters, optimiser, EMA, guard, step), `run` is the JSON of its `RunRecord`. The
-position in the data is not stored: it is a function of (step, seed).
+A checkpoint is one Orbax composite per step: `state` is the TrainState of all experts
+(parameters, optimiser, EMA, guard, step), and `run` is the JSON of its `RunRecord`. The
+position in the data is not stored, because it is a function of (step, seed).
 
-A candidate is the averaged weights alone, a quarter of a checkpoint with AdamW: the
-knee is known some evaluations after it has passed.
+A candidate contains only the averaged weights, a quarter of a checkpoint with AdamW. It
+is kept because the knee is known only some evaluations after it has passed.
 """
 
 from collections.abc import Sequence
@@ -40,23 +40,23 @@ class Checkpointer:
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, None if there is none."""
+        """Step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     @property
     def steps(self) -> list[int]:
-        """Steps of all complete checkpoints, rising."""
+        """Steps of all complete checkpoints, increasing."""
         return sorted(self._manager.all_steps())
 
     def delete_after(self, step: int) -> None:
-        """Forgets later checkpoints: the run goes another way from there."""
+        """Deletes later checkpoints; the run continues differently from here."""
         self._manager.wait_until_finished()
         for later in self.steps:
             if later > step:
                 self._manager.delete(later)
 
     def save(self, step: int, state: TrainState, record: RunRecord) -> None:
-        """Starts saving; a step that is already there is left alone."""
+        """Starts saving; does nothing for a step that is already saved."""
         if step in self._manager.all_steps():
             return
         self._manager.save(
@@ -71,7 +71,7 @@ class Checkpointer:
         """Reads the JSON part of a checkpoint.
 
         Raises:
-          TrainError: it is of a version that cannot be read.
+          TrainError: its version cannot be read.
         """
         args = ocp.args.Composite(run=ocp.args.JsonRestore())
         values = self._manager.restore(step, args=args)["run"]
@@ -80,12 +80,12 @@ class Checkpointer:
     def restore_state(
         self, step: int, abstract_state: TrainState, shardings: PyTree
     ) -> TrainState:
-        """Reads the state, placed as the shardings say: any mesh will do.
+        """Reads the state and places it by the shardings, on any mesh.
 
         Args:
-          step: of the checkpoint.
-          abstract_state: its shapes and types.
-          shardings: a tree like it.
+          step: step of the checkpoint.
+          abstract_state: shapes and types of the state.
+          shardings: sharding of each array, in a tree like abstract_state.
         """
         target = _placed(abstract_state, shardings)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
@@ -98,10 +98,10 @@ class Checkpointer:
 
 
 class _NewestAndKnee(PreservationPolicy):
-    """Keeps the newest candidates, and beside them the knee's.
+    """Keeps the newest candidates, and that of the knee.
 
     Attributes:
-      knee_step: may change between saves; None while there is no knee.
+      knee_step: step of the knee, which may change between saves; None for no knee.
     """
 
     def __init__(self, keep: int):
@@ -114,7 +114,7 @@ class _NewestAndKnee(PreservationPolicy):
         *,
         context: PreservationContext,
     ) -> Sequence[bool]:
-        """See `PreservationPolicy`."""
+        """Decides which checkpoints to keep; see `PreservationPolicy`."""
         is_newest = self._newest.should_preserve(checkpoints, context=context)
         return [
             newest or candidate.step == self.knee_step
@@ -129,9 +129,9 @@ class Candidates:
         """Opens or creates the directory.
 
         Args:
-          directory: its path.
-          keep: how many stay.
-          start: step of the run; later candidates are of a way it did not go.
+          directory: folder of the candidates.
+          keep: number of candidates to keep, besides that of the knee.
+          start: step that the run starts or resumes at; later candidates are deleted.
         """
         self._policy = _NewestAndKnee(keep)
         self._manager = ocp.CheckpointManager(
@@ -144,23 +144,23 @@ class Candidates:
 
     @property
     def steps(self) -> list[int]:
-        """Steps of all complete candidates, rising."""
+        """Steps of all complete candidates, increasing."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, params: PyTree, *, knee_step: int | None) -> None:
-        """Starts saving, and forgets the oldest but for the knee."""
+        """Starts saving, and deletes the oldest candidate unless it is the knee's."""
         self._policy.knee_step = knee_step
         self._manager.save(step, args=ocp.args.StandardSave(params))
 
     def delete_after(self, step: int) -> None:
-        """Forgets later ones."""
+        """Deletes later candidates."""
         self._manager.wait_until_finished()
         for later in self.steps:
             if later > step:
                 self._manager.delete(later)
 
     def restore(self, step: int, like: PyTree) -> PyTree:
-        """Reads the weights of a step, placed as those that `like` holds."""
+        """Reads the weights of a step and places them like the arrays of `like`."""
         self._manager.wait_until_finished()
         shardings = jax.tree.map(lambda x: x.sharding, like)
         args = ocp.args.StandardRestore(_placed(like, shardings))

@@ -1,11 +1,11 @@
-"""ESGF while a run trains: evaluates it, keeps candidates, and looks for the knee.
+"""Applies ESGF while a run trains: validates, keeps candidates, and finds the knee.
 
-Each validation scores the averaged and the raw weights and keeps the averaged ones as a
-candidate. `esgf.knee` judges all validations so far by the metrics that the config
+Each validation scores the averaged and the raw weights, and keeps the averaged ones as
+a candidate. `esgf.knee` judges all validations so far by the metrics that the config
 names, on averaged weights; other scores are only logged. A knee that has stood for some
-validations may end the run, whose result are then the weights of that candidate.
+validations may end the run, whose result is then the candidate of that knee.
 
-Differs from the paper: it picks the knee by eye, from one metric.
+Differs from the paper, which picks the knee by eye from one metric.
 """
 
 import dataclasses
@@ -34,20 +34,20 @@ from linearsr_jax.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
-# Photographs that sharpness is averaged over.
+# Number of photographs that sharpness is averaged over.
 _SHARPNESS_SAMPLES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a validation has found.
+    """Results of a validation.
 
     Attributes:
-      validation: the scores of averaged and raw weights.
-      verdict: on this and all earlier validations.
+      validation: scores of the averaged and the raw weights.
+      verdict: verdict on this and all earlier validations.
       sharpness: batch sharpness of the raw weights by its name in the log; empty if it
         was not due.
-      images: for the log, see `Validator`.
+      images: pictures for the log, see `Validator`.
     """
 
     validation: Validation
@@ -60,8 +60,8 @@ def judge(validations: Sequence[Validation], metrics: Collection[str]) -> Verdic
     """Judges the validations of a run; see `esgf.knee.find_knee`.
 
     Args:
-      validations: of the run so far.
-      metrics: names of those that vote.
+      validations: validations of the run so far.
+      metrics: names of the metrics that vote.
     """
     curve = curve_of(validations, metrics)
     return find_knee(curve.steps, curve.metrics, curve.higher_is_better)
@@ -74,15 +74,15 @@ def choose_knee(
     *,
     is_over: bool,
 ) -> int | None:
-    """Chooses the step whose weights are the run's result; None while that is open.
+    """Chooses the step whose weights are the result of the run; None while it is open.
 
-    A function of the record alone, so a resumed run chooses the same.
+    The choice is a function of the record alone, so a resumed run makes the same one.
 
     Args:
-      settings: of the run; knee_step goes before any verdict.
-      validations: of the run so far.
-      verdict: on them.
-      is_over: the run has no further steps: what stands is taken without patience.
+      settings: settings of the run; its knee_step has priority over the verdict.
+      validations: validations of the run so far.
+      verdict: verdict on them.
+      is_over: whether the run has no further steps; if so, patience does not matter.
     """
     if settings.knee_step:
         reached = validations and validations[-1].step >= settings.knee_step
@@ -90,7 +90,7 @@ def choose_knee(
     if not settings.stop_at_knee or verdict.knee_step is None:
         return None
     stood = sum(v.step > verdict.decided_at_step for v in validations)
-    # What follows a knee is lost already: nobody waits for more of it.
+    # After a divergence there is nothing left to wait for.
     is_over |= verdict.verdict == "diverged" or stood >= settings.patience
     return verdict.knee_step if is_over else None
 
@@ -107,14 +107,14 @@ class Monitor:
         candidates: Candidates,
         codec: Codec,
     ):
-        """Does nothing yet.
+        """Prepares the monitor; nothing is computed yet.
 
         Args:
-          parts: what is trained.
-          workdir: gets knee.json after every validation.
-          validator: on fixed photographs.
-          candidates: gets the averaged weights.
-          codec: of the run.
+          parts: parts of the run.
+          workdir: folder to write knee.json to after every validation.
+          validator: scores weights on fixed photographs.
+          candidates: store of the averaged weights.
+          codec: codec of the run.
         """
         self._settings, self._path = parts.settings, workdir / "knee.json"
         self._validator, self._candidates, self._codec = validator, candidates, codec
@@ -126,9 +126,9 @@ class Monitor:
         """Scores the state, keeps its averaged weights, and judges the run.
 
         Args:
-          step: of the state.
-          state: of all experts.
-          earlier: the validations before this one.
+          step: step of the state.
+          state: state of all experts.
+          earlier: validations before this one.
         """
         averaged = ema_params(state.opt_state)
         evaluations, images = self._validator(split(averaged), "averaged")
@@ -159,37 +159,41 @@ class Monitor:
         return measured
 
     def restore(self, step: int, state: TrainState) -> tuple[int, PyTree]:
-        """Reads the candidate of a knee, or the kept one nearest to it.
+        """Reads the candidate of a knee, or else the nearest one that is kept.
+
+        Args:
+          step: step of the knee.
+          state: state of all experts, for the placement of the weights.
 
         Returns:
-          (its own step, averaged weights).
+          (step of the candidate, its averaged weights).
 
         Raises:
-          TrainError: none is kept, or not that of the step chosen by hand, which is
-            nobody's to replace.
+          TrainError: there are no candidates, or none of the step chosen by hand,
+            which another must not replace.
         """
         kept = self._candidates.steps
         if not kept:
             raise TrainError(
                 f"{self._path.parent / 'candidates'}: is empty, the weights of step "
-                f"{step} are gone; with esgf.stop_at_knee=False the run goes on to its "
-                "last step"
+                f"{step} are gone; with esgf.stop_at_knee=False the run continues to "
+                "its last step"
             )
         if step == self._settings.esgf.knee_step and step not in kept:
             raise TrainError(
-                f"esgf.knee_step {step}: no weights of that step are kept; there are "
-                f"those of {', '.join(map(str, kept))}"
+                f"esgf.knee_step {step}: no weights of that step are kept; choose one "
+                f"of {', '.join(map(str, kept))}"
             )
         nearest = min(kept, key=lambda other: abs(other - step))
         if nearest != step:
             logger.warning(
-                "the weights of step %d are not kept any more; taking those of %d. "
-                "Raise esgf.candidates",
+                "the weights of step %d are no longer kept; taking those of %d. "
+                "Raise esgf.candidates to keep more",
                 *(step, nearest),
             )
         params = ema_params(state.opt_state)
         return nearest, self._candidates.restore(nearest, params)
 
     def rewind(self, step: int) -> None:
-        """Forgets candidates after a step."""
+        """Deletes candidates after a step."""
         self._candidates.delete_after(step)

@@ -1,13 +1,13 @@
-"""The axis of experts: what trains one model, mapped over copies of it.
+"""Maps the training step of one model over the axis of experts.
 
 Every array of the state and of the batch has a leading axis of experts, of length 1
-for the plain model. Experts share nothing but the codec: draws, clipping, optimiser and
-guard are each one's own, since all of that is inside the step of one.
+for the plain model. Experts share only the codec. Draws, clipping, optimiser and guard
+belong to each expert, since they are all inside the step of one.
 
-The axis is split over the mesh axis `experts` by shard_map, which leaves the other axes
-to XLA; the experts that a device holds run one after another. Not vmap: it would turn
-convolutions with one kernel an expert into grouped ones, slow everywhere and impossible
-to split, and keep all experts' activations at once.
+shard_map splits the axis over the mesh axis `experts` and leaves the other axes to XLA.
+The experts on one device run one after another. vmap would turn convolutions with a
+kernel per expert into grouped ones, which are slow everywhere and cannot be split, and
+would keep the activations of all experts at once.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ StackedStep = Callable[[PyTree, PyTree, Codec], tuple[PyTree, TrainMetrics]]
 
 
 def broadcast(tree: PyTree, experts: int) -> PyTree:
-    """Equal copies of one expert's arrays."""
+    """Repeats the arrays of one expert for all experts."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (experts, *x.shape)), tree)
 
 
 def split(tree: PyTree) -> tuple[PyTree, ...]:
-    """Each expert's own arrays."""
+    """Splits stacked arrays into those of each expert."""
     count = len(jax.tree.leaves(tree)[0])
     return tuple(jax.tree.map(lambda x, i=i: x[i], tree) for i in range(count))
 
@@ -40,10 +40,11 @@ def over_experts(step: Callable[..., tuple[TrainState, TrainMetrics]]) -> Stacke
     Jit it under the mesh, whose axis `experts` must divide the number of experts.
 
     Args:
-      step: (state, batch, codec, expert) -> (state, metrics), from `make_train_step`.
+      step: function (state, batch, codec, expert) -> (state, metrics), from
+        `make_train_step`.
 
     Returns:
-      (states, batches, codec) -> (states, metrics of all experts together).
+      A function (states, batches, codec) -> (states, metrics of all experts together).
     """
 
     def of_own(states, batches, codec, numbers):
@@ -52,7 +53,7 @@ def over_experts(step: Callable[..., tuple[TrainState, TrainMetrics]]) -> Stacke
             state, metrics = step(
                 jax.tree.map(lambda x: x[index], states), batch, codec, number
             )
-            # In place: outputs of the scan would be a second copy of the states.
+            # Update in place; outputs of the scan would be a second copy of the states.
             states = jax.tree.map(lambda x, y: x.at[index].set(y), states, state)
             return states, metrics
 
@@ -60,7 +61,7 @@ def over_experts(step: Callable[..., tuple[TrainState, TrainMetrics]]) -> Stacke
         if count > 1:
             rows = (jnp.arange(count), batches, numbers)
             return jax.lax.scan(one, states, rows)
-        # Without the loop, in which XLA's CPU backend is slower.
+        # Avoid the loop, in which XLA is slower on CPU.
         first = jax.tree.map(lambda x: x[0], (batches, numbers))
         states, metrics = one(states, (0, *first))
         return states, jax.tree.map(lambda x: x[None], metrics)

@@ -1,4 +1,4 @@
-"""Writes the result of a run as a model folder, with what led to it."""
+"""Writes the result of a run as a model folder, with its history."""
 
 import copy
 import dataclasses
@@ -27,24 +27,24 @@ def export_model(
     files: Mapping[str, Sequence[str]],
     esgf: Mapping[str, Any],
 ) -> None:
-    """Writes the averaged weights of a run as a model folder; on every process.
+    """Writes the averaged weights of a run as a model folder; call it on every process.
 
     Args:
       folder: see `pretrained.save_pretrained`.
-      params: the averaged weights of all experts; fetched to the host.
-      record: of the run.
-      codec: the one it was trained with.
+      params: averaged weights of all experts, which are fetched to the host.
+      record: record of the run.
+      codec: codec of the run.
       files: names of the photographs trained on (files) and held out (held_out), and
         their tags (tags).
-      esgf: of which step these weights are, and why.
+      esgf: step of the weights, and why it was chosen.
     """
     if jax.process_count() > 1:
-        # No process has the whole of what is split over all of them.
+        # Each process has only its part of the weights.
         params = multihost_utils.process_allgather(params, tiled=True)
     if jax.process_index() != 0:
         return
     config = copy.deepcopy(record.config)
-    # Where the photographs lay is nobody's business; their names are below.
+    # Paths are private; the names of the photographs are below.
     config["data"]["folder"] = config["val"]["folder"] = ""
     config["codec_folder"] = ""
     config["condition"]["file"] = config["condition"]["val_file"] = ""
@@ -67,7 +67,7 @@ def export_model(
         "rewinds": [dataclasses.asdict(rewind) for rewind in record.rewinds],
         "origin": record.origin,
     }
-    # What it has learned of tags before, it still knows.
+    # The model still knows the tags that it learned before this run.
     before = (record.origin or {}).get("tags", ())
     if tags := sorted({*files.get("tags", ()), *before}):
         training["tags"] = tags
@@ -83,9 +83,12 @@ def export_model(
 
 
 def describe_origin(training: dict[str, Any]) -> dict[str, Any]:
-    """Extracts what a record keeps of the model it starts from, and of that one's.
+    """Extracts the history of a model, including that of its own origin.
 
-    Models that were not made by a run say nothing of themselves; theirs is empty.
+    The history of a model that was not made by a run is empty.
+
+    Args:
+      training: record of the training, from the config of the model folder.
     """
     config = training.get("config", {})
     return {

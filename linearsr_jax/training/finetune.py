@@ -1,8 +1,8 @@
-"""Teaches a model the user's own photographs and shows what that changed.
+"""Teaches a model the user's own photographs, and compares before with after.
 
-A tenth of the photographs is held out; the others train the model with the loop of
-`train.py`. Then the model before and after upscales the held-out ones, which stay in
-the workdir as data sets for `linearsr eval`.
+A tenth of the photographs is held out; the loop of `loop.py` trains the model on the
+others. Then the model upscales the held-out photographs as it was before and after.
+They stay in the workdir as data sets for `linearsr eval`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,31 +28,31 @@ from linearsr_jax.pretrained.model_folder import load_pretrained
 from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.validation import degrade_fixed
 
-# Held-out photographs are cut to this many HR pixels a side, around their centre:
-# LPIPS of a whole camera image would need gigabytes.
+# Held-out photographs are cropped to this many HR pixels per side around their centre,
+# because LPIPS of a whole camera image would need gigabytes.
 MAX_SIDE = 768
 METRICS = ("psnr", "ssim", "lpips")
-# The picture: photographs, and LR pixels a side of each.
+# Number of photographs in the picture, and LR pixels per side of each.
 _SHOWN = 4
 _SHOWN_SIDE = 64
 
 
 class FinetuneError(Exception):
-    """A model or folders that cannot be used; one line, says what to do."""
+    """Raised for a model or folder that cannot be used; one line."""
 
 
 def finetune_config(
     photos: Path, model: str, overrides: Sequence[str] = ()
 ) -> ConfigDict:
-    """The training config of a fine-tuning run, locked.
+    """Makes the locked training config of a fine-tuning run.
 
     Args:
-      photos: see `data.sources.open_source`.
-      model: bundled model's name or model folder.
-      overrides: as `config.load_config`.
+      photos: photographs; see `data.sources.open_source`.
+      model: name of a bundled model, or model folder.
+      overrides: see `config.load_config`.
 
     Raises:
-      FinetuneError: the model is of no preset's sizes, or nothing is held out.
+      FinetuneError: the model has the sizes of no preset, or nothing is held out.
       PretrainedError: see `pretrained.load_pretrained`.
       ConfigError: see `config.load_config`.
     """
@@ -67,13 +67,13 @@ def finetune_config(
     config.preset = names[0]
     config.init_from = model
     config.data.folder = str(photos)
-    # As many latent pixels for every codec.
+    # Every codec gets the same number of latent pixels.
     config.data.crop_size *= preset.codec_factor // SCALE
     config.val.crop_size *= preset.codec_factor // SCALE
     config.val.holdout = 0.1
     config.val.every = 500
     config.steps = 3_000
-    # A tenth of what nano was trained with: enough to adapt, little to forget.
+    # A tenth of nano's learning rate: enough to adapt without forgetting much.
     config.optimizer.learning_rate = 2e-4
     config.optimizer.warmup_steps = 100
     config.optimizer.decay_steps = 1_500
@@ -99,15 +99,15 @@ def finetune(
 ) -> dict[str, Any]:
     """Trains, then compares before and after on the held-out photographs.
 
-    The same call goes on where a run stopped.
+    The same call continues a run that stopped.
 
     Args:
-      photos: two or more; see `data.sources.open_source`.
-      workdir: gets what `train.train_and_evaluate` writes (model/ is the result),
+      photos: two or more photographs; see `data.sources.open_source`.
+      workdir: folder for what `loop.train_and_evaluate` writes (model/ is the result),
         held_out/DEGRADATION/HR and LR, and before_after.png: bicubic, before, after
         and the truth, side by side.
-      model: where to start: a bundled model's name or a model folder.
-      overrides: "field=value", see `default_config`.
+      model: model to start from: name of a bundled model, or model folder.
+      overrides: "field=value"; see `default_config`.
       progress: wraps the held-out photographs while they are scored.
 
     Returns:
@@ -116,7 +116,7 @@ def finetune(
 
     Raises:
       FinetuneError: the workdir lies inside photos; see also `finetune_config`.
-      TrainError, OSError, ValueError: see `train.train_and_evaluate`.
+      TrainError, OSError, ValueError: see `loop.train_and_evaluate`.
     """
     if workdir.resolve().is_relative_to(photos.resolve()):
         raise FinetuneError(
@@ -151,7 +151,7 @@ def finetune(
 def _write_held_out(
     photos: str, names: Sequence[str], folder: Path, degradation: str
 ) -> None:
-    """Writes one data set of bicubic LR images and one of degraded ones."""
+    """Writes a data set of bicubic LR images and one of degraded LR images."""
     source = open_source(photos, min_size=1, cache_bytes=0)
     for number, name in enumerate(names):
         image_hr, _ = _centre(source[source.names.index(name)], MAX_SIDE)
@@ -187,7 +187,7 @@ def _draw_before_after(
 def _centre(
     image: UInt8[Array, "H W 3"], side: int
 ) -> tuple[UInt8[Array, "h w 3"], tuple[int, int]]:
-    """The middle, at most side high and wide, and where it starts."""
+    """Crops the centre to at most `side`; returns it and its (top, left)."""
     height, width = (min(side, size) for size in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width], (top, left)

@@ -1,4 +1,4 @@
-"""What a run starts from: random weights, a model's, or its own checkpoint."""
+"""Makes the initial state: random, from a model, or from the run's checkpoint."""
 
 import dataclasses
 import functools
@@ -24,10 +24,10 @@ from linearsr_jax.training.step import TrainState, make_init, make_state, unboxe
 def load_origin(settings: RunSettings, preset: Preset) -> PretrainedModel | None:
     """Loads the model to start from; None for random weights.
 
-    A model without tags may start one with tags, which get a random embedding.
+    A run with tags may start from a model without; the tags get a random embedding.
 
     Raises:
-      TrainError: it is of other sizes, or has experts of other intervals.
+      TrainError: the model has other sizes, or experts with other intervals.
       PretrainedError: see `pretrained.load_pretrained`.
     """
     if not settings.init_from:
@@ -35,8 +35,8 @@ def load_origin(settings: RunSettings, preset: Preset) -> PretrainedModel | None
     model = load_pretrained(settings.init_from)
     if model.preset not in (preset, dataclasses.replace(preset, tag_count=0)):
         raise TrainError(
-            f"init_from {settings.init_from}: holds a model of other sizes than "
-            "preset's; set preset to the one it was trained with"
+            f"init_from {settings.init_from}: a model with other sizes than the "
+            "preset; set preset to the one it was trained with"
         )
     if len(model.experts) > 1 and model.boundaries != settings.expert_boundaries:
         raise TrainError(
@@ -52,12 +52,12 @@ def load_run_codec(
     origin: PretrainedModel | None,
     description: dict[str, Any] | None,
 ) -> Codec:
-    """Loads the codec of the model it starts from, or of the run that goes on.
+    """Loads the codec of a run.
 
     Args:
-      settings, preset: of the run.
-      origin: from `load_origin`; None if the run goes on.
-      description: of the codec of the run that goes on.
+      settings, preset: settings and preset of the run.
+      origin: model that the run starts from; None for random weights or a resumed run.
+      description: description of the codec of a resumed run; None for a new one.
     """
     if origin and not settings.codec_folder:
         return origin.codec
@@ -71,11 +71,11 @@ class StartState:
     """Makes and restores the state of all experts, on a mesh.
 
     Attributes:
-      shardings: of the state.
+      shardings: sharding of each array of the state.
     """
 
     def __init__(self, parts: RunParts):
-        """Only works out shapes and shardings."""
+        """Works out shapes and shardings, and nothing else."""
         init = make_init(parts.model, parts.optimizer)
         self._key = stream_key(parts.settings.seed, "init")
         one = sharding.state_sharding(jax.eval_shape(init, self._key), parts.mesh)
@@ -91,7 +91,7 @@ class StartState:
         return self._init(self._key)
 
     def from_model(self, origin: PretrainedModel) -> TrainState:
-        """Makes the state of a model's weights, each expert's own or the one's."""
+        """Makes the state from a model: from its experts, or copies of its only one."""
         repeats = self._parts.settings.experts // len(origin.experts)
         params = jax.tree.map(lambda *own: np.stack(own * repeats), *origin.experts)
         if self._parts.preset.tag_count and not origin.preset.tag_count:

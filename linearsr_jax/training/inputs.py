@@ -1,4 +1,4 @@
-"""What a run works on: photographs, codec, where it starts, and its record of these."""
+"""Opens what a run works on: photographs, codec, initial model, and its record."""
 
 import dataclasses
 from pathlib import Path
@@ -22,13 +22,13 @@ from linearsr_jax.training.sharding import replicated
 
 @dataclasses.dataclass(frozen=True)
 class RunInputs:
-    """What a run works on.
+    """Inputs of a run.
 
     Attributes:
-      record: of the newest checkpoint, with the config of now; or a new one.
-      origin: the model to start from; None for random weights or a run that goes on.
-      codec: its weights on all devices.
-      photographs: to train and to validate on.
+      record: record of the newest checkpoint with the present config, or a new one.
+      origin: model to start from; None for random weights or a resumed run.
+      codec: codec, with its weights on all devices.
+      photographs: photographs to train and to validate on.
     """
 
     record: RunRecord
@@ -40,22 +40,22 @@ class RunInputs:
 def open_inputs(
     parts: RunParts, checkpointer: Checkpointer, workdir: Path
 ) -> RunInputs:
-    """Opens what a new run works on, or one that goes on.
+    """Opens the inputs of a new run or of a resumed one.
 
     Args:
-      parts: what is trained.
-      checkpointer: of the run.
-      workdir: named in errors.
+      parts: parts of the run.
+      checkpointer: checkpoints of the run.
+      workdir: folder of the run, for error messages.
 
     Raises:
-      TrainError: the workdir holds a run of another config or version.
+      TrainError: the workdir contains a run with another config or version.
       OSError, ValueError: see `open_photographs`.
     """
     settings, start = parts.settings, checkpointer.latest_step
     if start is None:
         earlier, origin = None, load_origin(settings, parts.preset)
     else:
-        # A run that goes on has its weights; what it started from may be gone.
+        # A resumed run has its weights; the model it started from may be gone.
         earlier, origin = checkpointer.restore_record(start), None
         check_same_config(earlier, settings.config, workdir)
     codec = load_run_codec(settings, parts.preset, origin, earlier and earlier.codec)

@@ -1,11 +1,11 @@
-"""The training loop: what a run does after each step, in one readable order.
+"""The training loop: what a run does after each step, in order.
 
     restore or initialise -> [batch -> step -> log -> validate -> checkpoint] ...
 
-Validation and checkpoints come after the step they are named by: checkpoint n holds
-the state after n steps, and the next batch a run that resumes there reads is number
-n (batches count from 0). A run that diverges goes back to a checkpoint and reads the
-samples in another order from there.
+Validations and checkpoints come after the step they are named by. Checkpoint n has the
+state after n steps, and a run that resumes there reads batch n next (batches count from
+0). A run that diverges returns to a checkpoint and reads the samples in another order
+from there.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """How a call of `train_and_evaluate` ended.
+    """Outcome of `train_and_evaluate`.
 
     Attributes:
-      state: of all experts, after the last step.
-      is_finished: whether workdir/model is there; False if a signal came before.
-      esgf: which weights that model has, and the knee they were chosen by; None if it
-        is not there.
+      state: state of all experts after the last step.
+      is_finished: whether workdir/model was written; False if a signal came before.
+      esgf: step of the weights in that model, and the knee that chose it; None if the
+        model was not written.
     """
 
     state: TrainState
@@ -43,24 +43,25 @@ class TrainResult:
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
-    """Trains to config.steps or to the knee, from workdir's newest checkpoint if any.
+    """Trains to config.steps or the knee, from the newest checkpoint if there is one.
 
     SIGTERM (a preemption notice) and SIGINT end the run after the current step with
     a checkpoint.
 
     Args:
       config: see `default_config`.
-      workdir: gets checkpoints/, candidates/, metrics.jsonl, images/, tensorboard/,
-        config.json, knee.json and, at the end, model/: the averaged weights of the last
-        step or of the knee as a model folder.
+      workdir: folder for checkpoints/, candidates/, metrics.jsonl, images/,
+        tensorboard/, config.json, knee.json and, at the end, model/: the averaged
+        weights of the last step or of the knee as a model folder.
 
     Raises:
-      TrainError: the workdir holds a run of another config, or the run has diverged
-        more than config.esgf.max_rewinds times.
-      OSError, ValueError: unusable photographs; see `data.sources.open_source`.
+      TrainError: the workdir contains a run with another config, or the run has
+        diverged more than config.esgf.max_rewinds times.
+      OSError, ValueError: the photographs cannot be used; see
+        `data.sources.open_source`.
     """
     workdir = Path(workdir)
-    # Bad fields are refused before the workdir is made.
+    # Refuse bad fields before making the workdir.
     parts = make_parts(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -69,7 +70,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         trainer = stack.enter_context(open_trainer(parts, workdir))
         while not trainer.is_over:
             trainer.take_step()
-            # Read once: a signal that comes later in this step ends the next one.
+            # Read it once; a signal that comes later in this step ends the next one.
             is_stopping = stop.requested
             due = find_due(
                 parts.settings,
@@ -77,7 +78,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                 is_stopping=is_stopping,
                 has_validation=trainer.has_validation,
             )
-            # The only fetches are below: most steps wait for nothing.
+            # Values are fetched only below, so most steps wait for nothing.
             trouble = trainer.find_trouble() if due else None
             if due.log and not trouble:
                 trainer.write_log()
@@ -90,7 +91,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                 trainer.save()
             if is_stopping and not trainer.is_over:
                 logger.info(
-                    "stopped at step %d; run the same command to go on", trainer.step
+                    "stopped at step %d; run the same command to continue", trainer.step
                 )
                 return TrainResult(trainer.state, is_finished=False)
         esgf = trainer.export()

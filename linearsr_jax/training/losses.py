@@ -1,12 +1,12 @@
-"""What training minimises: the flow loss, and terms on the image that is implied.
+"""The training loss: the flow loss, and terms on the estimated image.
 
 Conditional flow matching: the mean square of (output - target) over draws of sigma
 and noise, where `diffusion.flow.Prediction` names the target. With presets 600m and
 1600m this is the paper's loss; pixel presets predict the preconditioned x0.
 
-Image terms compare the decoded x0_hat with the photograph. They are for nearly clean
-samples, whose x0_hat is sharp: at high sigma it is a blurred mean, and pulling that
-towards one sharp image is pulling it away from the mean. The paper has none.
+Image terms compare the decoded x0_hat with the photograph. They apply to nearly clean
+samples, whose x0_hat is sharp. At high sigma x0_hat is a blurred mean, which pulling
+towards one sharp image would spoil. The paper has no such terms.
 
 To add a term, add a function (image_hat, image_hr) -> one number per sample to
 IMAGE_TERMS, and its weight to config.loss.
@@ -48,7 +48,7 @@ def _load_lpips() -> ImageTerm:
     return lambda image_hat, image_hr: lpips_distance(params, image_hat, image_hr)
 
 
-# Name -> loads the term, if its weight is not 0. Images are in [-1, 1], unclipped.
+# Functions that load a term, by name. Images are in [-1, 1], not clipped.
 IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
     "l1": lambda: _l1,
     "lpips": _load_lpips,
@@ -57,13 +57,13 @@ IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
 
 @flax.struct.dataclass
 class Draws:
-    """What is random about a batch, and what follows from it.
+    """Random draws for a batch, and the weights that follow from them.
 
     Attributes:
       sigma: noise level of each sample.
-      noise: unit normal, of the latents' shape.
-      weights: term -> each sample's weight in the loss: 1 / B for the flow loss, for
-        image terms their weight over the number of samples they are for.
+      noise: unit normal noise, in the shape of the latents.
+      weights: by term, the weight of each sample in the loss: 1 / B for the flow loss;
+        for an image term its weight over the number of samples that it applies to.
     """
 
     sigma: Float[Array, "B"]
@@ -72,10 +72,10 @@ class Draws:
 
 
 class Loss:
-    """The loss of a batch, or a microbatch's share of it.
+    """The loss of a batch, or the share of a microbatch in it.
 
-    Draws are made for the whole batch, weights included: so the shares of its
-    microbatches, however it is split, add up to the whole batch's loss.
+    Draws and weights are made for the whole batch, so the shares of its microbatches,
+    however it is split, add up to the loss of the batch.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Loss:
         """Loads the image terms that have a weight.
 
         Args:
-          model, preset: what is trained.
+          model, preset: network to train.
           mass_at_one, boundaries: see `timestep_sampling.sample_sigma`.
-          below_sigma: image terms are for samples with sigma < below_sigma.
-          **weights: of image terms, by their names.
+          below_sigma: image terms apply to samples with sigma < below_sigma.
+          **weights: weight of each image term, by name.
 
         Raises:
-          ValueError: a weight that is negative or of no term.
+          ValueError: a weight is negative, or there is no such term.
         """
         for name, weight in weights.items():
             if name not in IMAGE_TERMS or not weight >= 0.0:
@@ -124,7 +124,7 @@ class Loss:
         codec: Codec,
         expert: int | Int[Array, ""] = 0,
     ) -> Draws:
-        """Draws for a whole batch of an expert what goes beside the images."""
+        """Draws sigma and noise for a whole batch of an expert."""
         key_sigma, key_noise = jax.random.split(key)
         size, height, width, _ = batch["image_hr"].shape
         sigma = self._sample_sigma(key_sigma, size, expert=expert)
@@ -133,7 +133,7 @@ class Loss:
         return self.weigh(sigma, jax.random.normal(key_noise, shape))
 
     def weigh(self, sigma: Float[Array, "B"], noise: Float[Array, "B h w C"]) -> Draws:
-        """Draws of given levels and noise."""
+        """Computes the weights for given noise levels and noise."""
         size = len(sigma)
         nearly_clean = sigma < self._below_sigma
         share = nearly_clean / jnp.maximum(jnp.sum(nearly_clean), 1)
@@ -144,17 +144,17 @@ class Loss:
     def __call__(
         self, params: PyTree, codec: Codec, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, "B"]], Telemetry]]:
-        """The sum of weights times values.
+        """Computes the weighted sum of all terms.
 
         Args:
-          params: of the model.
-          codec: an argument for the sake of its weights.
-          batch: see `Batch`.
-          draws: for these samples.
+          params: parameters of the model.
+          codec: codec; an argument, so that its weights are not compiled in.
+          batch: samples; see `Batch`.
+          draws: draws for these samples.
 
         Returns:
-          (loss, (values, telemetry)): values are each term's, before weights;
-          telemetry is each layer's, see `LinearSelfAttention`.
+          (loss, (values, telemetry)): values has the unweighted value of each term and
+          sample; telemetry has one entry per layer, see `LinearSelfAttention`.
         """
         image_hr, image_lr = (
             to_unit_range(batch[name]) for name in ("image_hr", "image_lr")
@@ -177,8 +177,8 @@ class Loss:
         values = {"flow": jnp.mean(jnp.square(error), axis=(1, 2, 3))}
         if self._terms:
             x0_hat = self._prediction.x0_hat(x_sigma, output, level)
-            # Samples without weight are replaced, not only weighted by 0: a gradient
-            # of theirs that is not finite would spoil the sum.
+            # Replace samples without weight rather than multiplying by 0, because a
+            # gradient that is not finite would spoil the sum.
             image_hat = jnp.where(
                 level < self._below_sigma,
                 codec.decode(x0_hat, image_lr),

@@ -1,7 +1,7 @@
-"""What training steps measure, and its summary over the steps between two logs.
+"""Measurements of training steps, summarised over the steps between two logs.
 
-The flow loss is averaged by sigma: between the experts' boundaries, and at sigma = 1,
-where one-step quality is decided.
+The flow loss is averaged by ranges of sigma: between the experts' boundaries, and at
+sigma = 1, where one-step quality is decided.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from linearsr_jax.core.array_types import Array, Bool, Float
 from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
 from linearsr_jax.training.losses import IMAGE_TERMS
 
-# Their ends are timesteps, 1000 sigma; the lower end belongs to the bucket.
+# The names contain timesteps, 1000 sigma; the lower end belongs to the bucket.
 FLOW_BUCKETS = (
     "flow_0_223",
     "flow_223_875",
@@ -26,7 +26,7 @@ FLOW_BUCKETS = (
 
 
 def _extreme(pick: Callable, start: float) -> type[metrics.Metric]:
-    """A metric that keeps the smallest or largest value it has seen."""
+    """Makes a metric that keeps the smallest or largest value seen."""
 
     @flax.struct.dataclass
     class Extreme(metrics.Metric):
@@ -72,7 +72,7 @@ def _image_term(name: str) -> type[metrics.Metric]:
 
 
 def _telemetry(metric: type[metrics.Metric], name: str, reduce: Callable):
-    """Of all layers, and microbatches if there are several."""
+    """Makes a metric over all layers and microbatches."""
     return metric.from_fun(lambda *, telemetry, **_: reduce(telemetry[name]))
 
 
@@ -93,11 +93,11 @@ TrainMetrics = metrics.Collection.create(
     attention_dead_rows_max=_telemetry(Largest, "dead_rows", jnp.max),
     attention_max_state=_telemetry(Largest, "max_state", jnp.max),
 )
-"""From `train_step`; merge those of several steps to get their summary."""
+"""Metrics of a train step; merge those of several steps to summarise them."""
 
 
 def of_sound_step(step: TrainMetrics, is_finite: Bool[Array, ""]) -> TrainMetrics:
-    """A step's metrics, but for its share of skipped steps empty if it was skipped."""
+    """Empties the metrics of a skipped step, except its count as skipped."""
     chosen = jax.tree.map(
         lambda value, empty: jnp.where(is_finite, value, empty),
         step,
@@ -111,11 +111,11 @@ _compute = jax.jit(lambda summary: summary.compute())
 
 
 def scalars(summary: TrainMetrics) -> dict[str, float]:
-    """Fetches a summary: means, unless a name says otherwise; param_norm is the last.
+    """Fetches a summary as plain numbers.
 
-    Skipped steps count for `skipped` alone, which is their share.
-
-    What there was no sample of is left out.
+    Values are means, except those whose names say otherwise and param_norm, which is
+    the last one. Skipped steps count only in `skipped`, their share. Metrics without
+    any sample are left out.
     """
     values, summary = jax.device_get((_compute(summary), summary))
     if values["skipped"] == 1.0:

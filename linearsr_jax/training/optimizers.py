@@ -1,4 +1,4 @@
-"""The optimiser: clipping, AdamW or CAME, its schedule, an EMA of the parameters."""
+"""Builds the optimiser: clipping, AdamW or CAME, a schedule, and an EMA."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,9 @@ class EmaState(NamedTuple):
 def ema_of_params(decay: float) -> optax.GradientTransformation:
     """Averages the parameters as they will be after this update.
 
-    Belongs at the end of a chain, where the updates are final. As a part of the
-    optimiser's state the average is sharded, saved and restored with no extra code.
-    The decay warms up as (1 + n) / (10 + n), so that the initial values are
-    forgotten early.
+    Put it at the end of a chain, where the updates are final. As part of the optimiser
+    state, the average is sharded, saved and restored without extra code. The decay
+    warms up as (1 + n) / (10 + n), so that the initial values are forgotten early.
 
     Args:
       decay: weight of the old average per step, in [0, 1).
@@ -38,7 +37,7 @@ def ema_of_params(decay: float) -> optax.GradientTransformation:
     def update(updates, state, params):
         count = state.count + 1
         rate = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
-        # In this form what does not change is its own average, to the bit.
+        # In this form a parameter that does not change equals its average, to the bit.
         average = jax.tree.map(
             lambda old, p, u: old + (1.0 - rate) * (p + u - old),
             state.params,
@@ -54,13 +53,13 @@ def _scale_by_came(**betas: float) -> optax.GradientTransformation:
     return scale_by_came(**betas, is_stacked=is_stacked)
 
 
-# Name -> from its betas, what turns gradients into steps of about unit size.
+# Transformations from gradients to steps of about unit size, by name.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": optax.scale_by_adam,
     "came": _scale_by_came,
 }
 
-# Name -> (from, to, steps) -> how the learning rate ends.
+# Schedules for the end of the run, by name: functions of (from, to, steps).
 DESCENTS: dict[str, Callable[[float, float, int], optax.Schedule]] = {
     "constant": lambda start, end, steps: optax.constant_schedule(start),
     "cosine": lambda start, end, steps: optax.cosine_decay_schedule(
@@ -87,29 +86,28 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimiser and, for the log, its learning-rate schedule.
 
-    Weight decay leaves biases, norms and modulation tables alone: it acts on
-    parameters named `kernel` only.
+    Weight decay acts only on parameters named `kernel`, so not on biases, norms and
+    modulation tables.
 
     Args:
-      name: a key of OPTIMIZERS.
-      learning_rate: reached linearly after warmup_steps, then held.
-      descent: a key of DESCENTS, what follows in the last decay_steps.
-      final_learning_rate: what the descent ends at, one step after the last;
-        without meaning if descent is constant.
-      warmup_steps: optimiser steps.
-      decay_steps: length of the descent at the end. Until it starts, a run may be
-        made longer; a cosine over the whole run would not allow that.
-      steps: of the whole run, at least warmup_steps + decay_steps.
-      weight_decay: decoupled.
-      clip_norm: bound on the gradient's global norm, before anything else.
+      name: key of OPTIMIZERS.
+      learning_rate: learning rate after a linear warm-up.
+      descent: key of DESCENTS, the schedule of the last decay_steps.
+      final_learning_rate: learning rate one step after the last; ignored if descent is
+        constant.
+      warmup_steps: length of the warm-up in optimiser steps.
+      decay_steps: length of the descent. A run may be made longer until the descent
+        starts, which a cosine over the whole run would not allow.
+      steps: length of the run, at least warmup_steps + decay_steps.
+      weight_decay: decoupled weight decay.
+      clip_norm: bound on the global norm of the gradient.
       ema_decay: see `ema_of_params`.
-      only: names of parameters or of modules; if there are any, all other parameters
-        keep their values.
-      **betas: for each optimiser, by its name, its betas by theirs; only the chosen
-        one's are used. Adam's are b1 and b2, for CAME's see `scale_by_came`.
+      only: names of parameters or modules to train; if empty, all are trained.
+      **betas: betas of each optimiser by its name; only those of the chosen one are
+        used. Adam has b1 and b2; for CAME see `scale_by_came`.
 
     Raises:
-      ValueError: if steps is too small, or a name is unknown.
+      ValueError: steps is too small, or a name is unknown.
     """
     for kind, value, known in (
         ("name", name, OPTIMIZERS),
@@ -117,7 +115,7 @@ def make_optimizer(
     ):
         if value not in known:
             raise ValueError(
-                f"unknown optimizer.{kind} {value!r}; there are {', '.join(known)}"
+                f"unknown optimizer.{kind} {value!r}; use one of {', '.join(known)}"
             )
     if steps < warmup_steps + decay_steps:
         raise ValueError(
@@ -132,7 +130,7 @@ def make_optimizer(
         ],
         [warmup_steps, steps - decay_steps],
     )
-    # Before the norm is taken, and again after the weight decay.
+    # Mask before the norm is computed, and again after the weight decay.
     only_some = []
     if only:
         others = functools.partial(_others, only=only)
@@ -152,7 +150,7 @@ def make_optimizer(
 
 
 def ema_params(opt_state: PyTree) -> PyTree:
-    """The averaged parameters inside the state of `make_optimizer`'s optimiser."""
+    """Returns the averaged parameters from the state of the optimiser."""
     return opt_state[-1].params
 
 
@@ -166,7 +164,9 @@ def _others(params: PyTree, *, only: Sequence[str]) -> PyTree:
 
     mask = jax.tree_util.tree_map_with_path(is_other, params)
     if missing := sorted(set(only) - found):
-        raise ValueError(f"optimizer.only: no parameter is of {', '.join(missing)}")
+        raise ValueError(
+            f"optimizer.only: no parameter belongs to {', '.join(missing)}"
+        )
     return mask
 
 

@@ -1,4 +1,4 @@
-"""The parts of a run that hold no state; `setup.make_parts` builds them."""
+"""The stateless parts of a run, which `setup.make_parts` builds."""
 
 import dataclasses
 
@@ -13,15 +13,15 @@ from linearsr_jax.training.settings import RunSettings
 
 @dataclasses.dataclass(frozen=True)
 class RunParts:
-    """What a config names, built.
+    """Everything that a config names, built.
 
     Attributes:
-      settings: the config as typed values.
-      preset, model: what is trained.
+      settings: config as typed values.
+      preset, model: network to train.
       optimizer, schedule: see `optimizers.make_optimizer`.
-      loss: what is minimised.
-      twice_differentiable_loss: the same of the plain implementation, for Hessians.
-      mesh: of all devices.
+      loss: loss to minimise.
+      twice_differentiable_loss: the same loss in plain JAX, for Hessians.
+      mesh: mesh of all devices.
     """
 
     settings: RunSettings

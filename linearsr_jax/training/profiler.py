@@ -1,4 +1,4 @@
-"""A profile of a few training steps, for TensorBoard's profile page or Perfetto."""
+"""Profiles a few training steps, for TensorBoard's profile page or Perfetto."""
 
 import contextlib
 import logging
@@ -16,14 +16,14 @@ class ProfilerWindow:
     """Traces some steps; none if count is 0.
 
     Attributes:
-      folder: where the trace goes.
-      first: number of the first step in the trace, counted from where this process
-        started or went on: its first steps hold compilation and little else.
-      count: of steps.
+      folder: folder to write the trace to.
+      first: number of the first step to trace. The first steps of a process show
+        little but compilation.
+      count: number of steps to trace.
     """
 
     def __init__(self, folder: Path, first: int, count: int):
-        """Does nothing before the first step."""
+        """Creates the window; tracing begins at the first step."""
         self.folder, self.first, self.count = folder, first, count
         self._is_open = False
 
@@ -37,14 +37,14 @@ class ProfilerWindow:
             yield
 
     def end_step(self, step: int, results: PyTree) -> None:
-        """Closes the window after its last step, once the results are there."""
+        """Closes the window after its last step, once the results are ready."""
         if self._is_open and step == self.first + self.count - 1:
             jax.block_until_ready(results)
             self.close()
             logger.info("profile of steps up to %d in %s", step, self.folder)
 
     def close(self) -> None:
-        """Ends a trace that is still open: the run stopped inside its window."""
+        """Ends a trace that is still open because the run stopped inside its window."""
         if self._is_open:
             self._is_open = False
             jax.profiler.stop_trace()

@@ -1,4 +1,4 @@
-"""How fast a training run goes, and whether it waits for its data."""
+"""Measures how fast a training run is, and whether it waits for its data."""
 
 import contextlib
 import time
@@ -6,10 +6,16 @@ from collections.abc import Iterator
 
 
 class Progress:
-    """Rates since the last report: examples/s, time left, share spent on data."""
+    """Rates since the last report: examples/s, time left, share of time on data."""
 
     def __init__(self, start: int, steps: int, batch_size: int):
-        """Starts the clock of a run from step start to step steps."""
+        """Starts the clock.
+
+        Args:
+          start: step that the run starts or resumes at.
+          steps: last step of the run.
+          batch_size: samples per step.
+        """
         self._steps, self._batch_size = steps, batch_size
         self._last_step, self._last_time = start, time.monotonic()
         self._waited = 0.0
@@ -23,13 +29,13 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time inside the with block out of the rates."""
+        """Excludes the time inside the with block from the rates."""
         start = time.monotonic()
         yield
         self._last_time += time.monotonic() - start
 
     def report(self, step: int) -> dict[str, float]:
-        """The rates since the last report, under the names the log has them."""
+        """Computes the rates since the last report, by their names in the log."""
         now = time.monotonic()
         seconds = max(now - self._last_time, 1e-9)
         done = step - self._last_step

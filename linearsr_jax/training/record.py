@@ -1,4 +1,4 @@
-"""What a run remembers beside its state, and which configs may go on with it.
+"""The record of a run, and the config fields that a resumed run may change.
 
 The record is the JSON part of every checkpoint.
 """
@@ -14,8 +14,8 @@ from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.esgf.evaluation import Evaluation, Validation, parse_name
 from linearsr_jax.metrics import METRICS, get_metrics
 
-# Fields a run may change when it resumes. Most do not touch what is computed; a run
-# may also be made longer, which moves the learning rate's descent to its new end.
+# Fields that may change when a run resumes. Most do not affect what is computed. A run
+# may also be made longer, which moves the decay of the learning rate to the new end.
 RESUMABLE = (
     "steps",
     "optimizer.decay_steps",
@@ -48,12 +48,12 @@ RESUMABLE = (
     "mesh.data",
     "mesh.fsdp",
 )
-# Of what is in a checkpoint. 2 had evaluations as {name: value}.
+# Version of the record. Version 2 had evaluations as {name: value}.
 _FORMAT = 3
 
 
 class TrainError(Exception):
-    """A run that cannot start or go on; one line, says what to do."""
+    """Raised if a run cannot start or continue; one line that says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Rewind:
     """A return to an earlier checkpoint.
 
     Attributes:
-      step: where the run was.
-      to: where it went on from.
-      reason: what was wrong.
+      step: step that the run had reached.
+      to: step of the checkpoint that it returned to.
+      reason: reason in words.
     """
 
     step: int
@@ -73,18 +73,18 @@ class Rewind:
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a run remembers.
+    """Everything that a run remembers beside its state.
 
     Attributes:
-      config: the config it is trained with, as JSON's types.
-      versions: package -> version when it started.
-      data_seed: seed of the samples' order before any rewind.
-      codec: see `codecs.describe_codec`.
-      origin: what the model it started from says of itself, see
+      config: config of the run, in values that JSON can store.
+      versions: versions of packages when the run started.
+      data_seed: seed of the order of samples before any rewind.
+      codec: description of the codec; see `codecs.describe_codec`.
+      origin: history of the model that the run started from, see
         `export.describe_origin`; None for random weights.
       manifest: all usable photographs of data.folder.
-      validations: so far, by step.
-      rewinds: so far.
+      validations: validations so far, by step.
+      rewinds: rewinds so far.
     """
 
     config: dict[str, Any]
@@ -97,11 +97,11 @@ class RunRecord:
     rewinds: tuple[Rewind, ...] = ()
 
     def with_validation(self, validation: Validation) -> "RunRecord":
-        """Adds the newest validation."""
+        """Returns a copy with a further validation."""
         return dataclasses.replace(self, validations=(*self.validations, validation))
 
     def to_json(self) -> dict[str, Any]:
-        """Converts to JSON's types; `from_json` reads them."""
+        """Converts to values that JSON can store; `from_json` inverts this."""
         values = dataclasses.asdict(self) | {"manifest": self.manifest.to_json()}
         return {"format": _FORMAT, **values}
 
@@ -110,11 +110,11 @@ class RunRecord:
         """Reads the record of a checkpoint, also one of linearsr_jax 0.1.
 
         Args:
-          values: the JSON part of a checkpoint.
-          workdir: named in the error.
+          values: JSON part of a checkpoint.
+          workdir: folder of the run, for the error message.
 
         Raises:
-          TrainError: it is of another version.
+          TrainError: the record has another version.
         """
         values = dict(values)
         found = values.pop("format", None)
@@ -127,8 +127,9 @@ class RunRecord:
             )
         else:
             raise TrainError(
-                f"{workdir}: holds a run of another version of linearsr_jax; finish it "
-                "with that one, or start anew in another --workdir with init_from"
+                f"{workdir}: contains a run of another version of linearsr_jax; finish "
+                "it with that version, or start anew in another --workdir with "
+                "init_from"
             )
         values["manifest"] = Manifest.from_json(values["manifest"])
         values["rewinds"] = tuple(Rewind(**rewind) for rewind in values["rewinds"])
@@ -136,7 +137,7 @@ class RunRecord:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the packages that training's bits depend on."""
+    """Reads the versions of the packages that the bits of training depend on."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     return {name: importlib.metadata.version(name) for name in packages}
 
@@ -152,7 +153,7 @@ def _validations_of_format_2(values: Mapping[str, Any]) -> tuple[Validation, ...
 
     def read(name: str, value: float | None) -> Evaluation:
         metric, degradation, weights = parse_name(name)
-        # All that validations wrote beside metrics were the gain and the flow loss.
+        # Beside metrics, validations wrote only the gain and the flow loss.
         higher = known.get(metric, metric == "gain")
         value = float("nan") if value is None else value
         return Evaluation(metric, degradation, weights, higher, value)
@@ -169,18 +170,17 @@ def _validations_of_format_2(values: Mapping[str, Any]) -> tuple[Validation, ...
 def check_same_config(
     record: RunRecord, config: Mapping[str, Any], workdir: Path
 ) -> None:
-    """Refuses to go on with another config, but for the fields in RESUMABLE.
+    """Checks that a run is resumed with its own config, except for RESUMABLE fields.
 
     Args:
-      record: of the run.
-      config: the one asked for, as JSON's types.
-      workdir: named in the error.
+      record: record of the run.
+      config: requested config, in values that JSON can store.
+      workdir: folder of the run, for the error message.
 
     Raises:
-      TrainError: naming the first field that differs.
+      TrainError: a field differs; the message names the first one.
     """
-    # A field that came later (not one that was renamed): its default is what runs did
-    # before it was there.
+    # For a field that was added later, the default is what runs did before.
     before = flatten(default_config().to_dict()) | flatten(record.config)
     now = flatten(config)
     changed = [
@@ -191,13 +191,13 @@ def check_same_config(
     if changed:
         field = changed[0]
         raise TrainError(
-            f"{workdir}: holds a run with {field}={before.get(field)}, not "
+            f"{workdir}: contains a run with {field}={before.get(field)}, not "
             f"{now.get(field)}; use another --workdir or the same config"
         )
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; tuples become lists, as in JSON."""
+    """Flattens {"a": {"b": 1}} to {"a.b": 1}; tuples become lists, as in JSON."""
     flat = {}
     for name, value in tree.items():
         if isinstance(value, dict):

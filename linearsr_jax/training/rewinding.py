@@ -1,4 +1,4 @@
-"""Where a run that diverges goes on from, and when it is given up."""
+"""Decides where a run that diverges continues, and when to give up."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,25 +11,25 @@ from linearsr_jax.training.record import Rewind, TrainError
 def choose_checkpoint(
     kept: Sequence[int], before: int, rewinds: Sequence[Rewind]
 ) -> int | None:
-    """Chooses the newest checkpoint, or one further back if that has not helped.
+    """Chooses the newest checkpoint, or an older one if that has not helped.
 
     Args:
-      kept: steps of the checkpoints, rising.
+      kept: steps of the checkpoints, increasing.
       before: step at which the trouble began.
-      rewinds: so far.
+      rewinds: rewinds so far.
 
     Returns:
-      Its step; None if there is none from before the trouble.
+      The step of the checkpoint; None if there is none from before the trouble.
     """
     earlier = [step for step in kept if step < before]
     tried = {rewind.to for rewind in rewinds}
-    # Saved since the last rewind, or older than where that went.
+    # Saved since the last rewind, or older than its target.
     fresh = [step for step in earlier if step not in tried]
     return max(fresh or earlier, default=None)
 
 
 def data_seed(seed: int, rewinds: int) -> int:
-    """Derives the seed of the data: another order of samples after every rewind."""
+    """Derives the seed of the data, which changes with every rewind."""
     if not rewinds:
         return seed
     return int(np.random.SeedSequence([seed, rewinds]).generate_state(1)[0])
@@ -45,19 +45,20 @@ def plan_rewind(
     reason: str,
     max_rewinds: int,
 ) -> Rewind:
-    """Decides where a run in trouble goes on from.
+    """Plans the rewind of a run in trouble.
 
     Args:
-      workdir: named in the error.
-      kept: steps of the checkpoints, rising.
-      rewinds: so far.
-      step: where the run is.
+      workdir: folder of the run, for the error message.
+      kept: steps of the checkpoints, increasing.
+      rewinds: rewinds so far.
+      step: step that the run has reached.
       before: see `choose_checkpoint`.
-      reason: what is wrong.
-      max_rewinds: how many a run may have.
+      reason: reason in words.
+      max_rewinds: number of rewinds that a run may have.
 
     Raises:
-      TrainError: a report, if that was not the first time, or there is nowhere to go.
+      TrainError: there have been too many rewinds, or there is no checkpoint to return
+        to; the message reports all rewinds.
     """
     to = choose_checkpoint(kept, before, rewinds)
     if to is not None and len(rewinds) < max_rewinds:

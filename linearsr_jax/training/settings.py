@@ -1,8 +1,8 @@
-"""A training config as typed values; `setup.make_settings` makes them of a ConfigDict.
+"""A training config as typed values, which `setup.make_settings` makes.
 
-What the fields mean, and their defaults, is in `config.defaults`: a group of settings
-has the names of the group of the config. The groups that a single function takes
-(optimizer, loss, mesh) are not here: it gets them as keywords.
+`config.defaults` documents the fields; the names of groups and fields are the same as
+there. Groups that a single function takes (optimizer, loss, mesh) are not here, because
+that function gets them as keyword arguments.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ from linearsr_jax.data.pipeline import PipelineConfig
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Where the photographs are, and how they become batches.
+    """Settings of the data.
 
     Attributes:
       folder: photographs to train on.
-      degradation: name of the one beside bicubic.
-      pipeline: how a photograph becomes a sample.
-      workers, prefetch: of the loading; they do not change the samples.
+      degradation: name of the degradation beside bicubic.
+      pipeline: settings of the samples.
+      workers, prefetch: settings of the loading, which do not change the samples.
     """
 
     folder: str
@@ -31,7 +31,7 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ConditionSettings:
-    """What training says of a photograph beside its pixels."""
+    """Settings of the conditions: what the model is told about a photograph."""
 
     kind: str
     file: str
@@ -41,7 +41,7 @@ class ConditionSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ValidationSettings:
-    """On what, by what and when a run is validated."""
+    """Settings of the validation."""
 
     folder: str
     holdout: float
@@ -53,7 +53,7 @@ class ValidationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EsgfSettings:
-    """When a run ends at its knee, and what it keeps for that."""
+    """Settings of early-stopping guided fine-tuning."""
 
     stop_at_knee: bool
     patience: int
@@ -65,12 +65,12 @@ class EsgfSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """Everything that the loop and what it calls have to know of a config.
+    """Settings of a run, for the loop and everything below it.
 
     Attributes:
-      config: the whole config as JSON's types, for the run's record.
+      config: whole config in values that JSON can store, for the record of the run.
       profile_first, profile_count: see `profiler.ProfilerWindow`.
-      tensorboard: who writes its files; see `writers.make_writer`.
+      tensorboard: writer of TensorBoard's files; see `writers.make_writer`.
     """
 
     config: dict[str, Any]
@@ -95,5 +95,5 @@ class RunSettings:
 
     @property
     def experts(self) -> int:
-        """How many experts there are; 1 for the plain model."""
+        """Number of experts; 1 for the plain model."""
         return len(self.expert_boundaries) + 1

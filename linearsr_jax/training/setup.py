@@ -1,7 +1,7 @@
-"""A training config, checked and built: settings, network, optimiser, loss, mesh.
+"""Checks a training config and builds settings, network, optimiser, loss and mesh.
 
-The only module of training that reads a ConfigDict; whatever it calls gets typed
-values or keywords.
+This is the only module of training that reads a ConfigDict; everything that it calls
+gets typed values or keyword arguments.
 """
 
 import json
@@ -47,13 +47,13 @@ _NOT_NEGATIVE = (
 
 
 def make_parts(config: ConfigDict) -> RunParts:
-    """Builds the parts of a run, and refuses what no run can work with.
+    """Builds the parts of a run, and refuses configs that no run can use.
 
     Args:
       config: see `default_config`.
 
     Raises:
-      TrainError, ValueError: a bad field.
+      TrainError, ValueError: a field has a bad value.
     """
     settings = make_settings(config)
     preset = get_preset(config.preset)
@@ -93,10 +93,10 @@ def make_parts(config: ConfigDict) -> RunParts:
 
 
 def make_settings(config: ConfigDict) -> RunSettings:
-    """Converts a config to typed values, and refuses what no run can work with.
+    """Converts a config to typed values, and refuses configs that no run can use.
 
     Raises:
-      TrainError, ValueError: a bad field.
+      TrainError, ValueError: a field has a bad value.
     """
     _check_config(config)
     data, condition = config.data, config.condition
@@ -144,7 +144,7 @@ def make_settings(config: ConfigDict) -> RunSettings:
 
 
 def _fields(group: ConfigDict) -> dict[str, Any]:
-    # An override may have made a list of a tuple.
+    # An override may have turned a tuple into a list.
     return {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in group.items()
@@ -188,17 +188,17 @@ def _check_config(config: ConfigDict) -> None:
     by_knee = config.esgf.stop_at_knee or config.esgf.knee_step
     if by_knee and not (config.val.folder or config.val.holdout):
         raise TrainError(
-            "esgf: a knee is one of validations; set val.folder or val.holdout"
+            "esgf: finding a knee needs validations; set val.folder or val.holdout"
         )
     for metric in get_metrics(config.val.metrics):
         if metric.over != "image":
             raise TrainError(
-                f"val.metrics: {metric.name} is of whole folders; take linearsr eval"
+                f"val.metrics: {metric.name} scores whole folders; use linearsr eval"
             )
 
 
 def _check_batch(settings: RunSettings, mesh: Mesh) -> None:
-    """Refuses what does not split into equal parts over the devices."""
+    """Checks that experts and batches split into equal parts over the devices."""
     experts = settings.experts
     if experts % mesh.shape["experts"]:
         raise TrainError(

@@ -1,8 +1,8 @@
-"""The device mesh and where arrays live on it.
+"""Makes the device mesh, and the shardings of arrays on it.
 
-Three mesh axes: `experts` splits what there is of each expert; of one expert, `data`
-holds copies of the parameters, `fsdp` splits them, and both split its batch. One device
-is the mesh of one.
+The mesh has three axes. `experts` splits the axis of experts. For each expert, `data`
+holds copies of the parameters, `fsdp` splits them, and both split the batch. A single
+device is a mesh of size one.
 """
 
 import math
@@ -17,7 +17,7 @@ from linearsr_jax.core.array_types import PyTree
 
 AXES = ("experts", "data", "fsdp")
 
-# Logical axis name -> mesh axes. `embed` is on every large kernel exactly once.
+# Mesh axes by logical axis name. Every large kernel has `embed` exactly once.
 LOGICAL_AXIS_RULES = (
     ("batch", ("data", "fsdp")),
     ("embed", "fsdp"),
@@ -36,15 +36,15 @@ def make_mesh(
     *,
     experts: int = 1,
 ) -> Mesh:
-    """A mesh over devices.
+    """Makes a mesh over devices.
 
     Args:
-      data, fsdp: sizes of the axes; one of them may be -1: what is left.
-      devices: all of them by default.
-      experts: size of the axis.
+      data, fsdp: sizes of the axes; one of them may be -1 for all remaining devices.
+      devices: devices to use; by default all.
+      experts: size of the axis of experts.
 
     Raises:
-      ValueError: if they do not multiply to the number of devices.
+      ValueError: the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [experts, data, fsdp]
@@ -62,47 +62,47 @@ def make_mesh(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Arrays with a leading batch axis, the same for every expert."""
+    """Shards arrays with a leading batch axis, the same for every expert."""
     return NamedSharding(mesh, jax.P(("data", "fsdp")))
 
 
 def expert_batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Arrays with leading axes of experts and of each one's batch."""
+    """Shards arrays with leading axes of experts and of the batch of each."""
     return NamedSharding(mesh, jax.P("experts", ("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Arrays every device holds whole."""
+    """Replicates arrays on every device."""
     return NamedSharding(mesh, jax.P())
 
 
 def state_sharding(abstract_state: PyTree, mesh: Mesh) -> PyTree:
-    """Shardings of a state whose arrays carry logical axis names.
+    """Derives the shardings of a state whose arrays carry logical axis names.
 
     Args:
-      abstract_state: `jax.eval_shape` of the state's initialiser, boxed.
-      mesh: from `make_mesh`.
+      abstract_state: `jax.eval_shape` of the initialiser of the state, boxed.
+      mesh: mesh from `make_mesh`.
     """
     specs = nn.get_partition_spec(abstract_state)
     return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
 
 
 def stacked(shardings: PyTree) -> PyTree:
-    """Shardings of the same arrays with a leading axis of experts."""
+    """Adds a leading axis of experts to shardings."""
     return jax.tree.map(
         lambda x: NamedSharding(x.mesh, jax.P("experts", *x.spec)), shardings
     )
 
 
 def put_expert_batch(batch: dict[str, np.ndarray], mesh: Mesh, experts: int) -> PyTree:
-    """Makes global arrays (E, B, ...), split over the mesh, of this process's samples.
+    """Makes global arrays (E, B, ...) over the mesh from this process's samples.
 
-    The samples of all experts lie one after another in the batch.
+    The samples of the experts follow one another in the batch.
     """
     sharding = expert_batch_sharding(mesh)
 
     def put(x):
-        # Of how many experts this process has samples.
+        # Count the experts that this process has samples for.
         shape = (experts, len(x) * jax.process_count() // experts)
         held = sharding.addressable_devices_indices_map(shape).values()
         rows = len({index[0].indices(experts) for index in held})
@@ -116,11 +116,11 @@ def put_expert_batch(batch: dict[str, np.ndarray], mesh: Mesh, experts: int) -> 
 def split_over_batch(
     function: Callable[[PyTree], PyTree], mesh: Mesh
 ) -> Callable[[PyTree], PyTree]:
-    """Jits a function of a batch (B, ...), for (E, B, ...) of all experts.
+    """Compiles a function of a batch (B, ...) for the (E, B, ...) of all experts.
 
-    It must treat each sample by itself. Every device sees only its own samples, as if
-    they were the whole batch; left to XLA, FFTs and gathers would bring the batch
-    together on each.
+    The function must treat samples independently. Every device sees only its own samples,
+    as if they were the whole batch. If this were left to XLA, FFTs and gathers would
+    collect the batch on every device.
     """
     spec = expert_batch_sharding(mesh).spec
 

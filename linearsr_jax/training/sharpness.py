@@ -1,9 +1,9 @@
-"""Batch sharpness: how curved the loss is along its own gradient.
+"""Measures batch sharpness: the curvature of the loss along its own gradient.
 
-g' H g / |g|^2, with g and H the gradient and the Hessian of one batch's loss. Under
-plain gradient descent with learning rate eta it saturates near 2 / eta (arXiv
-2412.20553). The paper takes sharp minima for the cause of diverging fine-tuning without
-measuring them. With Adam or CAME only its course can be compared, not 2 / eta.
+It is g' H g / |g|^2, with the gradient g and the Hessian H of the loss of one batch.
+Under plain gradient descent with learning rate eta it saturates near 2 / eta (arXiv
+2412.20553). The paper gives sharp minima as the cause of diverging fine-tuning, but does
+not measure them. With Adam or CAME only its course can be compared, not 2 / eta.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from linearsr_jax.training.losses import Batch, Draws, Loss
 def sharpness(
     function: Callable[[PyTree], Float[Array, ""]], params: PyTree
 ) -> Float[Array, ""]:
-    """g' H g / |g|^2 of a function; two gradients' work, by one Hessian product."""
+    """Computes g' H g / |g|^2 of a function by one Hessian-vector product."""
     gradient, curvature = jax.jvp(
         jax.grad(function), (params,), (jax.grad(function)(params),)
     )
@@ -30,11 +30,11 @@ def sharpness(
 def make_batch_sharpness(
     loss: Loss,
 ) -> Callable[[PyTree, PyTree, Iterable[tuple[Batch, Draws]]], float]:
-    """Returns (params, codec, samples) -> the mean over samples.
+    """Returns a function (params, codec, samples) -> mean sharpness over samples.
 
     Args:
-      loss: of a model with implementation="reference": the kernels know no forward-mode
-        differentiation.
+      loss: loss of a model with implementation="reference", because the kernels do not
+        support forward-mode differentiation.
     """
 
     @jax.jit

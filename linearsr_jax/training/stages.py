@@ -1,8 +1,8 @@
-"""LinearSR's stages one after another, each from the knee of the one before.
+"""Runs LinearSR's stages in order, each from the knee of the previous one.
 
-The paper has three: pretraining, continued pretraining of the experts, supervised
-fine-tuning. It picks the checkpoints between them by hand; its batches, learning rates
-and data are not published.
+The paper has three stages: pretraining, continued pretraining of the experts, and
+supervised fine-tuning. It picks the checkpoints between them by hand, and does not
+publish its batches, learning rates and data.
 """
 
 import json
@@ -22,28 +22,28 @@ STAGES_FILE = "stages.json"
 
 
 def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
-    """Trains each stage in workdir/NAME; goes on where an earlier call stopped.
+    """Trains each stage in workdir/NAME, and continues where an earlier call stopped.
 
-    A stage that is finished is not opened again unless its config has changed.
-    workdir/stages.json says which weights each stage started from and handed on.
+    A finished stage is not opened again unless its config has changed.
+    workdir/stages.json records which weights each stage started from and handed on.
 
     Args:
-      stages: name -> config, in order. All but the first start from the model of the
-        one before, and leave init_from empty.
-      workdir: made if missing.
+      stages: configs by name, in order. All but the first start from the model of the
+        previous stage, and must leave init_from empty.
+      workdir: folder of the stages; created if missing.
 
     Returns:
-      Whether all are finished; False if a signal came before.
+      Whether all stages are finished; False if a signal came before.
 
     Raises:
-      TrainError: a later stage has an init_from, or stages.json is damaged; see also
-        `train.train_and_evaluate`.
+      TrainError: a later stage sets init_from, or stages.json is damaged; see also
+        `loop.train_and_evaluate`.
     """
     workdir = Path(workdir)
     for name in list(stages)[1:]:
         if stages[name].init_from:
             raise TrainError(
-                f"{name}.init_from is set; it starts from the stage before"
+                f"{name}.init_from: must be empty; the stage starts from the one before"
             )
     path = workdir / STAGES_FILE
     before = _read(path) if path.exists() else {}
@@ -54,7 +54,7 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
                 config.init_from = str(workdir / done[-1]["name"] / "model")
         as_json = json.loads(json.dumps(config.to_dict()))
         stage = before.get(name)
-        # Once a stage is trained again, those after it have another start.
+        # If a stage is trained again, those after it start from other weights.
         is_same = done == [before.get(earlier["name"]) for earlier in done]
         if not (stage and is_same and stage["config"] == as_json):
             logger.info("stage %s", name)
@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     except (ValueError, TypeError, KeyError):
         pass
     raise TrainError(
-        f"{path}: is damaged; delete it, and finished stages are opened once more"
+        f"{path}: is damaged; delete it, and finished stages will be opened again"
     )
 
 

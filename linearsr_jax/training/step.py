@@ -19,7 +19,7 @@ from linearsr_jax.training.sharding import LOGICAL_AXIS_RULES
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a step reads and changes of one model; the EMA is in opt_state."""
+    """The training state of one model; the EMA is in opt_state."""
 
     step: Int[Array, ""]
     params: PyTree
@@ -30,13 +30,13 @@ class TrainState:
 def make_init(
     model: LinearDiT, optimizer: optax.GradientTransformation
 ) -> Callable[[Key[Array, ""]], TrainState]:
-    """Returns key -> TrainState, its arrays boxed with their logical axes."""
+    """Returns a function from a key to a TrainState boxed with its logical axes."""
 
     return lambda key: make_state(model.init_params(key, boxed=True), optimizer)
 
 
 def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step from given parameters, boxed or not."""
+    """Makes the state before the first step from parameters, boxed or not."""
     return TrainState(
         jnp.zeros([], jnp.int32), params, optimizer.init(params), new_guard()
     )
@@ -51,20 +51,20 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, TrainMetrics]]:
     """Returns the pure step (state, batch, codec, expert=0) -> (state, metrics).
 
-    Jit it with a mesh. The codec is an argument for the sake of its weights; expert
-    is the number of the interval that sigma is drawn in. Random draws are a function
-    of (seed, state.step, expert), so a resumed run repeats them. They are made for the
-    whole batch: accumulation changes nothing but rounding.
+    Compile it under a mesh. The codec is an argument, so that its weights are not
+    compiled in; expert is the number of the interval that sigma is drawn from. Random
+    draws are a function of (seed, state.step, expert), so a resumed run repeats them.
+    They are made for the whole batch, so accumulation changes only rounding.
 
-    A step whose loss, gradient or parameters are not finite is skipped: only the
-    step's number and the guard change.
+    A step whose loss, gradient or parameters are not finite is skipped: only the step
+    number and the guard change.
 
     Args:
-      loss: what is minimised.
-      optimizer: from `optim.make_optimizer`.
-      seed: of the run.
-      accumulation: microbatches that the batch is split into, one after another;
-        must divide it.
+      loss: loss to minimise.
+      optimizer: optimiser from `optimizers.make_optimizer`.
+      seed: seed of the run.
+      accumulation: number of microbatches that the batch is split into; must divide
+        the batch size.
     """
 
     def train_step(state, batch, codec, expert):
@@ -105,7 +105,7 @@ def make_train_step(
 
 
 def _loss_and_grads(loss, params, codec, samples, accumulation):
-    """Loss, each sample's values, telemetry and the gradients, all float32."""
+    """Computes loss, values per sample, telemetry and gradients, all float32."""
     grad_fn = jax.value_and_grad(loss, has_aux=True)
     if accumulation == 1:
         (total, (values, telemetry)), grads = grad_fn(params, codec, *samples)
@@ -124,10 +124,10 @@ def _loss_and_grads(loss, params, codec, samples, accumulation):
 
 
 def _split(x, parts):
-    """(B, ...) -> (parts, B / parts, ...), every parts-th sample together.
+    """Splits (B, ...) into (parts, B / parts, ...), taking every parts-th sample.
 
-    Were they neighbours, a microbatch would lie on a few devices only. This way each
-    device splits the samples it has, and nothing is sent.
+    With neighbouring samples, a microbatch would be on a few devices only. This way each
+    device splits its own samples, and nothing is sent.
     """
     if len(x) % parts:
         raise ValueError(f"batch_size {len(x)} is not a multiple of {parts}")
@@ -136,5 +136,5 @@ def _split(x, parts):
 
 
 def unboxed(init: Callable[..., TrainState]) -> Callable[..., TrainState]:
-    """init without the logical-axis boxes: plain arrays, as the step wants them."""
+    """Wraps init so that it returns plain arrays without boxes, as the step needs."""
     return lambda key: nn.meta.unbox(init(key))

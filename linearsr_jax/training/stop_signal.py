@@ -5,15 +5,15 @@ import threading
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT instead of dying, inside a with block.
+    """Records SIGTERM and SIGINT inside a with block instead of ending the process.
 
-    A second signal acts as it would have outside: the first may not be heard in time.
+    A second signal acts as it would outside, in case the first takes too long.
 
-    A signal that was ignored stays ignored, as SIGINT is in a shell's background.
-    Outside the main thread, where Python cannot handle signals, it never fires.
+    A signal that was ignored stays ignored, as SIGINT is in background jobs of a shell.
+    Outside the main thread, where Python cannot handle signals, nothing is recorded.
 
     Attributes:
-      requested: whether a signal has come.
+      requested: whether a signal has arrived.
     """
 
     requested = False

@@ -1,7 +1,4 @@
-"""A run that is open: where it is, what it works with, and everything it can do.
-
-The order in which it does these things is in `loop`.
-"""
+"""An open run: its state, its inputs, and the actions that `loop` takes in order."""
 
 import contextlib
 import dataclasses
@@ -40,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Trouble:
-    """What is wrong with a run, and at which step that began."""
+    """A reason to rewind a run, and the step at which the trouble began."""
 
     reason: str
     since: int
@@ -49,6 +46,9 @@ class Trouble:
 @contextlib.contextmanager
 def open_trainer(parts: RunParts, workdir: Path) -> Iterator["Trainer"]:
     """Opens a run in workdir, new or from its newest checkpoint, under the mesh.
+
+    Yields:
+      The run, which is closed at the end of the block.
 
     Raises:
       TrainError, OSError, ValueError: see `open_inputs`.
@@ -61,14 +61,14 @@ class Trainer:
     """An open run.
 
     Attributes:
-      step: how many steps it has taken.
-      state: of all experts, after that step.
-      record: what it remembers beside the state.
-      has_validation: there are photographs to validate on.
+      step: number of steps taken.
+      state: state of all experts after that step.
+      record: record of the run.
+      has_validation: whether there are photographs to validate on.
     """
 
     def __init__(self, parts: RunParts, workdir: Path, stack: contextlib.ExitStack):
-        """Restores or initialises; what it opens closes with the stack."""
+        """Restores or initialises the run; the stack closes everything it opens."""
         settings = parts.settings
         self._parts, self._settings, self._workdir = parts, settings, workdir
         self._checkpointer = _enter(
@@ -141,7 +141,7 @@ class Trainer:
         )
 
     def _open_streams(self) -> None:
-        """Opens what starts anew after a rewind: the log, the samples, the rates."""
+        """Opens what a rewind starts anew: the log, the samples, the rates."""
         self._streams.close()
         settings = self._settings
         log = make_writer(
@@ -158,7 +158,7 @@ class Trainer:
         self._batches = self._streams.enter_context(batches)
         samples = settings.experts * settings.batch_size
         self._progress = Progress(self.step, settings.steps, samples)
-        # Of the steps since the last log: one step's numbers are mostly noise.
+        # Summarises the steps since the last log; single steps are mostly noise.
         self._summary = TrainMetrics.empty()
 
     def _judge(self, verdict: Verdict) -> None:
@@ -169,7 +169,7 @@ class Trainer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step is taken or a knee has stood for long enough."""
+        """Whether the last step has been taken or a knee has stood for long enough."""
         return self.step >= self._settings.steps or self.is_at_knee
 
     @property
@@ -190,12 +190,12 @@ class Trainer:
         self._summary = merge(self._summary, metrics)
 
     def find_trouble(self) -> Trouble | None:
-        """Asks the guards of all experts; waits for the step to end."""
+        """Checks the guards of all experts; waits for the step to end."""
         code = int(jnp.max(self.state.guard.trouble))
         return Trouble(TROUBLES[code], since=self.step) if code else None
 
     def write_log(self) -> None:
-        """Logs the steps since the last time."""
+        """Logs the steps since the last log."""
         numbers = scalars(self._summary)
         numbers["learning_rate"] = float(self._parts.schedule(self.step - 1))
         numbers |= self._progress.report(self.step)
@@ -203,10 +203,10 @@ class Trainer:
         self._summary = TrainMetrics.empty()
 
     def validate(self) -> Trouble | None:
-        """Validates, logs it and looks for the knee.
+        """Validates, logs the scores, and looks for the knee.
 
         Returns:
-          What is wrong, if the run has lost what it had gained before any knee.
+          The trouble, if the run has lost its gain before any knee; else None.
         """
         with self._progress.paused():
             findings = self._monitor.validate(
@@ -232,7 +232,7 @@ class Trainer:
             self._checkpointer.save(self.step, self.state, self.record)
 
     def rewind(self, trouble: Trouble) -> None:
-        """Goes back to a checkpoint from before the trouble, to read other samples.
+        """Returns to a checkpoint from before the trouble, to read other samples.
 
         Raises:
           TrainError: see `plan_rewind`.
@@ -251,7 +251,7 @@ class Trainer:
         if self._monitor:
             self._monitor.rewind(rewind.to)
         self.step = rewind.to
-        self.state = None  # room for the other
+        self.state = None  # free the memory first
         self.state = self._start_state.restored(self._checkpointer, rewind.to)
         self.record = dataclasses.replace(
             self._checkpointer.restore_record(rewind.to),
@@ -262,10 +262,10 @@ class Trainer:
         self._open_streams()
 
     def export(self) -> dict[str, Any]:
-        """Writes workdir/model: averaged weights of the knee, or of the last step.
+        """Writes workdir/model: the averaged weights of the knee or of the last step.
 
         Returns:
-          Which these are and why, as in the model's card.
+          The step of the weights, and why it was chosen, as in the model card.
 
         Raises:
           TrainError: see `Monitor.restore`.
@@ -304,5 +304,5 @@ class Trainer:
 
 
 def _enter(stack: contextlib.ExitStack, thing):
-    """Closes the thing with the stack."""
+    """Closes a thing together with the stack, and returns it."""
     return stack.enter_context(contextlib.closing(thing))

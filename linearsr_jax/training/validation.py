@@ -1,7 +1,7 @@
 """Scores a model on fixed crops during training.
 
-Images, degradations, noise and noise levels are fixed, so two evaluations differ only
-by the parameters: a knee found in them is not one of sampling noise.
+Images, degradations, noise and noise levels are fixed, so two validations differ only
+in the parameters. A knee found in them is therefore not one of sampling noise.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.training.losses import Batch, Draws
 from linearsr_jax.training.parts import RunParts
 
-# Photographs in the picture of a validation.
+# Number of photographs in the picture of a validation.
 SHOWN = 4
 # The flow loss is measured at the middles of the paper's four intervals, and at
 # sigma = 1, where one-step quality is decided.
@@ -36,12 +36,16 @@ LEVELS = (0.11, 0.55, 0.907, 0.97, 1.0)
 def degrade_fixed(
     image_hr: UInt8[Array, "H W 3"], number: int, degradation: str
 ) -> dict[str, UInt8[Array, "h w 3"]]:
-    """The LR images of validation photograph `number`, by the degradation's name.
+    """Makes the LR images of a validation photograph.
 
     Args:
-      image_hr: sides are multiples of SCALE.
-      number: what is random depends on it alone.
-      degradation: the one beside bicubic; see `degradation_params.get_degradation`.
+      image_hr: photograph, whose sides are multiples of SCALE.
+      number: number of the photograph, which alone determines the random draws.
+      degradation: name of the degradation beside bicubic; see
+        `degradation_params.get_degradation`.
+
+    Returns:
+      The LR images by the names of their degradations.
     """
     rng = np.random.default_rng([0, number])
     params = get_degradation(degradation)
@@ -52,11 +56,11 @@ def degrade_fixed(
 
 
 class Validator:
-    """Quality on the centre crop of every photograph.
+    """Scores a model on the centre crop of every photograph.
 
-    The degradations are bicubic and the one trained with. Beside the metrics there are
-    "gain", PSNR over bicubic upscaling in dB, and "loss_at_T", the flow loss at
-    timestep T, a thousand times one of LEVELS.
+    The degradations are bicubic and that of training. Beside the metrics there are
+    "gain", the PSNR over that of bicubic upscaling in dB, and "loss_at_T", the flow loss
+    at timestep T, which is 1000 times one of LEVELS.
     """
 
     def __init__(
@@ -70,13 +74,13 @@ class Validator:
         """Crops and degrades the photographs.
 
         Args:
-          parts: what is trained.
-          photographs: each at least val.crop_size high and wide.
-          codec: of the run.
-          conditions: of the photographs.
+          parts: parts of the run.
+          photographs: photographs, each at least val.crop_size high and wide.
+          codec: codec of the run.
+          conditions: conditions of the photographs, if there are any.
 
         Raises:
-          ValueError: an unknown metric, or one of whole folders.
+          ValueError: a metric is unknown, or scores whole folders.
         """
         settings, degradation = parts.settings.val, parts.settings.data.degradation
         crop_size, steps = settings.crop_size, settings.steps
@@ -123,12 +127,13 @@ class Validator:
         """Scores the parameters of each expert.
 
         Args:
-          experts: their parameters.
-          weights: which these are.
+          experts: parameters of each expert.
+          weights: whether these are averaged or raw weights.
 
         Returns:
-          (evaluations, images): means over the photographs; and for each degradation
-          the first photographs as bicubic, upscaled and true, side by side.
+          (evaluations, images): evaluations are means over the photographs; images has,
+          for each degradation, the first photographs as bicubic, upscaled and true, side
+          by side.
         """
         found, images = [], {}
         for degradation in self._lr:
@@ -189,11 +194,11 @@ class Validator:
         )
 
     def __len__(self) -> int:
-        """Photographs."""
+        """Counts the photographs."""
         return len(self._hr)
 
     def sample(self, number: int, expert: int = 0) -> tuple[Batch, Draws]:
-        """A batch of one photograph as training has it, and draws of an expert."""
+        """Makes a training batch of one photograph, with the draws of an expert."""
         photograph = slice(number, number + 1)
         batch: Batch = {
             "image_hr": self._hr[photograph],

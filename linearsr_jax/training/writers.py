@@ -1,6 +1,6 @@
-"""Where training's numbers and pictures go: the log, files, TensorBoard.
+"""Writes the numbers and pictures of training to the log, to files and to TensorBoard.
 
-`MetricWriter` is the part of clu's interface of that name that training uses, and
+`MetricWriter` has the part of clu's interface of the same name that training uses, and
 validations, whose scores have a direction. tensorboardX writes TensorBoard's files,
 unless the config asks for clu's writer, which needs TensorFlow.
 """
@@ -24,14 +24,14 @@ from linearsr_jax.training.record import TrainError
 
 logger = logging.getLogger(__name__)
 
-# Values of the config's field tensorboard.
+# Values of the config field `tensorboard`.
 TENSORBOARD_WRITERS = ("tensorboardX", "clu")
 
 Images = Mapping[str, UInt8[Array, "N H W 3"]]
 
 
 class MetricWriter(Protocol):
-    """What the training loop calls; names and arguments are mostly clu's."""
+    """Interface of writers; names and arguments mostly follow clu."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Records named numbers of a step."""
@@ -47,9 +47,9 @@ class MetricWriter(Protocol):
         """Records the scores of a validation.
 
         Args:
-          validation: with its step.
-          metrics: names of those that vote on the knee.
-          others: numbers of the same step without a direction.
+          validation: scores with their step.
+          metrics: names of the metrics that vote on the knee.
+          others: further numbers of the same step, without a direction.
         """
         ...
 
@@ -62,7 +62,7 @@ class MetricWriter(Protocol):
         ...
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Records the settings of the run: numbers, strings and truth values."""
+        """Records the settings of the run: numbers, strings and bools."""
         ...
 
     def flush(self) -> None:
@@ -70,18 +70,18 @@ class MetricWriter(Protocol):
         ...
 
     def close(self) -> None:
-        """Flushes and ends."""
+        """Flushes and closes the writer."""
         ...
 
 
 class IgnoringWriter:
-    """Ignores everything; a writer overrides what it has a place for.
+    """A writer that ignores everything; others override what they can write.
 
     A validation is written as scalars.
     """
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """See `MetricWriter`."""
+        """Ignores the numbers; see `MetricWriter`."""
 
     def write_validation(
         self,
@@ -90,46 +90,46 @@ class IgnoringWriter:
         metrics: Collection[str],
         others: Mapping[str, float],
     ) -> None:
-        """See `MetricWriter`."""
+        """Writes the scores; see `MetricWriter`."""
         del metrics
         self.write_scalars(validation.step, {**validation.scores, **others})
 
     def write_images(self, step: int, images: Images) -> None:
-        """See `MetricWriter`."""
+        """Ignores the images; see `MetricWriter`."""
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """See `MetricWriter`."""
+        """Ignores the texts; see `MetricWriter`."""
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """See `MetricWriter`."""
+        """Ignores the settings; see `MetricWriter`."""
 
     def flush(self) -> None:
-        """See `MetricWriter`."""
+        """Does nothing; see `MetricWriter`."""
 
     def close(self) -> None:
-        """See `MetricWriter`."""
+        """Does nothing; see `MetricWriter`."""
 
 
 class LogWriter(IgnoringWriter):
-    """Numbers as one line of the log a call, texts as they are."""
+    """Logs numbers as one line per call, and texts as they are."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """See `MetricWriter`."""
+        """Writes the numbers; see `MetricWriter`."""
         text = "  ".join(f"{name} {value:.5g}" for name, value in scalars.items())
         logger.info("step %d  %s", step, text)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """See `MetricWriter`."""
+        """Writes the texts; see `MetricWriter`."""
         for name, text in texts.items():
             logger.info("%s\n%s", name, text)
 
 
 class JsonLinesWriter(IgnoringWriter):
-    """Appends one JSON object a call: {"step": ..., name: value, ...}.
+    """Appends one JSON object per call: {"step": ..., name: value, ...}.
 
-    Non-finite numbers are written as null, which strict readers can parse. Those of
-    validations say beside their scores what is better, see `esgf.evaluation`. A run
-    that resumes drops the lines of steps it is about to repeat.
+    Non-finite numbers are written as null, which strict readers can parse. Validations
+    also have the directions of their scores; see `esgf.evaluation`. A resumed run drops
+    the lines of the steps that it will repeat.
     """
 
     def __init__(self, path: Path, resume_step: int):
@@ -141,15 +141,15 @@ class JsonLinesWriter(IgnoringWriter):
                     if json.loads(line)["step"] <= resume_step:
                         kept.append(line + "\n")
                 except (json.JSONDecodeError, KeyError):
-                    continue  # the line a killed run was writing
-        # Whole or not at all: a run may be killed here too.
+                    continue  # a killed run was writing this line
+        # Write it whole or not at all, since a run may be killed here too.
         temporary = path.with_name(f".{path.name}.part")
         temporary.write_text("".join(kept))
         temporary.replace(path)
         self._file = path.open("a")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """See `MetricWriter`."""
+        """Writes the numbers; see `MetricWriter`."""
         self._write({"step": step, **_finite(scalars)})
 
     def write_validation(
@@ -159,7 +159,7 @@ class JsonLinesWriter(IgnoringWriter):
         metrics: Collection[str],
         others: Mapping[str, float],
     ) -> None:
-        """See `MetricWriter`."""
+        """Writes the scores; see `MetricWriter`."""
         self._write(validation.to_row(metrics) | _finite(others))
 
     def _write(self, row: Mapping[str, Any]) -> None:
@@ -167,19 +167,19 @@ class JsonLinesWriter(IgnoringWriter):
         self._file.flush()
 
     def close(self) -> None:
-        """See `MetricWriter`."""
+        """Closes; see `MetricWriter`."""
         self._file.close()
 
 
 class ImageFolderWriter(IgnoringWriter):
-    """Images as PNG files: folder/NAME_STEP.png, a stack one below the other."""
+    """Writes images as folder/NAME_STEP.png, the images of a stack below each other."""
 
     def __init__(self, folder: Path):
-        """Makes the folder with its first image."""
+        """Notes the folder, which is created with the first image."""
         self._folder = folder
 
     def write_images(self, step: int, images: Images) -> None:
-        """See `MetricWriter`."""
+        """Writes the images; see `MetricWriter`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for name, stack in images.items():
             path = self._folder / f"{name}_{step:08d}.png"
@@ -187,9 +187,9 @@ class ImageFolderWriter(IgnoringWriter):
 
 
 class TensorBoardWriter(IgnoringWriter):
-    """TensorBoard's event files, through tensorboardX.
+    """Writes TensorBoard's event files through tensorboardX.
 
-    A run that resumes hides the steps it is about to repeat.
+    A resumed run hides the steps that it will repeat.
     """
 
     def __init__(self, folder: Path, resume_step: int):
@@ -197,40 +197,40 @@ class TensorBoardWriter(IgnoringWriter):
         self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """See `MetricWriter`."""
+        """Writes the numbers; see `MetricWriter`."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
 
     def write_images(self, step: int, images: Images) -> None:
-        """See `MetricWriter`."""
+        """Writes the images; see `MetricWriter`."""
         for name, stack in images.items():
             self._writer.add_images(name, np.asarray(stack), step, dataformats="NHWC")
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """See `MetricWriter`."""
+        """Writes the texts; see `MetricWriter`."""
         for name, text in texts.items():
             # TensorBoard reads Markdown, where four spaces keep columns apart.
             block = "\n".join("    " + line for line in text.splitlines())
             self._writer.add_text(name, block, step)
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """See `MetricWriter`. As a text: tensorboardX gives each call a run."""
+        """Writes the settings as a text: tensorboardX would make a run of each call."""
         rows = (f"{name} = {value!r}" for name, value in sorted(hparams.items()))
         self.write_texts(0, {"config": "\n".join(rows)})
 
     def flush(self) -> None:
-        """See `MetricWriter`."""
+        """Flushes; see `MetricWriter`."""
         self._writer.flush()
 
     def close(self) -> None:
-        """See `MetricWriter`."""
+        """Closes; see `MetricWriter`."""
         self._writer.close()
 
 
 class CluWriter(IgnoringWriter):
-    """TensorBoard's event files, through clu and TensorFlow.
+    """Writes TensorBoard's event files through clu and TensorFlow.
 
-    A run that resumes writes the steps it repeats once more.
+    A resumed run writes the steps that it repeats a second time.
     """
 
     def __init__(self, folder: Path):
@@ -244,10 +244,10 @@ class CluWriter(IgnoringWriter):
             from clu import metric_writers
         except ImportError as error:
             raise TrainError(
-                "tensorboard='clu' needs TensorFlow: pip install tensorflow, or take "
+                "tensorboard='clu' needs TensorFlow: pip install tensorflow, or use "
                 "--override tensorboard=tensorboardX"
             ) from error
-        # TensorFlow takes all memory of every GPU it sees.
+        # TensorFlow would take all the memory of every GPU it sees.
         tensorflow.config.set_visible_devices([], "GPU")
         writer = metric_writers.SummaryWriter(str(folder))
         self.write_scalars = writer.write_scalars
@@ -259,14 +259,14 @@ class CluWriter(IgnoringWriter):
 
 
 class ManyWriters:
-    """Hands every call on to several writers."""
+    """Passes every call on to several writers."""
 
     def __init__(self, *members: MetricWriter):
-        """Keeps the writers, which close with this one."""
+        """Takes the writers, which are closed with this one."""
         self._members = members
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """See `MetricWriter`."""
+        """Writes the numbers; see `MetricWriter`."""
         for writer in self._members:
             writer.write_scalars(step, scalars)
 
@@ -277,32 +277,32 @@ class ManyWriters:
         metrics: Collection[str],
         others: Mapping[str, float],
     ) -> None:
-        """See `MetricWriter`."""
+        """Writes the scores; see `MetricWriter`."""
         for writer in self._members:
             writer.write_validation(validation, metrics=metrics, others=others)
 
     def write_images(self, step: int, images: Images) -> None:
-        """See `MetricWriter`."""
+        """Writes the images; see `MetricWriter`."""
         for writer in self._members:
             writer.write_images(step, images)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """See `MetricWriter`."""
+        """Writes the texts; see `MetricWriter`."""
         for writer in self._members:
             writer.write_texts(step, texts)
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """See `MetricWriter`."""
+        """Writes the settings; see `MetricWriter`."""
         for writer in self._members:
             writer.write_hparams(hparams)
 
     def flush(self) -> None:
-        """See `MetricWriter`."""
+        """Flushes; see `MetricWriter`."""
         for writer in self._members:
             writer.flush()
 
     def close(self) -> None:
-        """See `MetricWriter`."""
+        """Closes; see `MetricWriter`."""
         for writer in self._members:
             writer.close()
 
@@ -310,14 +310,14 @@ class ManyWriters:
 def make_writer(
     workdir: Path, *, resume_step: int, tensorboard: str = "tensorboardX"
 ) -> MetricWriter:
-    """Makes the log, and on the first process the files in workdir.
+    """Makes the writers of a run: the log and, on the first process, files in workdir.
 
-    These are metrics.jsonl, images/ and tensorboard/.
+    The files are metrics.jsonl, images/ and tensorboard/.
 
     Args:
-      workdir: exists.
-      resume_step: the step that the run goes on from.
-      tensorboard: who writes TensorBoard's files, one of TENSORBOARD_WRITERS.
+      workdir: existing folder of the run.
+      resume_step: step that the run starts or resumes at.
+      tensorboard: writer of TensorBoard's files, one of TENSORBOARD_WRITERS.
 
     Raises:
       TrainError: see `CluWriter`.

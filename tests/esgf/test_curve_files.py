@@ -65,7 +65,9 @@ def test_direction_by_hand(tmp_path):
     assert curve.higher_is_better == {"error": False, "psnr": False, "lossless": True}
     with pytest.raises(CurveError, match=r"'error': are higher .* --lower error"):
         read(tmp_path, text)
-    with pytest.raises(CurveError, match="'eror' is no metric; there are error, psnr"):
+    with pytest.raises(
+        CurveError, match="'eror' is not a metric; there are error, psnr"
+    ):
         read(tmp_path, text, lower=["eror"])
     with pytest.raises(CurveError, match="in both --lower and --higher; leave"):
         read(tmp_path, text, lower=["error"], higher=["error"])
@@ -81,9 +83,9 @@ def test_direction_by_hand(tmp_path):
         ("iteration,psnr\n1,2\n", "line 1: needs one column called step"),
         ("step,step,psnr\n1,1,2\n", "line 1: needs one column called step"),
         ("step\n1\n", "line 1: has no metric"),
-        ("step,psnr,psnr\n1,2,3\n", "line 1: column 'psnr' stands there twice"),
+        ("step,psnr,psnr\n1,2,3\n", "line 1: column 'psnr' occurs twice"),
         ("step,psnr,\n1,2,3\n", "line 1: unnamed column"),
-        ("step,psnr\n1,2\n1,3\n", "line 3: step 1 stands there twice"),
+        ("step,psnr\n1,2\n1,3\n", "line 3: step 1 occurs twice"),
         ("step,psnr\n1,2\n2,good\n", "line 3: psnr is 'good', not a number"),
         ("step,psnr\n1,2,3\n", "line 2: has 3 cells, the header 2"),
         ("step,psnr\n1.5,2\n", "line 2: step is not a whole number"),
@@ -176,7 +178,7 @@ def test_broken_logs(tmp_path, text, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(CurveError, match=r"no training folder.* metrics\.jsonl"):
+    with pytest.raises(CurveError, match=r"not a training folder.* metrics\.jsonl"):
         read_curve(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
         read_curve(tmp_path / "absent.csv")

@@ -201,7 +201,9 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     # One that is not kept is not replaced by another.
     shutil.rmtree(tmp_path / "run/candidates/3")
     config = make_config(photos, **stopping, **{"esgf.knee_step": 3})
-    with pytest.raises(TrainError, match=r"knee_step 3: no weights .* of 1, 2, 4, 5,"):
+    with pytest.raises(
+        TrainError, match=r"knee_step 3: no weights .* one of 1, 2, 4, 5,"
+    ):
         train_and_evaluate(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/candidates")
     with pytest.raises(TrainError, match=r"candidates: is empty, the weights of step"):
@@ -238,6 +240,6 @@ def test_what_no_run_can_work_with(photos, tmp_path, field, value, message):
 
 def test_a_knee_needs_validations(photos, tmp_path):
     config = make_config(photos, **{"esgf.stop_at_knee": True})
-    with pytest.raises(TrainError, match="a knee is one of validations"):
+    with pytest.raises(TrainError, match="finding a knee needs validations"):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

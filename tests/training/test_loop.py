@@ -148,7 +148,7 @@ def test_the_average_lies_between_start_and_end(whole_run):
 
 def test_workdir_of_another_config_is_refused(photos, whole_run):
     workdir, _ = whole_run
-    with pytest.raises(TrainError, match="holds a run with seed=0, not 1"):
+    with pytest.raises(TrainError, match="contains a run with seed=0, not 1"):
         train_and_evaluate(make_config(photos, seed=1), workdir)
 
 

@@ -125,5 +125,5 @@ def test_only_some_parameters_change():
     tags = {"tags": params["tags"]}
     expected, _ = alone.update({"tags": grads["tags"]}, alone.init(tags), tags)
     np.testing.assert_array_equal(updates["tags"]["kernel"], expected["tags"]["kernel"])
-    with pytest.raises(ValueError, match="no parameter is of tag"):
+    with pytest.raises(ValueError, match="no parameter belongs to tag"):
         make_optimizer(warmup_steps=0, only=("tag",))[0].init(params)

@@ -83,5 +83,5 @@ def test_a_field_that_came_later_had_its_default(tmp_path):
 def test_what_may_change(tmp_path):
     record = make_record()
     check_same_config(record, make_config(steps=99, tensorboard="clu"), tmp_path)
-    with pytest.raises(TrainError, match="holds a run with batch_size=8, not 4"):
+    with pytest.raises(TrainError, match="contains a run with batch_size=8, not 4"):
         check_same_config(record, make_config(batch_size=4), tmp_path)

@@ -147,7 +147,7 @@ def test_a_signal_ends_it_and_the_rest_is_left(photos, tmp_path, monkeypatch):
 
 
 def test_a_later_stage_has_no_start_of_its_own(photos, tmp_path):
-    with pytest.raises(TrainError, match=r"sft\.init_from is set"):
+    with pytest.raises(TrainError, match=r"sft\.init_from: must be empty"):
         stages.run_stages(load(photos, "sft.init_from=nano"), tmp_path)
 
 
