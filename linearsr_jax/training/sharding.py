@@ -118,9 +118,9 @@ def split_over_batch(
 ) -> Callable[[PyTree], PyTree]:
     """Compiles a function of a batch (B, ...) for the (E, B, ...) of all experts.
 
-    The function must treat samples independently. Every device sees only its own samples,
-    as if they were the whole batch. If this were left to XLA, FFTs and gathers would
-    collect the batch on every device.
+    The function must treat samples independently. Every device sees only its own
+    samples, as if they were the whole batch. If this were left to XLA, FFTs and gathers
+    would collect the batch on every device.
     """
     spec = expert_batch_sharding(mesh).spec
 

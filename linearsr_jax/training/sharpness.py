@@ -2,8 +2,8 @@
 
 It is g' H g / |g|^2, with the gradient g and the Hessian H of the loss of one batch.
 Under plain gradient descent with learning rate eta it saturates near 2 / eta (arXiv
-2412.20553). The paper gives sharp minima as the cause of diverging fine-tuning, but does
-not measure them. With Adam or CAME only its course can be compared, not 2 / eta.
+2412.20553). The paper gives sharp minima as the cause of diverging fine-tuning, but
+does not measure them. With Adam or CAME only its course can be compared, not 2 / eta.
 """
 
 from collections.abc import Callable, Iterable

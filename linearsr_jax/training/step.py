@@ -126,8 +126,8 @@ def _loss_and_grads(loss, params, codec, samples, accumulation):
 def _split(x, parts):
     """Splits (B, ...) into (parts, B / parts, ...), taking every parts-th sample.
 
-    With neighbouring samples, a microbatch would be on a few devices only. This way each
-    device splits its own samples, and nothing is sent.
+    With neighbouring samples, a microbatch would be on a few devices only. This way
+    each device splits its own samples, and nothing is sent.
     """
     if len(x) % parts:
         raise ValueError(f"batch_size {len(x)} is not a multiple of {parts}")

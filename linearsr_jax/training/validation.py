@@ -59,8 +59,8 @@ class Validator:
     """Scores a model on the centre crop of every photograph.
 
     The degradations are bicubic and that of training. Beside the metrics there are
-    "gain", the PSNR over that of bicubic upscaling in dB, and "loss_at_T", the flow loss
-    at timestep T, which is 1000 times one of LEVELS.
+    "gain", the PSNR over that of bicubic upscaling in dB, and "loss_at_T", the flow
+    loss at timestep T, which is 1000 times one of LEVELS.
     """
 
     def __init__(
@@ -132,8 +132,8 @@ class Validator:
 
         Returns:
           (evaluations, images): evaluations are means over the photographs; images has,
-          for each degradation, the first photographs as bicubic, upscaled and true, side
-          by side.
+          for each degradation, the first photographs as bicubic, upscaled and true,
+          side by side.
         """
         found, images = [], {}
         for degradation in self._lr:
