@@ -1,4 +1,4 @@
-"""`linearsr bench`: how fast parts of the model are on this device."""
+"""`linearsr bench`: times parts of the model on this device."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`linearsr convert`: other projects' weights in, folders of ours out."""
+"""`linearsr convert`: converts other projects' weights to our folders."""
 
 import argparse
 from pathlib import Path

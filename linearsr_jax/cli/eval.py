@@ -1,4 +1,4 @@
-"""`linearsr eval`: models or folders of upscaled images in, a table of scores out."""
+"""`linearsr eval`: scores models or folders of upscaled images in a table."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`linearsr finetune`: photographs in, a model that knows them out."""
+"""`linearsr finetune`: teaches a model the user's own photographs."""
 
 import argparse
 import json

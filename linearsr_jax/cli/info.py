@@ -1,4 +1,4 @@
-"""`linearsr info`: what is installed, and what a model is."""
+"""`linearsr info`: describes the installation and a model."""
 
 import argparse
 import dataclasses
@@ -30,12 +30,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(name_or_path: str) -> dict[str, Any]:
-    """Collects versions, devices and a model's facts, JSON-able.
+    """Collects versions, devices and the facts of a model.
 
-    parameters are those of one expert; sha256 has one entry for each.
+    Args:
+      name_or_path: name of a bundled model, or model folder.
+
+    Returns:
+      Values that JSON can store. `parameters` counts those of one expert; `sha256` has
+      one entry per expert.
 
     Raises:
-      PretrainedError: no such model.
+      PretrainedError: there is no such model.
     """
     import jax
 

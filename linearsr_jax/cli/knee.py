@@ -1,4 +1,4 @@
-"""`linearsr knee`: a curve in, the step at which it stopped improving out."""
+"""`linearsr knee`: finds the step at which a curve stopped improving."""
 
 import argparse
 import json

@@ -1,7 +1,7 @@
-"""`linearsr prepare`: photographs in, a form that trains faster out.
+"""`linearsr prepare`: stores photographs in a form that trains faster.
 
-Every file is decoded once; those that cannot be are named and left out. The result
-appears under its name only when it is complete. Give it to training as data.folder.
+Every file is decoded once; files that cannot be decoded are named and left out. The
+result appears under its name only when complete. Pass it to training as data.folder.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photos",
         type=Path,
         metavar="PHOTOS",
-        help="folder, searched with all folders inside it",
+        help="folder of photographs, searched recursively",
     )
     packed.add_argument(
         "output", type=Path, metavar="OUT.safetensors", help="file to write"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-side",
         type=positive,
         metavar="N",
-        help="shrink longer photographs to N pixels, as JPEG",
+        help="shrink photographs with longer sides to N pixels, as JPEG",
     )
     dataset = forms.add_parser(
         "tfds", help="a sharded TFDS dataset, for many photographs"
@@ -43,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photos",
         type=Path,
         metavar="PHOTOS",
-        help=f"the dataset's folder, holding {layouts}",
+        help=f"root of the dataset; its folders are, for {layouts}",
     )
     dataset.add_argument(
         "output",
         type=Path,
         metavar="DATA_DIR",
-        help="gets linearsr_photos/DATASET/VERSION",
+        help="folder to write linearsr_photos/DATASET/VERSION into",
     )
     dataset.add_argument(
         "--dataset",

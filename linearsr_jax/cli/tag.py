@@ -1,4 +1,4 @@
-"""`linearsr tag`: images in, tags that describe them out."""
+"""`linearsr tag`: lists the tags that describe images."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`linearsr text`: texts in, the features that SANA's models take out."""
+"""`linearsr text`: encodes text into the features that SANA's models take."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="from linearsr convert --from gemma2",
+        help="encoder, from linearsr convert --from gemma2",
     )
     parser.add_argument(
         "-o",
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="safetensors: of TEXT for upscale --condition, of --tags for training's "
-        "condition.file; the latter resumes",
+        help="safetensors file to write: with TEXT for upscale --condition, with "
+        "--tags for condition.file in training (resumes)",
     )
     parser.add_argument(
         "--instruction",

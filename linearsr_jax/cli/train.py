@@ -1,4 +1,4 @@
-"""`linearsr train`: a config in, checkpoints and a model folder out."""
+"""`linearsr train`: trains a model by one config, or by several stages."""
 
 import argparse
 
@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="FILE[:ARG]",
-        help="see configs/; several are stages, each starting from the knee of the "
-        "one before",
+        help="config file, see configs/; several are stages, each starting from the "
+        "knee of the one before",
     )
     add_workdir(parser, "data.folder=photos")
 

@@ -1,4 +1,4 @@
-"""`linearsr upscale`: images in, images four times as large out."""
+"""`linearsr upscale`: enlarges images four times."""
 
 import argparse
 import json
