@@ -136,8 +136,7 @@ class Block(nn.Module):
     expanded: int
     qk_norm: bool
     cross_zero_init: bool
-    eps: float
-    floor: float
+    attention_floor: float
     dtype: jnp.dtype
     implementation: str | None
 
@@ -149,13 +148,12 @@ class Block(nn.Module):
             (6, self.width),
         )
         self.attention = LinearSelfAttention(
-            self.width,
-            self.heads,
-            self.qk_norm,
-            self.eps,
-            self.floor,
-            self.dtype,
-            self.implementation,
+            width=self.width,
+            heads=self.heads,
+            qk_norm=self.qk_norm,
+            floor=self.attention_floor,
+            dtype=self.dtype,
+            implementation=self.implementation,
         )
         self.cross_attention = CrossAttention(
             self.width,

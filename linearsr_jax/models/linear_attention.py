@@ -24,14 +24,13 @@ class LinearSelfAttention(nn.Module):
       heads: H; the head size is width / heads, 32 in SANA.
       qk_norm: RMS norm over all of q's and k's channels before the head split
         (SANA-1.5).
-      eps, floor, implementation: see `kernels_pallas.linear_attention`.
+      floor, implementation: see `kernels_pallas.linear_attention`.
       dtype: computation type; the attention's sums are float32 regardless.
     """
 
     width: int
     heads: int
     qk_norm: bool
-    eps: float
     floor: float
     dtype: jnp.dtype
     implementation: str | None
@@ -68,7 +67,6 @@ class LinearSelfAttention(nn.Module):
                 query,
                 key,
                 value,
-                eps=self.eps,
                 floor=self.floor,
                 implementation=self.implementation,
             )
@@ -76,7 +74,6 @@ class LinearSelfAttention(nn.Module):
             mixed = linear_attention_output(
                 self._query(self.qkv(tokens, slice(0, self.width))),
                 state,
-                eps=self.eps,
                 floor=self.floor,
                 implementation=self.implementation,
             )

@@ -66,7 +66,7 @@ class LinearDiT(nn.Module):
       floor_timestep: feed whole timesteps, see `timestep_features`.
       position_extent: length of the square that `position_embedding` spreads the
         tokens over; None adds no position. SANA has 64 at 2K and 4K, none below.
-      eps, floor: see `kernels_pallas.linear_attention`.
+      attention_floor: floor of `kernels_pallas.linear_attention`.
       remat: a key of REMAT_POLICIES: what is computed again in the backward pass.
       scan_unroll: blocks per iteration of the loop over depth. On CPU a rolled
         loop's copies cost a quarter of nano's training step; unrolling costs
@@ -91,8 +91,7 @@ class LinearDiT(nn.Module):
     zero_init: bool = False
     floor_timestep: bool = False
     position_extent: float | None = None
-    eps: float = 1e-15
-    floor: float = 0.0
+    attention_floor: float = 0.0
     remat: str = "none"
     scan_unroll: int = 1
     dtype: jnp.dtype = jnp.float32
@@ -277,16 +276,15 @@ class LinearDiT(nn.Module):
 def make_block(model: LinearDiT) -> Block:
     """One of the model's blocks; its parameters are a slice of params["blocks"]."""
     return Block(
-        model.width,
-        model.heads,
-        model.cross_heads,
-        model.expanded,
-        model.qk_norm,
-        model.zero_init,
-        model.eps,
-        model.floor,
-        model.dtype,
-        model.implementation,
+        width=model.width,
+        heads=model.heads,
+        cross_heads=model.cross_heads,
+        expanded=model.expanded,
+        qk_norm=model.qk_norm,
+        cross_zero_init=model.zero_init,
+        attention_floor=model.attention_floor,
+        dtype=model.dtype,
+        implementation=model.implementation,
     )
 
 

@@ -38,6 +38,7 @@ class Preset:
       zero_init: zero output head and cross-attention outputs.
       floor_timestep: see `LinearDiT`; SANA's weights know whole timesteps only.
       position_extent: see `LinearDiT`.
+      attention_floor: see `LinearDiT`; 0 in the paper.
     """
 
     width: int
@@ -61,13 +62,14 @@ class Preset:
     zero_init: bool = False
     floor_timestep: bool = False
     position_extent: float | None = None
+    attention_floor: float = 0.0
 
     def make_model(self, **kwargs: Any) -> LinearDiT:
         """Builds the network.
 
         Args:
-          **kwargs: how it is computed: `LinearDiT`'s dtype, remat, scan_unroll,
-            implementation, eps and floor.
+          **kwargs: how it is computed: `LinearDiT`'s dtype, remat, scan_unroll
+            and implementation.
         """
         strided = round(math.log2(self.codec_factor // SCALE))
         return LinearDiT(
@@ -85,6 +87,7 @@ class Preset:
             zero_init=self.zero_init,
             floor_timestep=self.floor_timestep,
             position_extent=self.position_extent,
+            attention_floor=self.attention_floor,
             **kwargs,
         )
 

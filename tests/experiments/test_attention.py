@@ -37,7 +37,6 @@ def make_layer(width=12, heads=3):
         width,
         heads,
         qk_norm=False,
-        eps=1e-15,
         floor=0.0,
         dtype=jnp.float32,
         implementation="reference",

@@ -92,7 +92,7 @@ def test_stem_halo_is_the_smallest_that_suffices(strides):
     [
         ({}, 3),
         ({"strides": STRIDES["all"], "qk_norm": True}, 4),
-        ({"strides": STRIDES["none"], "floor": 0.25}, 1),
+        ({"strides": STRIDES["none"], "attention_floor": 0.25}, 1),
         ({"position_extent": 8.0}, 4),
         ({}, 100),
     ],

@@ -134,8 +134,7 @@ def make_block(qk_norm, *, floor=0.0):
         expanded=EXPANDED,
         qk_norm=qk_norm,
         cross_zero_init=False,
-        eps=1e-15,
-        floor=floor,
+        attention_floor=floor,
         dtype=jnp.float32,
         implementation=None,
     )

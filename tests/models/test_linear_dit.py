@@ -249,7 +249,7 @@ def test_attention_is_what_reaches_far(tiny, remove_attention):
 
 def test_remat_changes_nothing():
     # A floor, because the gradients of nearly dead rows magnify rounding.
-    sizes, inputs = {**SIZES, "depth": 2, "floor": 0.3}, make_inputs()[:3]
+    sizes, inputs = {**SIZES, "depth": 2, "attention_floor": 0.3}, make_inputs()[:3]
     params = random_params(LinearDiT(**sizes), inputs)
 
     def loss_and_grad(remat):
@@ -286,7 +286,9 @@ def test_bfloat16_computes_close_and_returns_float32(tiny):
     _, params, inputs = tiny
     out, expected = (
         jax.jit(
-            functools.partial(apply_model, LinearDiT(**SIZES, floor=0.3, dtype=dtype))
+            functools.partial(
+                apply_model, LinearDiT(**SIZES, attention_floor=0.3, dtype=dtype)
+            )
         )(params, *inputs)
         for dtype in (jnp.bfloat16, jnp.float32)
     )

@@ -11,7 +11,14 @@ WIDTH, HEADS, TOKENS = 6, 2, 5
 
 
 def make(floor=0.0):
-    model = LinearSelfAttention(WIDTH, HEADS, False, 1e-15, floor, jnp.float32, None)
+    model = LinearSelfAttention(
+        width=WIDTH,
+        heads=HEADS,
+        qk_norm=False,
+        floor=floor,
+        dtype=jnp.float32,
+        implementation=None,
+    )
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((3, TOKENS, WIDTH)).astype(np.float32)
     kernel = rng.standard_normal((WIDTH, 3 * WIDTH)).astype(np.float32)

@@ -170,7 +170,9 @@ def test_every_module_against_diffusers(golden, models, twin):
     mask = inputs["mask"].numpy().astype(bool)
     how = {"dtype": jnp.float32, "implementation": None}
     has_norm = twin == "qk"
-    attention = LinearSelfAttention(32, 4, has_norm, 1e-15, 0.0, **how)
+    attention = LinearSelfAttention(
+        width=32, heads=4, qk_norm=has_norm, floor=0.0, **how
+    )
     cross_attention = CrossAttention(32, 2, has_norm, False, jnp.float32)
     ffn = MixFFN(32, 80, **how)
     for layer in range(2):
