@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from linearsr_jax.core.image_io import find_images, read_image
+from linearsr_jax.core.image_range import to_uint8
 from linearsr_jax.diffusion import samplers
 from linearsr_jax.diffusion.experts import EXPERT_BOUNDARIES
 from linearsr_jax.evaluation.folders import find_folders
@@ -71,8 +72,7 @@ def main(data: Path):
             )
             experts = model.experts * (len(boundaries) + 1)
             outputs = [
-                np.asarray(upscale(experts, model.codec, lr, noise)[0])
-                for _, lr in pairs
+                to_uint8(upscale(experts, model.codec, lr, noise)[0]) for _, lr in pairs
             ]
             means = {
                 metric: np.mean(

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 
 from tests.cli.running import run
 
@@ -46,6 +46,20 @@ def test_grayscale_stays_grayscale(capsys, photo, tmp_path):
     Image.open(photo).convert("L").save(photo)
     assert run(capsys, "upscale", photo, "-o", tmp_path / "big.jpg")[0] == 0
     assert describe(tmp_path / "big.jpg") == ("L", (36, 24))
+
+
+def test_profile_and_exif_are_kept(capsys, photo, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "somebody"
+    source = tmp_path / "photo.jpg"
+    Image.open(photo).save(source, icc_profile=profile, exif=exif)
+    options = ["--tags", "bird"]
+    assert run(capsys, "upscale", source, "-o", tmp_path / "big.png", *options)[0] == 0
+    with Image.open(tmp_path / "big.png") as image:
+        assert image.info["icc_profile"] == profile
+        assert image.getexif()[ExifTags.Base.Artist] == "somebody"
+        assert image.getexif()[ExifTags.Base.XPKeywords] == "bird\0".encode("utf-16-le")
 
 
 def test_folder_goes_on_after_a_bad_file(capsys, photo, tmp_path):

@@ -5,7 +5,10 @@ import pytest
 from PIL import Image
 
 from linearsr_jax import Upscaler
+from linearsr_jax.core import images
 from linearsr_jax.inference.upscaler import UpscaleError
+
+CLEAR = images.Image(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,14 @@ def test_same_kind_out(upscaler, pixels):
     assert isinstance(image, Image.Image)
     assert image.size == (52, 68)
     np.testing.assert_array_equal(np.asarray(image), upscaler(pixels))
+
+
+def test_an_image_of_a_file_keeps_what_it_carries(upscaler, pixels):
+    result = upscaler(images.Image(pixels, icc=b"profile", exif=b"exif"))
+    np.testing.assert_array_equal(result.pixels, upscaler(pixels))
+    assert (result.icc, result.exif) == (b"profile", b"exif")
+    gray = images.Image(pixels[..., :1])
+    np.testing.assert_array_equal(upscaler(gray).pixels, upscaler(gray.pixels))
 
 
 def test_grayscale_shapes(upscaler, pixels):
@@ -74,6 +85,8 @@ def test_one_step_owes_nothing_to_the_seed(upscaler, pixels):
         (np.zeros((4, 4, 4), np.uint8), {}, "image must be"),
         (np.zeros((0, 4, 3), np.uint8), {}, "not empty"),
         (Image.new("RGBA", (4, 4)), {}, "mode RGBA"),
+        (images.Image(np.zeros((4, 4, 3), np.uint16)), {}, "uint8"),
+        (CLEAR, {}, "alpha"),
         (np.zeros((4, 4, 3), np.uint8), {"steps": 0}, "steps"),
         (np.zeros((4, 4, 3), np.uint8), {"steps": 1.5}, "steps"),
         (np.zeros((4, 4, 3), np.uint8), {"seed": -1}, "seed"),
