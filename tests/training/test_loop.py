@@ -197,7 +197,7 @@ def test_a_signal_at_the_last_step_loses_nothing(photos, tmp_path, monkeypatch):
         config.optimizer.decay_steps = config.optimizer.warmup_steps = 0
     train_and_evaluate(config, tmp_path)
     assert pretrained.load_pretrained(tmp_path / "model").training["step"] == 1
-    with pytest.raises(pretrained.PretrainedError, match=r"its model is .*model"):
+    with pytest.raises(pretrained.PretrainedError, match=r"use its model, .*model"):
         pretrained.load_pretrained(tmp_path)
 
 
