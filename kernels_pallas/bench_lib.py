@@ -15,7 +15,7 @@ import numpy as np
 
 
 def device_name() -> str:
-    """The default device in words."""
+    """Names the default device."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return f"cpu, {os.cpu_count()} cores"
@@ -69,14 +69,14 @@ def copy_bandwidth() -> float:
 
 
 def matmul_ceiling(dtype: jnp.dtype) -> float:
-    """FLOP/s of a large product of square matrices of that type."""
+    """Measures the FLOP/s of a large product of square matrices of that type."""
     side = 2048 if jax.default_backend() == "cpu" else 8192
     x = jnp.ones((side, side), dtype)
     return 2 * side**3 / seconds_per_call(jnp.matmul, x, x)
 
 
 def row(seconds: float, moved: int, copy: float, **labels: Any) -> dict[str, Any]:
-    """One row of the report.
+    """Makes one row of the report.
 
     Args:
       seconds: per call.
@@ -93,7 +93,7 @@ def row(seconds: float, moved: int, copy: float, **labels: Any) -> dict[str, Any
 
 
 def report(rows: list[dict[str, Any]], copy: float) -> dict[str, Any]:
-    """The JSON object that a benchmark prints."""
+    """Makes the JSON object that a benchmark prints."""
     return {
         "device": device_name(),
         "jax": jax.__version__,
@@ -103,7 +103,7 @@ def report(rows: list[dict[str, Any]], copy: float) -> dict[str, Any]:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report as a table to read."""
+    """Formats the report as a table."""
     rows = [list(report["rows"][0]), *(list(r.values()) for r in report["rows"])]
     cells = [["-" if value is None else str(value) for value in r] for r in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

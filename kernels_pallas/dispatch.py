@@ -107,7 +107,7 @@ def target_device() -> AbstractDevice:
 def unsupported(
     operation: str, implementation: str, reason: str, *arrays: Any
 ) -> NotImplementedError:
-    """The error for an input that a form does not take; to be raised."""
+    """Makes the error to raise for an input that a form does not take."""
     inputs = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arrays)
     return NotImplementedError(
         f"{operation}: implementation {implementation!r} does not take {inputs} on "

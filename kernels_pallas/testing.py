@@ -30,13 +30,13 @@ GPU = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
 def random_arrays(
     *shapes: Sequence[int], seed: int = 0, dtype: Any = np.float32
 ) -> list[np.ndarray]:
-    """Standard normal arrays, the same for every dtype up to its rounding."""
+    """Draws standard normal arrays, the same for every dtype up to its rounding."""
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(shape).astype(jnp.dtype(dtype)) for shape in shapes]
 
 
 def float64(*arrays: Any) -> list[np.ndarray]:
-    """The arrays' exact values, for an oracle in numpy."""
+    """Returns the arrays' exact values, for an oracle in numpy."""
     return [np.asarray(array, np.float64) for array in arrays]
 
 
@@ -51,7 +51,7 @@ def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
 def value_and_gradients(
     function: Callable, arrays: Sequence[Any], cotangent: Any
 ) -> tuple[Any, tuple[Any, ...]]:
-    """The function's value, and its gradients with respect to every array."""
+    """Returns a function's value, and its gradients with respect to every array."""
     value, vjp = jax.vjp(function, *arrays)
     return value, vjp(jnp.asarray(cotangent, value.dtype))
 
@@ -91,7 +91,7 @@ def interpreting(device: AbstractDevice):
 def run_interpreted(
     function: Callable, *arrays: Any, device: AbstractDevice = TPU
 ) -> Any:
-    """The function's result, with kernels for `device` run by `interpreting`."""
+    """Runs a function, with kernels for `device` under `interpreting`."""
     with interpreting(device), on(device):
         return jax.block_until_ready(jax.jit(function)(*arrays))
 
@@ -116,7 +116,7 @@ def lower(function: Callable, device: AbstractDevice, *shapes: Any) -> str:
 
 
 def tpu_devices(topology: str) -> list[Any]:
-    """The chips of a TPU slice, to compile for without having one; needs libtpu.
+    """Describes the chips of a TPU slice, to compile for without one; needs libtpu.
 
     Use it in a process of its own that has JAX_PLATFORMS=cpu in its environment and
     has not loaded libtpu yet.

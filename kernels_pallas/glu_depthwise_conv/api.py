@@ -15,7 +15,7 @@ def glu_depthwise_conv(
     *,
     implementation: str | None = None,
 ) -> Float[Array, "B H W E"]:
-    """The middle of Mix-FFN: SiLU, 3x3 depthwise convolution, gate.
+    """Computes the middle of Mix-FFN: SiLU, 3x3 depthwise convolution, gate.
 
     s = silu(x);   y = depthwise3x3(s) + bias;   a, g = split(y);   out = a silu(g)
 

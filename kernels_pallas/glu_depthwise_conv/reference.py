@@ -33,7 +33,7 @@ def gate_convolved(
     kernel: Float[Array, "3 3 2E"],
     bias: Float[Array, "2E"],
 ) -> Float[Array, "B H W E"]:
-    """The operation around any depthwise convolution."""
+    """Runs the operation with any depthwise convolution."""
     # In float32, so that the bias's gradient, a sum over all pixels, is too.
     y = convolve(jax.nn.silu(x), kernel).astype(jnp.float32) + bias.astype(jnp.float32)
     value, gate = jnp.split(y.astype(x.dtype), 2, axis=-1)
@@ -43,7 +43,7 @@ def gate_convolved(
 def depthwise_conv_grouped(
     x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C"]
 ) -> Float[Array, "B H W C"]:
-    """Zero-padded depthwise convolution as XLA's grouped convolution."""
+    """Convolves each channel by itself, zero-padded: XLA's grouped convolution."""
     return jax.lax.conv_general_dilated(
         x,
         kernel[:, :, None, :],
@@ -57,7 +57,7 @@ def depthwise_conv_grouped(
 def depthwise_conv_shifted(
     x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C"]
 ) -> Float[Array, "B H W C"]:
-    """The same as nine shifted multiply-adds, which XLA fuses into one pass.
+    """Convolves by nine shifted multiply-adds, which XLA fuses into one pass.
 
     On CPU about 27 times faster than the grouped convolution.
     """

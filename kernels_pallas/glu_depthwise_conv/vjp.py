@@ -34,7 +34,7 @@ def with_gradient(forward: Callable, backward: Callable) -> Callable:
 def pack_weights(
     kernel: Float[Array, "3 3 2E"], bias: Float[Array, "2E"]
 ) -> Float[Array, "2 10 E"]:
-    """For the value and for the gate: the nine taps, then the bias; in float32."""
+    """Stacks nine taps and the bias, for the value and for the gate, in float32."""
     rows = jnp.concatenate([kernel.reshape(9, -1), bias[None]]).astype(jnp.float32)
     return rows.reshape(10, 2, -1).swapaxes(0, 1)
 
@@ -42,12 +42,12 @@ def pack_weights(
 def unpack_weights(
     weights: Float[Array, "2 10 E"],
 ) -> tuple[Float[Array, "3 3 2E"], Float[Array, "2E"]]:
-    """The inverse of `pack_weights`, for their gradients."""
+    """Inverts `pack_weights`, for the gradients."""
     rows = weights.swapaxes(0, 1).reshape(10, -1)
     return rows[:9].reshape(3, 3, -1), rows[9]
 
 
 def silu_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The derivative of SiLU."""
+    """Returns the derivative of SiLU."""
     sigmoid = jax.nn.sigmoid(x)
     return sigmoid * (1 + x * (1 - sigmoid))

@@ -62,7 +62,7 @@ def linear_attention_state(
     floor: float = 0.0,
     implementation: str | None = None,
 ) -> Float[Array, "B H K K+1"]:
-    """Sums keys and values up: the first half of `linear_attention`.
+    """Sums up keys and values: the first half of `linear_attention`.
 
     The states of parts of the tokens add up to the state of all: over row bands of
     an image, over devices (one psum), over time.

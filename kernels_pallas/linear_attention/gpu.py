@@ -49,7 +49,7 @@ PRODUCTS = [(i, j) for i in range(PIECES) for j in range(PIECES - i)]
 
 
 def state(k, v, floor):
-    """Keys and values (B, N, H, K) -> state, float32 (B, H, K, K + 1)."""
+    """Sums keys and values (B, N, H, K) to the state, float32 (B, H, K, K + 1)."""
     grid = _Grid.of(floor, k, v)
 
     def kernel(k_ref, v_ref, sums_ref, key, ones, sums):
@@ -81,7 +81,7 @@ def state(k, v, floor):
 
 
 def state_gradients(k, v, state_grad, floor):
-    """Gradient of the state -> gradients of keys and values."""
+    """Turns the gradient of the state into those of keys and values."""
     grid = _Grid.of(floor, k, v)
 
     def kernel(
@@ -123,7 +123,7 @@ def state_gradients(k, v, state_grad, floor):
 
 
 def output(q, state, eps, floor):
-    """Queries (B, N, H, K) and state -> output."""
+    """Reads the state out with queries (B, N, H, K)."""
     grid = _Grid.of(floor, q)
 
     def kernel(q_ref, state_ref, out_ref, query, state, out, loaded):
@@ -149,7 +149,7 @@ def output(q, state, eps, floor):
 
 
 def output_gradients(q, state, output_grad, eps, floor):
-    """Gradient of the output -> gradients of queries and state."""
+    """Turns the gradient of the output into those of queries and state."""
     grid = _Grid.of(floor, q, output_grad)
 
     def kernel(

@@ -42,7 +42,7 @@ LANES = 128
 
 
 def state(k, v, floor):
-    """Keys and values (B, N, H, K) -> state, float32 (B, H, K, K + 1)."""
+    """Sums keys and values (B, N, H, K) to the state, float32 (B, H, K, K + 1)."""
     tiling = _Tiling.of(k, v)
     products, sums = tiling.call(
         functools.partial(_state_kernel, tiling, floor),
@@ -66,7 +66,7 @@ def _state_kernel(tiling, floor, k_ref, v_ref, products_ref, sums_ref):
 
 
 def state_gradients(k, v, state_grad, floor):
-    """Gradient of the state -> gradients of keys and values."""
+    """Turns the gradient of the state into those of keys and values."""
     tiling = _Tiling.of(k, v)
     products, _ = tiles.pack(state_grad, tiling.heads_per_tile)
     dk, dv = tiling.call(
@@ -91,7 +91,7 @@ def _state_gradients_kernel(
 
 
 def output(q, state, eps, floor):
-    """Queries (B, N, H, K) and state -> output."""
+    """Reads the state out with queries (B, N, H, K)."""
     tiling = _Tiling.of(q)
     (out,) = tiling.call(
         functools.partial(_output_kernel, tiling, eps, floor),
@@ -109,7 +109,7 @@ def _output_kernel(tiling, eps, floor, q_ref, wide_ref, out_ref):
 
 
 def output_gradients(q, state, output_grad, eps, floor):
-    """Gradient of the output -> gradients of queries and state."""
+    """Turns the gradient of the output into those of queries and state."""
     tiling = _Tiling.of(q)
     dq, wide = tiling.call(
         functools.partial(_output_gradients_kernel, tiling, eps, floor),

@@ -9,7 +9,7 @@ from linearsr_jax.core.array_types import Array, Float
 
 
 class CodecError(Exception):
-    """A codec's weights that cannot be used; one line, says what to do."""
+    """Raised for weights of a codec that cannot be used; one line with the cure."""
 
 
 class Codec(Protocol):
@@ -39,30 +39,30 @@ class Codec(Protocol):
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
     ) -> Float[Array, "B H/f W/f C"]:
-        """Latents of HR images in [-1, 1], float32."""
+        """Encodes HR images in [-1, 1]; returns float32 latents."""
         ...
 
     def decode(
         self, latents: Float[Array, "B H/f W/f C"], image_lr: Float[Array, "B h w 3"]
     ) -> Float[Array, "B H W 3"]:
-        """HR images from latents; about [-1, 1], not clipped, float32."""
+        """Decodes latents to float32 HR images, about [-1, 1] and not clipped."""
         ...
 
     def astype(self, dtype: jnp.dtype) -> "Codec":
-        """The codec that computes in another type, where it computes much."""
+        """Returns the codec that runs its expensive parts in another type."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """All but the weights, JSON-able."""
+        """Returns everything but the weights, JSON-able."""
         ...
 
     def save_weights(self, folder: Path) -> list[str]:
-        """Writes the weights into a folder; names of the files, none without any."""
+        """Writes the weights, if any, into a folder; returns the names of the files."""
         ...
 
     @classmethod
     def load(cls, settings: dict[str, Any], folder: Path | None) -> "Codec":
-        """The codec with those settings and the weights of a folder.
+        """Makes the codec of these settings, with the weights of a folder.
 
         Raises:
           CodecError: it has weights and the folder is None or holds others.

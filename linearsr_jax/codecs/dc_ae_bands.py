@@ -16,7 +16,7 @@ from linearsr_jax.core.array_types import Array, Float
 
 
 def decoder_halo(depths: Sequence[int]) -> int:
-    """Rows beside a row of input that reach its output in a decoder's last stages.
+    """Counts the rows on either side that a row of a decoder's last stages depends on.
 
     Args:
       depths: residual blocks of the stages, full resolution first; each stage is a

@@ -213,7 +213,7 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w features"]:
-        """H and W must be even."""
+        """Applies the layer; H and W must be even."""
         y = Conv(self.features, self.dtype, stride=2, name="conv")(x)
         batch, height, width, channels = x.shape
         blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
@@ -247,14 +247,14 @@ class Up(nn.Module):
 def mean_of_groups(
     x: Float[Array, "B H W C"], features: int
 ) -> Float[Array, "B H W features"]:
-    """Means over C / features consecutive channels."""
+    """Averages each C / features consecutive channels."""
     return jnp.mean(x.reshape(*x.shape[:-1], features, -1), axis=-1)
 
 
 def depthwise_conv(
     x: Float[Array, "B H W C"], kernel: Float[Array, "K K C"]
 ) -> Float[Array, "B H W C"]:
-    """Zero-padded depthwise convolution of odd side, in the platform's fast form."""
+    """Convolves each channel by itself, zero-padded, in the platform's fast form."""
     return lax.platform_dependent(
         x, kernel, cpu=_depthwise_shifted, default=_depthwise_grouped
     )

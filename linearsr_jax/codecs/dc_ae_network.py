@@ -63,7 +63,7 @@ class DcAeConfig:
         return 2 ** (len(self.widths) - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
+        """Returns the fields, JSON-able."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -131,7 +131,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w c"]:
-        """Latents, float32, not scaled; image in [-1, 1], sides fill the factor."""
+        """Encodes an image in [-1, 1] to float32 latents, not yet scaled.
+
+        The sides of the image are multiples of the factor.
+        """
         config = self.config
         x = Conv(config.widths[0], self.dtype, name="conv_in")(image)
         for index, width in enumerate(config.widths):
@@ -161,7 +164,7 @@ class Decoder(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        """Makes the layers, which the two parts share out."""
+        """Makes the layers of both parts."""
         config = self.config
         self.conv_in = Conv(config.widths[-1], self.dtype)
         self.stages = [
@@ -178,11 +181,11 @@ class Decoder(nn.Module):
         self.conv_out = Conv(3, jnp.float32, precision=jax.lax.Precision.HIGHEST)
 
     def __call__(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
-        """The image, float32, about [-1, 1]; latents as the encoder gives them."""
+        """Decodes the encoder's latents to a float32 image, about [-1, 1]."""
         return self.tail(self.trunk(latents))
 
     def trunk(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B H/s W/s C"]:
-        """The attention stages; s = 2^first_attention."""
+        """Runs the attention stages; s = 2^first_attention."""
         copies = self.config.widths[-1] // self.config.latent_channels
         latents = latents.astype(self.dtype)
         x = self.conv_in(latents) + jnp.repeat(latents, copies, axis=-1)
@@ -191,7 +194,7 @@ class Decoder(nn.Module):
         return x
 
     def tail(self, x: Float[Array, "B H/s W/s C"]) -> Float[Array, "B H W 3"]:
-        """The convolution stages and the output layers."""
+        """Runs the convolution stages and the output layers."""
         for stage in reversed(self.stages[: self.config.first_attention]):
             x = stage(x)
         return self.conv_out(nn.relu(self.norm_out(x.astype(jnp.float32))))
@@ -200,7 +203,7 @@ class Decoder(nn.Module):
 def init_params(
     config: DcAeConfig, key: Key[Array, ""], *, boxed: bool = False
 ) -> PyTree:
-    """Initial parameters {"encoder", "decoder"}, float32.
+    """Draws initial parameters {"encoder", "decoder"}, float32.
 
     Args:
       config: sizes.
@@ -219,9 +222,9 @@ def init_params(
 
 @functools.cache
 def parameter_shapes(config: DcAeConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters, as in a weights file.
+    """Returns names and shapes of the parameters, as in a weights file.
 
-    Kept, because tracing the network takes a second; not to be changed.
+    The result is cached, for tracing the network takes a second: do not change it.
     """
     abstract = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     flat = traverse_util.flatten_dict(abstract, sep=".")

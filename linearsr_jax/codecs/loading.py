@@ -17,13 +17,13 @@ CONFIG_FILE = "config.json"
 
 
 def describe_codec(codec: Codec) -> dict[str, Any]:
-    """Name and settings, JSON-able: what `make_codec` makes it from."""
+    """Describes a codec by name and settings, JSON-able, for `make_codec`."""
     names = {codec_type: name for name, codec_type in CODECS.items()}
     return {"name": names[type(codec)], **codec.settings()}
 
 
 def make_codec(description: dict[str, Any], folder: Path | None) -> Codec:
-    """The codec that `describe_codec` described, with the weights of a folder.
+    """Makes a codec from `describe_codec`'s description and the weights of a folder.
 
     Raises:
       CodecError: see `Codec.load`.
@@ -34,7 +34,7 @@ def make_codec(description: dict[str, Any], folder: Path | None) -> Codec:
 
 
 def load_codec(name: str, folder: str | Path) -> Codec:
-    """The codec to train with.
+    """Loads the codec to train with.
 
     Args:
       name: in CODECS.

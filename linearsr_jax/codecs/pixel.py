@@ -16,8 +16,10 @@ from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.core.scale import SCALE
 
 
-def upscale_bicubic(image_lr: Float[Array, "B h w 3"]) -> Float[Array, "B 4h 4w 3"]:
-    """Bicubic x4 (Keys, a = -0.5), the kernel of Pillow and of MATLAB, float32.
+def upscale_bicubic(
+    image_lr: Float[Array, "B H W 3"],
+) -> Float[Array, "B 4*H 4*W 3"]:
+    """Enlarges x4 by the bicubic kernel of Pillow and MATLAB (Keys, a = -0.5), float32.
 
     At the border the kernel is cut off and renormalised, as Pillow does.
     """
@@ -46,7 +48,7 @@ class PixelCodec:
 
     @property
     def decode_halo(self) -> int:
-        """See `Codec`: what the bicubic kernel reaches."""
+        """See `Codec`: the reach of the bicubic kernel."""
         return 2
 
     def encode(
@@ -63,8 +65,8 @@ class PixelCodec:
         )
 
     def decode(
-        self, latents: Float[Array, "B h w 48"], image_lr: Float[Array, "B h w 3"]
-    ) -> Float[Array, "B H W 3"]:
+        self, latents: Float[Array, "B h w 48"], image_lr: Float[Array, "B H W 3"]
+    ) -> Float[Array, "B 4*H 4*W 3"]:
         """See `Codec`."""
         batch, height, width, _ = latents.shape
         blocks = latents.astype(jnp.float32).reshape(

@@ -21,7 +21,7 @@ EXPERT_BOUNDARIES = (0.223, 0.875, 0.939)
 
 
 def uniform_boundaries(n_experts: int) -> tuple[float, ...]:
-    """Intervals of equal width: what the paper's ablation compares with.
+    """Cuts [0, 1] into equal intervals, with which the paper's ablation compares.
 
     Raises:
       ValueError: if n_experts < 1.
@@ -47,12 +47,12 @@ def check_boundaries(boundaries: Sequence[float]) -> tuple[float, ...]:
 
 
 def intervals(boundaries: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
-    """The noise levels [a, b) of each expert, clean to noisy; the last one's has 1."""
+    """Returns each expert's levels [a, b), clean to noisy; the last one's include 1."""
     return tuple(itertools.pairwise((0.0, *check_boundaries(boundaries), 1.0)))
 
 
 def find_expert(sigma, boundaries: tuple[float, ...]):
-    """Number of the expert that owns a noise level; a boundary is the noisier one's.
+    """Finds the expert that owns a noise level; a boundary is the noisier one's.
 
     Compared in float32, so that a level drawn by training finds the expert it was drawn
     for.
@@ -80,7 +80,7 @@ class ExpertGrid(NamedTuple):
 def expert_grid(
     steps: int, boundaries: tuple[float, ...], *, shift: float, unshifted_start: float
 ) -> ExpertGrid:
-    """`sigma_grid` with the boundaries as knots, so that every expert runs.
+    """Makes `sigma_grid` with the boundaries as knots, so that every expert runs.
 
     Every expert has one step, and each further step goes to the interval whose steps
     are longest in the unshifted level; within an interval they are even. Knots lie one

@@ -17,33 +17,33 @@ from linearsr_jax.core.array_types import Array, Float
 
 
 def interpolate(x0, noise, sigma):
-    """x_sigma; sigma broadcasts against x0."""
+    """Returns x_sigma; sigma broadcasts against x0."""
     return (1.0 - sigma) * x0 + sigma * noise
 
 
 def velocity(x0, noise):
-    """The flow's velocity, noise - x0."""
+    """Returns the flow's velocity, noise - x0."""
     return noise - x0
 
 
 def x0_from_velocity(x_sigma, velocity, sigma):
-    """The clean end of the straight line through x_sigma."""
+    """Returns the clean end of the straight line through x_sigma."""
     return x_sigma - sigma * velocity
 
 
 class Prediction(Protocol):
-    """What the network is fed, what it is trained to return, what that means."""
+    """Defines the network's input, training target, and the meaning of its output."""
 
     def network_input(self, x_sigma: Array, sigma: Array) -> Array:
-        """The noisy latents as the network sees them."""
+        """Returns the noisy latents as the network sees them."""
         ...
 
     def target(self, x0: Array, noise: Array, sigma: Array) -> Array:
-        """What the network's raw output should be; the loss is its mean square."""
+        """Returns what the raw output should be; the loss is the mean square error."""
         ...
 
     def x0_hat(self, x_sigma: Array, output: Array, sigma: Array) -> Array:
-        """The clean latents that the raw output implies."""
+        """Returns the clean latents that the raw output implies."""
         ...
 
 
@@ -51,15 +51,15 @@ class VelocityPrediction:
     """The network returns velocity (SANA, the paper)."""
 
     def network_input(self, x_sigma: Array, sigma: Array) -> Array:
-        """x_sigma as it is."""
+        """Returns x_sigma unchanged."""
         return x_sigma
 
     def target(self, x0: Array, noise: Array, sigma: Array) -> Array:
-        """noise - x0."""
+        """Returns noise - x0."""
         return velocity(x0, noise)
 
     def x0_hat(self, x_sigma: Array, output: Array, sigma: Array) -> Array:
-        """x_sigma - sigma output."""
+        """Returns x_sigma - sigma output."""
         return x0_from_velocity(x_sigma, output, sigma)
 
 
@@ -82,7 +82,7 @@ class PreconditionedX0:
     def network_input(
         self, x_sigma: Float[Array, "..."], sigma: Float[Array, "..."]
     ) -> Float[Array, "..."]:
-        """c_skip x_sigma: nothing at pure noise, all of x0 at sigma = 0."""
+        """Returns c_skip x_sigma: 0 at pure noise, x0 at sigma = 0."""
         return _c_skip(sigma) * x_sigma
 
     def target(
@@ -91,7 +91,7 @@ class PreconditionedX0:
         noise: Float[Array, "..."],
         sigma: Float[Array, "..."],
     ) -> Float[Array, "..."]:
-        """(x0 - c_skip x_sigma) / c_out, written without the division by sigma."""
+        """Returns (x0 - c_skip x_sigma) / c_out, written without dividing by sigma."""
         return (sigma * x0 - (1.0 - sigma) * noise) / _scale(sigma)
 
     def x0_hat(
@@ -100,7 +100,7 @@ class PreconditionedX0:
         output: Float[Array, "..."],
         sigma: Float[Array, "..."],
     ) -> Float[Array, "..."]:
-        """c_skip x_sigma + c_out output."""
+        """Returns c_skip x_sigma + c_out output."""
         return _c_skip(sigma) * x_sigma + sigma / _scale(sigma) * output
 
 

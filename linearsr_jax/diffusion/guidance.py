@@ -2,7 +2,7 @@
 
 
 def guide(unconditional, conditional, guidance_scale: float):
-    """uncond + w (cond - uncond); w = 1 is the conditional output, guidance off.
+    """Returns uncond + w (cond - uncond); w = 1 is the conditional output.
 
     x0_hat, velocity and noise are affine in each other at a given sigma, so
     guiding one guides all. The null condition removes tags, never the LR image.

@@ -42,14 +42,14 @@ class SolverTable(NamedTuple):
 
 
 def euler(sigmas: np.ndarray) -> SolverTable:
-    """First-order solver on a falling grid that ends at 0."""
+    """Tabulates the first-order solver on a falling grid that ends at 0."""
     sigma, following = sigmas[:-1], sigmas[1:]
     decay = following / sigma
     return SolverTable(sigma, decay, 1.0 - decay, np.zeros_like(sigma))
 
 
 def dpm_solver_pp(sigmas: np.ndarray) -> SolverTable:
-    """Second-order multistep Flow-DPM-Solver++ on a falling grid that ends at 0."""
+    """Tabulates second-order Flow-DPM-Solver++ on a falling grid that ends at 0."""
     sigma, following = sigmas[:-1], sigmas[1:]
     steps = len(sigma)
     with np.errstate(divide="ignore"):
@@ -76,7 +76,7 @@ SOLVERS: dict[str, Callable[[np.ndarray], SolverTable]] = {
 
 
 class SamplerState(NamedTuple):
-    """How far the way from noise to clean latents has been taken.
+    """The state of a solver between noise and clean latents.
 
     Attributes:
       x: the latents; (B, h, w, C). float32 is advised.

@@ -25,12 +25,12 @@ def shift_sigma(u, shift: float):
 
 
 def unshift_sigma(sigma, shift: float):
-    """Inverse of `shift_sigma`."""
+    """Inverts `shift_sigma`."""
     return sigma / (shift - (shift - 1.0) * sigma)
 
 
 def sigma_grid(steps: int, *, shift: float, unshifted_start: float) -> np.ndarray:
-    """Noise levels a sampler visits, falling, float64 of length steps + 1.
+    """Makes a sampler's noise levels: falling, float64, of length steps + 1.
 
     Uniform in the unshifted level from unshifted_start to 0, then shifted (Flow-DPM-
     Solver's grid; SANA uses unshifted_start 0.999).

@@ -88,7 +88,7 @@ def upscale_files(
     ):
         for job in bar:
             try:
-                done = _run(upscaler, job, overwrite, find_tags, settings)
+                done = _upscale_file(upscaler, job, overwrite, find_tags, settings)
             except (image_io.ImageError, UpscaleError, OSError) as error:
                 failures += 1
                 logger.error("linearsr: %s", error)
@@ -103,7 +103,7 @@ def upscale_files(
 _REPORTED = ("width", "height", "seconds")
 
 
-def _run(
+def _upscale_file(
     upscaler: Upscaler,
     job: Job,
     overwrite: bool,

@@ -17,7 +17,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def enable_compilation_cache() -> Path | None:
-    """Has JAX keep what it compiles from here on.
+    """Makes JAX keep what it compiles from now on.
 
     Programs for CPUs hold instructions that other ones may lack, and a home may be
     shared by many machines: each kind of CPU has its own folder.
@@ -42,7 +42,7 @@ def enable_compilation_cache() -> Path | None:
 
 
 def _cpu_kind() -> str:
-    """Eight digits for the instructions this CPU has."""
+    """Returns eight digits that identify the instructions of this CPU."""
     described = platform.machine() + platform.processor()
     if _CPU_INFO.is_file():
         lines = _CPU_INFO.read_text(errors="replace").splitlines()

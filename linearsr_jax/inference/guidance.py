@@ -24,7 +24,7 @@ TAGS_AT_ONCE = 16
 
 
 class ConditionError(Exception):
-    """A condition that the model cannot take; one line."""
+    """Raised for a condition that the model cannot take; one line."""
 
 
 class Guidance(NamedTuple):
@@ -43,7 +43,7 @@ class Guidance(NamedTuple):
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the network in each step."""
+        """Number of evaluations of the network in each step."""
         return 1 if self.null is None else 2
 
     @property

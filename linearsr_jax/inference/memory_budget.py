@@ -20,7 +20,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def default_budget() -> int | None:
-    """Bytes for one image on the default device; None where nothing is known."""
+    """Returns the bytes for one image on the default device; None if unknown."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         limit = (device.memory_stats() or {}).get("bytes_limit")
@@ -39,7 +39,7 @@ def default_budget() -> int | None:
 
 
 def network_bytes(model: LinearDiT, tokens: int) -> int:
-    """What one evaluation allocates for so many tokens, weights apart.
+    """Estimates the bytes that one evaluation allocates, without the weights.
 
     A block holds about five arrays of its width and of Mix-FFN's at once, in float32 as
     far as attention is concerned.
@@ -48,7 +48,7 @@ def network_bytes(model: LinearDiT, tokens: int) -> int:
 
 
 def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
-    """What an image allocates in one pass, weights apart.
+    """Estimates the bytes that an image allocates in one pass, without the weights.
 
     Args:
       model, codec: what runs.
@@ -62,7 +62,7 @@ def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> 
 
 
 def host_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
-    """What stays on the host of an image in bands; arguments as for `image_bytes`."""
+    """Estimates the host's bytes for an image in bands; arguments as `image_bytes`."""
     latents = 4 * codec.channels * (3 + count)
     pixels = 3 * codec.factor**2 * 4
     return tokens * (
@@ -77,7 +77,7 @@ def rows_that_fit(
     budget: int | None,
     count: int = 1,
 ) -> int | None:
-    """Rows of latents in a band, so that an image takes no more than a budget.
+    """Chooses the rows of latents in a band, so that an image stays within a budget.
 
     Args:
       model, codec: what runs.

@@ -167,7 +167,7 @@ class WholeDenoiser:
     """A `Denoiser` of pure functions on the whole image, to be compiled."""
 
     def __init__(self, model: LinearDiT, preset: Preset):
-        """Keeps what runs."""
+        """Keeps the network and what its output means."""
         self._model = model
         self._prediction = PREDICTIONS[preset.prediction]
 

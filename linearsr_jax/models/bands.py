@@ -57,7 +57,7 @@ def cut_bands(height: int, rows: int, halo: int) -> tuple[Band, ...]:
 
 
 def stem_halo(strides: Sequence[int]) -> int:
-    """Rows of the stem's output whose LR rows reach one row of it, on each side."""
+    """Counts the rows of the stem's output, on each side, that one row depends on."""
     reach, stride = 0, math.prod(strides)
     # From the output back: a 3x3 convolution sees one row of its input beside.
     for step in reversed(strides):
@@ -70,7 +70,7 @@ def fill_rows(
     bands: Sequence[Band],
     compute: Callable[[Band], Array],
 ) -> None:
-    """target[:, band.rows] = compute(band) of all bands.
+    """Computes target[:, band.rows] = compute(band) for all bands.
 
     Each is fetched while the next one computes. target may be what they are computed
     from: no row is overwritten before all bands that see it have copied it, as long as

@@ -51,7 +51,7 @@ class CrossAttention(nn.Module):
         self.out = Dense(self.width, ("heads", "embed"), self.dtype, True, kernel_init)
 
     def keys_and_values(self, condition: Float[Array, "B T D"]) -> KeysAndValues:
-        """What depends on the condition alone, and so is the same in every step."""
+        """Computes what depends on the condition alone: the same in every step."""
         key, value = jnp.split(self.kv(condition), 2, axis=-1)
         return (self.k_norm(key) if self.qk_norm else key), value
 
@@ -61,7 +61,7 @@ class CrossAttention(nn.Module):
         keys_and_values: KeysAndValues,
         mask: Bool[Array, "B T"],
     ) -> Float[Array, "B N D"]:
-        """Returns exactly 0 for samples whose mask is all False (no tags at all)."""
+        """Attends; samples whose mask is all False (no tags) give exactly 0."""
         query = self.q(tokens)
         if self.qk_norm:
             query = self.q_norm(query)
@@ -195,7 +195,7 @@ class Block(nn.Module):
         t6: Float[Array, "B 6 D"],
         state: Float[Array, "B H K K+1"] | None = None,
     ) -> Float[Array, "B N D"]:
-        """The first part; arguments as for the whole."""
+        """Applies the first part; arguments as for the whole."""
         shift, scale, gate, *_ = self._modulation(t6)
         normal = modulated_layer_norm(tokens, shift, scale)
         return tokens + _gated(gate, self.attention(normal, state))
@@ -206,7 +206,7 @@ class Block(nn.Module):
         t6: Float[Array, "B 6 D"],
         grid: tuple[int, int],
     ) -> Float[Array, "B N D"]:
-        """The last part; arguments as for the whole."""
+        """Applies the last part; arguments as for the whole."""
         *_, shift, scale, gate = self._modulation(t6)
         normal = modulated_layer_norm(tokens, shift, scale)
         return tokens + _gated(gate, self.ffn(normal, grid))
@@ -218,7 +218,7 @@ class Block(nn.Module):
     def state(
         self, tokens: Float[Array, "B N D"], t6: Float[Array, "B 6 D"]
     ) -> Float[Array, "B H K K+1"]:
-        """What some of the block's input adds to its attention's state."""
+        """Computes what a part of the block's input adds to its attention's state."""
         shift, scale, *_ = self._modulation(t6)
         return self.attention.state(modulated_layer_norm(tokens, shift, scale))
 

@@ -1,4 +1,4 @@
-"""What the network is told beside the noisy latents: time, place, LR image, tags."""
+"""Embeds what the network sees beside the latents: time, place, LR image, tags."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ _small_normal = nn.initializers.normal(0.02)
 
 
 class Condition(NamedTuple):
-    """What the network is told of the image in other ways than by its pixels.
+    """Tags or features that describe the image beside its pixels.
 
     Attributes:
       tokens: features, float, or for models that know tags their indices, integer;
@@ -31,7 +31,7 @@ class Condition(NamedTuple):
 def timestep_features(
     sigma: Float[Array, "B"], *, floor: bool = False
 ) -> Float[Array, "B 256"]:
-    """[cos | sin] of timestep * 10000^(-k / 128), k = 0..127, float32 (SANA).
+    """Computes [cos | sin] of timestep * 10000^(-k / 128), k = 0..127, float32 (SANA).
 
     Args:
       sigma: noise levels in [0, 1].
@@ -54,7 +54,7 @@ def position_embedding(
     rows: int | None = None,
     first_row: int | Int[Array, ""] = 0,
 ) -> Float[Array, "N D"]:
-    """Fixed sines and cosines of a token's place, float32 (SANA at 2K and 4K).
+    """Computes sines and cosines of a token's place, float32 (SANA at 2K and 4K).
 
     Token (row i, column j) of a grid (h, w) stands at y = extent i / h,
     x = extent j / w, whatever the grid. The first half of the channels is
@@ -126,7 +126,7 @@ class TagEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, tags: Int[Array, "B T"]) -> Float[Array, "B T F"]:
-        """Looks indices in [0, count) up."""
+        """Looks up the vectors of indices in [0, count)."""
         table = self.param(
             "table",
             with_axes(nn.initializers.normal(1.0), (None, None)),
@@ -148,7 +148,7 @@ class ConditionProjection(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B T F"]) -> Float[Array, "B T D"]:
-        """Two layers with tanh-GELU, then an RMS norm of initial weight 0.01."""
+        """Applies two layers with tanh-GELU, and an RMS norm of initial weight 0.01."""
         y = Dense(self.width, (None, "embed"), self.dtype, True, _small_normal)(tokens)
         y = nn.gelu(y, approximate=True)
         y = Dense(self.width, (None, "embed"), self.dtype, True, _small_normal)(y)
@@ -174,7 +174,7 @@ class LRStem(nn.Module):
 
     @nn.compact
     def __call__(self, image_lr: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Features of an image in [-1, 1]."""
+        """Computes the features of an image in [-1, 1]."""
         x = image_lr.astype(self.dtype)
         for i, (width, stride) in enumerate(
             zip(self.widths, self.strides, strict=True)

@@ -15,7 +15,7 @@ from linearsr_jax.models.linear_dit import LinearDiT
 def forward_flops(
     model: LinearDiT, grid: tuple[int, int], condition_tokens: int = 0
 ) -> Mapping[str, int]:
-    """FLOPs of one image's forward pass by part; their sum is the whole.
+    """Counts the FLOPs of one image's forward pass by part; their sum is the whole.
 
     Args:
       model: the network.

@@ -103,7 +103,7 @@ class RMSNorm(nn.Module):
 
 
 def cast_kernels(params: PyTree, dtype: jnp.dtype) -> PyTree:
-    """The parameters with the factors of `Dense` in its type of computation.
+    """Casts the kernels of `Dense` to its type of computation.
 
     For inference: the products are the same bit for bit, and at half the size are
     read in half the time. The head's stays float32, and so do biases, norms and

@@ -80,7 +80,7 @@ class LinearSelfAttention(nn.Module):
         return self.out(mixed.reshape(tokens.shape))
 
     def state(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B H K K+1"]:
-        """What a part of the tokens adds to the state that all of them read."""
+        """Computes what a part of the tokens adds to the state that all read."""
         columns = slice(self.width, 3 * self.width)
         key, value = jnp.split(self.qkv(tokens, columns), 2, axis=-1)
         return linear_attention_state(

@@ -98,7 +98,7 @@ class LinearDiT(nn.Module):
     implementation: str | None = None
 
     def init_params(self, key: Key[Array, ""], *, boxed: bool = False) -> PyTree:
-        """Initial parameters; with boxed, wrapped with their logical axes."""
+        """Draws initial parameters; with boxed, wrapped with their logical axes."""
         # Parameters do not depend on sizes; an 8x8 LR image suits every codec.
         image_lr = jnp.zeros((1, 8, 8, 3))
         side = 8 // math.prod(self.stem_strides)
@@ -227,7 +227,7 @@ class LinearDiT(nn.Module):
         first_row: int | Int[Array, ""] = 0,
         height: int | None = None,
     ) -> Float[Array, "B N D"]:
-        """The blocks' input.
+        """Computes the blocks' input.
 
         Args:
           latents, image_lr: of the whole image or some rows of it.
@@ -258,7 +258,7 @@ class LinearDiT(nn.Module):
     def embed_time(
         self, sigma: Float[Array, "B"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B 6 D"]]:
-        """(e, t6) of `TimeEmbedding`."""
+        """Computes (e, t6) of `TimeEmbedding`."""
         # Float32 for the modulation, and so that t6's gradients are summed over depth
         # in float32.
         e, t6 = self.time_embed(sigma)
@@ -267,14 +267,14 @@ class LinearDiT(nn.Module):
     def read_out(
         self, tokens: Float[Array, "B N D"], e: Float[Array, "B D"]
     ) -> Float[Array, "B N C"]:
-        """The raw output at each of the last block's tokens, float32."""
+        """Computes the raw output at each of the last block's tokens, float32."""
         final = self.scale_shift_table + e[:, None]
         tokens = modulated_layer_norm(tokens, final[:, 0], final[:, 1])
         return self.head(tokens.astype(jnp.float32))
 
 
 def make_block(model: LinearDiT) -> Block:
-    """One of the model's blocks; its parameters are a slice of params["blocks"]."""
+    """Makes one of the model's blocks; its parameters are a slice of "blocks"."""
     return Block(
         width=model.width,
         heads=model.heads,
@@ -289,7 +289,7 @@ def make_block(model: LinearDiT) -> Block:
 
 
 def is_stacked(params: PyTree) -> PyTree:
-    """For each parameter, whether its first axis is the blocks' one of layers."""
+    """Tells for each parameter whether its first axis is that of the layers."""
     # The first level only: the time embedding, too, has a part called blocks.
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path[0] == jax.tree_util.DictKey("blocks"), params

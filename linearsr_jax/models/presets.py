@@ -119,7 +119,7 @@ def _pixel(
 
 
 def sana_preset(width: int, depth: int, cross_heads: int, **changes: Any) -> Preset:
-    """The preset of a SANA network.
+    """Makes the preset of a SANA network.
 
     Args:
       width, depth, cross_heads: of the transformer.
@@ -162,7 +162,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def get_preset(name: str) -> Preset:
-    """Looks a preset up.
+    """Looks up a preset.
 
     Raises:
       ValueError: naming the presets there are.
