@@ -185,11 +185,9 @@ def _preset(weights: Path, tensors: Sources) -> Preset:
         config = json.loads(path.read_text("utf-8"))
         return sana_names.preset_of_config(config)
     except ConvertError as error:
-        raise ConvertError(f"{CONFIG_FILE} beside it {error}") from error
+        raise ConvertError(f"its {CONFIG_FILE} {error}") from error
     except (OSError, ValueError, AttributeError) as error:
-        raise ConvertError(
-            f"{CONFIG_FILE} beside it cannot be read: {error}"
-        ) from error
+        raise ConvertError(f"its {CONFIG_FILE} cannot be read: {error}") from error
 
 
 def _write_codec(source: Path, folder: Path, preset: Preset) -> DcAeCodec:

@@ -78,8 +78,8 @@ def open_source(
         by default a new one is made.
 
     Raises:
-      OSError: nothing is there.
-      ValueError: what is there is of another form, or has no usable photograph.
+      OSError: the location does not exist.
+      ValueError: it has another form, or no usable photograph.
     """
     store = _open_store(location)
     if manifest is None:

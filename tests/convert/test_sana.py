@@ -401,10 +401,10 @@ def test_no_config_or_none_at_all(codec, tmp_path):
     source = save_diffusers(tmp_path / "source", golden_weights())
     for text in ("", "[]", "nonsense"):
         (source / "config.json").write_text(text)
-        with pytest.raises(ConvertError, match=r"config\.json beside it cannot"):
+        with pytest.raises(ConvertError, match=r"its config\.json cannot"):
             convert(source, tmp_path / "to", codec)
     (source / "config.json").unlink()
-    with pytest.raises(ConvertError, match=r"config\.json beside it cannot"):
+    with pytest.raises(ConvertError, match=r"its config\.json cannot"):
         convert(source / WEIGHTS, tmp_path / "to", codec)
 
 
