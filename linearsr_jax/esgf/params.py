@@ -110,9 +110,10 @@ class KneeParams:
     # (benchmark: collapse).
     clear_rise: float = 8.0
 
-    # --- Long curves (`knee`). Longer curves are averaged in blocks of two, four, ...
-    # The time of the search grows with the square of the length, and a knee is not
-    # sharper than a block (cost).
+    # --- Long curves (`knee`).
+    # Longer curves are averaged in blocks of two, four, ... The time of the search
+    # grows with the square of the length, and a knee is not sharper than a block
+    # (cost).
     max_evaluations: int = 256
 
 
