@@ -119,7 +119,7 @@ def max_error(
     exact: Sequence[np.ndarray],
     allowed: float,
 ) -> float:
-    """Largest error of any result, relative to that result's largest value.
+    """Computes the largest error of any result, relative to its largest value.
 
     Args:
       label: names what is compared, in the error.

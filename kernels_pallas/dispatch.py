@@ -89,7 +89,7 @@ def run(
 
 
 def target_device() -> AbstractDevice:
-    """The kind of device that what is being traced is for.
+    """Returns the kind of device that the present trace is for.
 
     That of the mesh in context (jax.set_mesh, jax.sharding.use_abstract_mesh), else
     the default device.

@@ -57,7 +57,7 @@ def value_and_gradients(
 
 
 def on(device: AbstractDevice):
-    """Context in which operations take `device` for the one they are traced for."""
+    """Makes a context in which operations are traced for `device`."""
     mesh = AbstractMesh(
         (1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device
     )
@@ -66,7 +66,7 @@ def on(device: AbstractDevice):
 
 @contextlib.contextmanager
 def interpreting(device: AbstractDevice):
-    """Context in which kernels for `device` run in Pallas's interpreter, on CPU.
+    """Makes a context in which kernels for `device` are interpreted on CPU.
 
     Memory that the kernel did not write is NaN, and a data race is an error. The
     interpreter of GPU kernels needs jax 0.11.

@@ -25,7 +25,7 @@ def glu_depthwise_conv(
 def depthwise_conv(
     x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C"]
 ) -> Float[Array, "B H W C"]:
-    """Zero-padded depthwise convolution with a fast gradient."""
+    """Computes a zero-padded depthwise convolution with a fast gradient."""
     return reference.depthwise_conv_shifted(x, kernel)
 
 

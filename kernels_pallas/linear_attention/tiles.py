@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 def pack(
     state: Float[Array, "B H K K+1"], heads_per_tile: int
 ) -> tuple[Float[Array, "B tiles L L"], Float[Array, "B tiles L L"]]:
-    """State -> S, Z."""
+    """Packs a state into S and Z."""
     products, sums = state[..., :-1], state[..., -1:]
     return (
         _block_diagonal(products, heads_per_tile),
@@ -23,7 +23,7 @@ def pack(
 def pack_sums(
     state: Float[Array, "B H K K+1"], heads_per_tile: int
 ) -> Float[Array, "B tiles L"]:
-    """State -> z, once."""
+    """Packs the sums z of a state, without repetition."""
     sums = _whole_tiles(state[..., -1], heads_per_tile)
     return sums.reshape(sums.shape[0], -1, heads_per_tile * sums.shape[-1])
 
@@ -34,7 +34,7 @@ def unpack(
     heads: int,
     size: int,
 ) -> Float[Array, "B H K K+1"]:
-    """S, z -> state. What lies off S's diagonal blocks is dropped."""
+    """Unpacks S and z into a state; drops what lies off the diagonal blocks of S."""
     sums = sums.reshape(sums.shape[0], -1, size)[:, :heads]
     blocks = _diagonal_blocks(products, heads, size)
     return jnp.concatenate([blocks, sums[..., None]], axis=-1)

@@ -18,7 +18,7 @@ import jax
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def linear_attention_state(kernels, k, v, floor):
-    """S and z from keys and values; see `api.linear_attention_state`."""
+    """Computes S and z from keys and values; see `api.linear_attention_state`."""
     return kernels.state(k, v, floor)
 
 
@@ -36,7 +36,7 @@ linear_attention_state.defvjp(_state_forward, _state_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def linear_attention_output(kernels, q, state, eps, floor):
-    """Output from queries and state; see `api.linear_attention_output`."""
+    """Computes the output from queries and state; see `api.linear_attention_output`."""
     return kernels.output(q, state, eps, floor)
 
 
@@ -53,6 +53,6 @@ linear_attention_output.defvjp(_output_forward, _output_backward)
 
 
 def linear_attention(kernels, q, k, v, eps, floor):
-    """Both halves; see `api.linear_attention`."""
+    """Computes both halves; see `api.linear_attention`."""
     state = linear_attention_state(kernels, k, v, floor)
     return linear_attention_output(kernels, q, state, eps, floor)

@@ -68,7 +68,7 @@ class DcAeConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "DcAeConfig":
-        """The config that `to_dict` described; lists become tuples.
+        """Inverts `to_dict`; lists become tuples.
 
         Raises:
           TypeError, ValueError: a field that does not exist, or lists that do not fit.

@@ -195,14 +195,14 @@ class Upscaler:
         return _like(image, pixels_hr if pixels.shape[2] == 3 else _luma(pixels_hr))
 
     def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
-        """The tags that the model can make something of.
+        """Selects the tags that the model has learned.
 
         Args:
           tags: see `tagging.vocabulary.parse_tags`.
 
         Returns:
-          Of the known ones those that the model was trained with, where it knows which;
-          the others are left out with a warning.
+          The tags that the model was trained with, or all known ones if it has no list;
+          others are left out with a warning.
 
         Raises:
           ConditionError: there are tags, and the model takes none.

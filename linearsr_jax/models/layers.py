@@ -18,17 +18,16 @@ LAYER_NORM_EPS = 1e-6
 
 
 def with_axes(init: Callable, axes: tuple[str | None, ...]) -> Callable[..., Array]:
-    """The initializer, with logical names for the axes of its parameter.
+    """Adds logical names of the parameter's axes to an initializer.
 
-    What `self.param` returns is the array, which the annotation of flax's own function
-    does not tell: it is of the box around it.
+    The return type is that of `self.param`, an array; flax annotates the box around it.
     """
     boxed: Any = nn.with_logical_partitioning(init, axes)
     return boxed
 
 
 def apply(module: nn.Module, params: PyTree, *args: Any, **kwargs: Any) -> Any:
-    """`module.apply` for modules that only have parameters: the output alone."""
+    """Applies a module that has only parameters, and returns the output alone."""
     return module.apply({"params": params}, *args, **kwargs)
 
 
@@ -121,7 +120,7 @@ def cast_kernels(params: PyTree, dtype: jnp.dtype) -> PyTree:
 def modulated_layer_norm(
     x: Float[Array, "B N D"], shift: Float[Array, "B D"], scale: Float[Array, "B D"]
 ) -> Float[Array, "B N D"]:
-    """LayerNorm without parameters, then x (1 + scale) + shift; computed in float32.
+    """Computes LayerNorm without parameters, then x (1 + scale) + shift, in float32.
 
     Shift and scale are float32 as well: their gradients are sums over all tokens.
     """
