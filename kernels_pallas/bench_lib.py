@@ -1,4 +1,4 @@
-"""What the benchmarks of every operation share: time, bandwidth, the report.
+"""Helpers for the benchmarks of all operations: time, bandwidth, the report.
 
 The operations do little arithmetic per byte, so the yardstick is the device's own
 copy, measured in the same run: a fraction of 1 is as fast as memory allows.
@@ -31,10 +31,10 @@ def seconds_per_call(
     the figure; the best of the repeats counts.
 
     Args:
-      function: of the arrays.
-      *arrays: its arguments.
+      function: function of the arrays.
+      *arrays: arguments of the function.
       at_least: seconds that one repeat should take.
-      repeats: of the whole loop.
+      repeats: number of repeats of the whole loop.
     """
 
     @jax.jit
@@ -122,17 +122,17 @@ def max_error(
     """Computes the largest error of any result, relative to its largest value.
 
     Args:
-      label: names what is compared, in the error.
-      function: of the arrays; returns any tree of arrays.
-      arrays: its arguments.
-      exact: its results, or the results it has and more, in float64.
-      allowed: bound.
+      label: name of the comparison, for the error message.
+      function: function of the arrays that returns any tree of arrays.
+      arrays: arguments of the function.
+      exact: expected results in float64; there may be more than the function returns.
+      allowed: bound of the error.
 
     Returns:
       The error, to two digits.
 
     Raises:
-      ArithmeticError: it is beyond the bound, or not a number.
+      ArithmeticError: the error is beyond the bound, or not a number.
     """
     results = jax.tree.leaves(jax.jit(function)(*arrays))
     error = max(

@@ -1,13 +1,13 @@
-"""Which form of an operation runs.
+"""Chooses the form of an operation that runs.
 
-Every operation has a plain form, "reference", that XLA compiles for any device and
-that every kind of differentiation goes through. Beside it stand forms for one platform
-each, named after it: "cpu", "tpu", "gpu". Those carry gradients written by hand
-(jax.custom_vjp), which JAX can use in reverse mode only.
+Every operation has a plain form, "reference", which XLA compiles for any device and
+which JAX can differentiate in every way. Other forms are for one platform each and are
+named after it: "cpu", "tpu", "gpu". They have hand-written gradients (jax.custom_vjp),
+which JAX can use in reverse mode only.
 
-So implementation="reference" is also the switch for forward mode: jvp, grad of jvp,
-Hessian-vector products. It is an argument, not a global, because jax.jit would go on
-using what it compiled under the global's other value.
+implementation="reference" therefore also enables forward mode: jvp, grad of jvp,
+Hessian-vector products. It is an argument and not a global setting, because jax.jit
+would keep using what it compiled under the old value.
 """
 
 import functools
@@ -21,9 +21,9 @@ from jax.sharding import AbstractDevice
 T = TypeVar("T")
 logger = logging.getLogger("kernels_pallas")
 
-# What implementation=None runs: {operation: {device kind: form}}. Only what a run of
-# the operation's bench.py on that kind of device found fastest may stand here. Device
-# kinds that are not named run the reference: no GPU or TPU has been measured yet.
+# What implementation=None runs: {operation: {device kind: form}}. List only
+# what a run of the operation's bench.py found fastest on that kind of device. Other
+# kinds run the reference; no GPU or TPU has been measured yet.
 PREFERRED: dict[str, dict[str, str]] = {
     "linear_attention": {"cpu": "reference"},
     "glu_depthwise_conv": {"cpu": "cpu"},

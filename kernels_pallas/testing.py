@@ -1,6 +1,6 @@
-"""What the tests of every operation share: inputs, tolerances, kernels without a chip.
+"""Helpers for the tests of all operations: inputs, tolerances, kernels without a chip.
 
-Three ways to try a kernel on a machine that has none of its devices, from quick to
+There are three ways to try a kernel on a machine without its device, from quick to
 thorough: `run_interpreted` (TPU, the values), `lower` (TPU and GPU, layouts and tile
 sizes) and `compile_for_tpu` (everything but the run; needs libtpu).
 """
@@ -102,7 +102,7 @@ def lower(function: Callable, device: AbstractDevice, *shapes: Any) -> str:
     Checks tilings, layouts and (GPU) shared memory; not registers, not VMEM.
 
     Args:
-      function: of arrays.
+      function: function of arrays.
       device: `TPU` or `GPU`.
       *shapes: jax.ShapeDtypeStruct of the arguments.
 
@@ -134,11 +134,11 @@ def tpu_devices(topology: str) -> list[Any]:
 def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
     """Compiles for one chip of a real TPU, without one.
 
-    What does not fit into VMEM fails here.
+    A kernel that does not fit into VMEM fails here.
 
     Args:
-      topology: see `tpu_devices`, also for what that needs.
-      function: of arrays.
+      topology: see `tpu_devices`, also for its requirements.
+      function: function of arrays.
       *shapes: jax.ShapeDtypeStruct of the arguments.
 
     Returns:

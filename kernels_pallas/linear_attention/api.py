@@ -68,7 +68,7 @@ def linear_attention_state(
     an image, over devices (one psum), over time.
 
     Args:
-      k, v, floor, implementation: as for `linear_attention`.
+      k, v, floor, implementation: see `linear_attention`.
 
     Returns:
       float32; [..., :K] is the sum of phi(k)^T v, [..., K] that of phi(k).
@@ -92,8 +92,8 @@ def linear_attention_output(
     """Reads a state out: the second half of `linear_attention`.
 
     Args:
-      q, eps, floor, implementation: as for `linear_attention`.
-      state: of `linear_attention_state`, or the sum of several.
+      q, eps, floor, implementation: see `linear_attention`.
+      state: result of `linear_attention_state`, or the sum of several.
 
     Returns:
       The attention's output, in q's dtype.

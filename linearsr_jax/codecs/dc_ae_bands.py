@@ -40,10 +40,10 @@ def map_bands(
     """Returns function(x), computed for windows of rows + 2 halo rows at a time.
 
     Args:
-      function: enlarges by s, and its output at a row depends on at most halo rows
-        of input on either side.
-      x: the whole input. Run whole if it is no higher than a window.
-      rows: of the input, that each window adds to the output; at least 1.
+      function: function that enlarges by s, and whose output at a row depends on at
+        most halo rows of input on either side.
+      x: whole input; computed at once if it is no higher than a window.
+      rows: rows of input that each window adds to the output; at least 1.
       halo: see function.
     """
     height = x.shape[1]

@@ -31,7 +31,7 @@ class Conv(nn.Module):
       dtype: computation type.
       stride: 1 or 2.
       use_bias: whether a bias is added.
-      precision: of the products; by default float32 is less on accelerators.
+      precision: precision of the products; the default rounds float32 on accelerators.
     """
 
     features: int

@@ -37,7 +37,7 @@ class DcAeConfig:
       widths: channels of each stage, stage 0 (full resolution) first.
       encoder_depths, decoder_depths: blocks of each stage.
       first_attention: the stage from which on blocks are attention blocks.
-      head_size: of the attention; divides the widths there.
+      head_size: channels per attention head; divides the widths of those stages.
       latent_channels: divides the last width.
       scaling_factor: takes the encoder's output to about unit variance.
     """
@@ -86,7 +86,7 @@ class Stage(nn.Module):
     Attributes:
       width: channels of the blocks.
       depth: number of blocks.
-      head_size: of attention blocks; None for residual blocks.
+      head_size: channels per head in attention blocks; None for residual blocks.
       dtype: computation type.
       down_width: channels after a last layer that halves the size.
       is_upsampled: whether a first layer doubles the size.
@@ -207,8 +207,8 @@ def init_params(
 
     Args:
       config: sizes.
-      key: of the draws.
-      boxed: whether they are wrapped with their logical axes.
+      key: random key.
+      boxed: whether to wrap the parameters with their logical axes.
     """
     key_encoder, key_decoder = jax.random.split(key)
     image = jnp.zeros((1, config.factor, config.factor, 3))

@@ -37,11 +37,11 @@ def load_codec(name: str, folder: str | Path) -> Codec:
     """Loads the codec to train with.
 
     Args:
-      name: in CODECS.
-      folder: that holds its weights; "" for a codec that has none.
+      name: key of CODECS.
+      folder: folder of its weights; "" for a codec without weights.
 
     Raises:
-      CodecError: weights are missing, not needed, or of another codec.
+      CodecError: weights are missing, not needed, or belong to another codec.
     """
     if not folder:
         return CODECS[name].load({}, None)

@@ -38,7 +38,8 @@ class PixelCodec:
     """Space-to-depth of (HR - bicubic LR), divided by its standard deviation.
 
     Attributes:
-      residual_std: of HR - bicubic LR in [-1, 1] units. The default is about what
+      residual_std: standard deviation of HR - bicubic LR in units of [-1, 1]; about
+      what
         experiments/202611_nano/residual_std.py measures on nano's training data.
     """
 

@@ -1,6 +1,6 @@
-"""Which expert runs at which noise level: boundaries, their derivation, the grid.
+"""Assigns noise levels to experts: boundaries, their derivation, the sampler's grid.
 
-A model of n experts has n - 1 boundaries, rising noise levels in (0, 1); one expert
+A model of n experts has n - 1 boundaries, increasing noise levels in (0, 1); one expert
 has none. Experts are counted from clean to noisy; expert i owns [boundary i - 1,
 boundary i), so that a boundary belongs to the noisier one, as in Wan 2.2.
 

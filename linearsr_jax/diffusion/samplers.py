@@ -97,16 +97,16 @@ def take_steps(
 ) -> SamplerState:
     """Takes the steps of a table, or of a part of one.
 
-    A table may be cut anywhere, for another network to go on: the state holds all that
-    a solver remembers.
+    A table may be cut anywhere, so that another network can continue: the state has
+    everything that a solver remembers.
 
     Args:
       denoise: (x_sigma, sigma) -> x0_hat; called len(table.sigma) times.
-      state: from `start_from` or the steps before.
+      state: state from `start_from` or from the steps before.
       table: rows of a table from one of `SOLVERS`.
 
     Returns:
-      The state after it; x is clean after the table's last row.
+      The state after these steps; x is clean after the last row of a whole table.
     """
 
     def step(state, row):

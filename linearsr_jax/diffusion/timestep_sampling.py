@@ -1,7 +1,7 @@
-"""How training draws its noise levels.
+"""Draws the noise levels of training.
 
-A logit-normal, shifted (SANA), with a share of the draws exactly at sigma = 1:
-one-step quality is decided there and a logit-normal has no mass there.
+The distribution is a shifted logit-normal (SANA) with a share of the draws exactly at
+sigma = 1: one-step quality is decided there, and a logit-normal has no mass there.
 """
 
 from collections.abc import Sequence

@@ -72,14 +72,14 @@ def upscale_files(
 
     Args:
       upscaler: the model.
-      jobs: from `plan_outputs`.
-      overwrite: whether existing outputs are replaced.
-      find_tags: says what an image shows; what the model knows of it is written into
-        the output, too.
-      **settings: others of `Upscaler.__call__`.
+      jobs: jobs from `plan_outputs`.
+      overwrite: whether to replace existing outputs.
+      find_tags: function from an image to its tags; those that the model knows are
+        also written into the output.
+      **settings: further arguments of `Upscaler.__call__`.
 
     Returns:
-      What was written, as --json prints it, and the number of failures.
+      The outputs in the form that --json prints, and the number of failures.
     """
     outputs, failures = [], 0
     with (

@@ -1,4 +1,4 @@
-"""From what a user says of an image, tags or a file of features, to `Guidance`."""
+"""Turns tags, or a file of features, into the network's `Guidance`."""
 
 import logging
 from collections.abc import Sequence
@@ -64,13 +64,13 @@ class Guidance(NamedTuple):
 def make_guidance(
     condition: Condition | None, null: Condition | None, scale: float
 ) -> Guidance:
-    """Decides what the network is evaluated for in each step.
+    """Chooses the conditions that the network is evaluated with in each step.
 
     Args:
-      condition: of one image; None is none.
-      null: what the model was trained with for no condition, see `null_condition`;
-        without, no tokens stand for none.
-      scale: see `Guidance`; means nothing without a condition.
+      condition: condition of one image, or None.
+      null: condition that stands for none in training, see `null_condition`; if None,
+        a condition without tokens does.
+      scale: see `Guidance`; ignored without a condition.
     """
     if condition is None:
         return Guidance(null)
@@ -87,10 +87,10 @@ def condition_from_tags(tags: Sequence[str], preset: Preset) -> Condition | None
 
     Args:
       tags: entries of `tagging.vocabulary.TAGS`.
-      preset: of the model.
+      preset: preset of the model.
 
     Returns:
-      tokens int32 (1, T).
+      A condition whose tokens are int32 (1, T).
 
     Raises:
       ConditionError: the model takes no tags.
@@ -107,15 +107,15 @@ def condition_from_tags(tags: Sequence[str], preset: Preset) -> Condition | None
 
 
 def condition_from_file(path: str | Path, preset: Preset) -> Condition:
-    """Reads the condition of one image from a file of features, whatever made them.
+    """Reads the condition of one image from a file of features.
 
     Args:
-      path: safetensors with `tokens` (T, F), floating point, and perhaps `mask` (T,),
-        not 0 for tokens that are there.
-      preset: of the model; gives F.
+      path: safetensors file with `tokens` (T, F), floating point, and optionally
+        `mask` (T,), which is 0 for padding.
+      preset: preset of the model, which sets F.
 
     Returns:
-      tokens float32 (1, T, F).
+      A condition whose tokens are float32 (1, T, F).
 
     Raises:
       ConditionError: unreadable, or of other arrays, shapes or types; not finite.

@@ -1,7 +1,7 @@
-"""How much memory an image takes, how much there is, and the bands that fit.
+"""Estimates the memory that an image takes, and chooses bands that fit.
 
-Closed forms on the large side, so that nothing need be compiled to know; tests compare
-them with what XLA allocates.
+The estimates are closed formulas that err on the large side, so nothing has to be
+compiled; tests compare them with what XLA allocates.
 """
 
 import os
@@ -14,7 +14,7 @@ from linearsr_jax.codecs import Codec
 from linearsr_jax.models.bands import stem_halo
 from linearsr_jax.models.linear_dit import LinearDiT
 
-# Of the memory there is: what an image may take if nobody says otherwise.
+# Share of the memory that an image may take by default.
 CPU_SHARE, ACCELERATOR_SHARE = 0.5, 0.8
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -51,8 +51,8 @@ def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> 
     """Estimates the bytes that an image allocates in one pass, without the weights.
 
     Args:
-      model, codec: what runs.
-      tokens: of its latents.
+      model, codec: network and codec.
+      tokens: number of tokens of the image.
       count: evaluations at once; 2 with guidance.
     """
     solver = 4 * 4 * codec.channels

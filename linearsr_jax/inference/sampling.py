@@ -1,8 +1,8 @@
-"""From an LR image to an HR image: one loop, whatever runs the network.
+"""Upscales an LR image by one loop, which is the same for every `Denoiser`.
 
-`upscale` takes the solver's steps, one expert after another, and decodes. Which expert
-runs depends on the noise level alone, so the steps are cut into segments before
-anything is compiled. How the network runs is a `Denoiser`'s affair: on the whole image
+`upscale` takes the solver's steps, one expert after another, and decodes. The noise
+level alone decides which expert runs, so the steps are cut into segments before
+anything is compiled. A `Denoiser` decides how the network runs: on the whole image
 in one program (`WholeDenoiser`, made into a function by `make_upscale`), with experts
 that stay on the host (`offloaded`), or in bands of rows (`banded`).
 """
@@ -35,14 +35,14 @@ def draw_noise(
     """Draws the noise that `upscale` starts from.
 
     Args:
-      preset, codec: what runs.
-      height, width: of the LR image in pixels, multiples of codec.factor / SCALE.
-      steps: network evaluations.
+      preset, codec: preset and codec of the model.
+      height, width: size of the LR image in pixels, multiples of codec.factor / SCALE.
+      steps: number of network evaluations.
       seed: 0 <= seed < 2**32.
 
     Returns:
-      float32 (h, w, C) on the latent grid. Zeros where the answer owes nothing to
-      the noise: one step of a pixel preset.
+      float32 (h, w, C) on the latent grid; zeros where the result does not depend on
+      the noise, that is for one step of a pixel preset.
     """
     grid = (SCALE * height // codec.factor, SCALE * width // codec.factor)
     is_ignored = (
@@ -144,13 +144,13 @@ def upscale(
     """Upscales one image.
 
     Args:
-      denoiser: what runs.
-      segments: from `cut_segments`.
-      experts: parameters of each, clean to noisy; one more than boundaries.
-      codec: with its weights on the device.
-      image_lr: its sides multiples of codec.factor / SCALE.
-      noise: from `draw_noise`.
-      guidance: see there.
+      denoiser: runs the network.
+      segments: segments from `cut_segments`.
+      experts: parameters of each expert, clean to noisy.
+      codec: codec, with its weights on the device.
+      image_lr: LR image, whose sides are multiples of codec.factor / SCALE.
+      noise: noise from `draw_noise`.
+      guidance: conditions; see `Guidance`.
 
     Returns:
       The HR image, about [-1, 1] and not clipped, and whether all of it is finite.

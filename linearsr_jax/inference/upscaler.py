@@ -75,17 +75,19 @@ class Upscaler:
         """Places the weights on the default device.
 
         Args:
-          model: from `pretrained.load_pretrained`.
-          offload_experts: leave the experts on the host and have at most two of them
-            on the device, for models that do not fit. Every image then transfers them.
-          max_memory: GB that an image may take beside the weights, by estimate; what
-            would take more goes in bands of rows, slower and with the same result. By
-            default half of the machine's memory, or four fifths of an accelerator's.
-          dtype: of the computation, "float32" or "bfloat16"; the latter is for large
-            models on accelerators.
+          model: model from `pretrained.load_pretrained`.
+          offload_experts: whether to keep the experts on the host, with at most two of
+            them on the device, for models that do not fit. Every image then transfers
+            them.
+          max_memory: estimated GB that an image may take, not counting the weights. An
+            image that would take more is upscaled in bands of rows, which is slower and
+            gives the same result. By default half of the machine's memory, or four
+            fifths of an accelerator's.
+          dtype: type of the computation, "float32", or "bfloat16" for large models on
+            accelerators.
 
         Raises:
-          UpscaleError: max_memory is not above 0, or another dtype.
+          UpscaleError: max_memory is not above 0, or dtype is another type.
         """
         if dtype not in ("float32", "bfloat16"):
             raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")

@@ -1,9 +1,9 @@
-"""The network on an image of any height, exactly, in bounded device memory.
+"""Runs the network on an image of any height, exactly, in bounded device memory.
 
 The tokens of the whole image stay on the host and pass through each block in bands of
-rows, at most two bands on the device at a time. That is exact: what a token sees of
-the others is the attention's state, a sum over tokens which the block before makes
-band by band, and one row on each side for the 3x3 convolution.
+rows, with at most two bands on the device at a time. The result is exact: of the other
+tokens, a token sees the attention's state, which is a sum over tokens that the previous
+block computes band by band, and one row on each side for the 3x3 convolution.
 """
 
 import math
@@ -25,9 +25,9 @@ class Band(NamedTuple):
     """Rows of an image, and the window of rows that they are computed from.
 
     Attributes:
-      rows: what is computed.
-      window: the rows and their halo; shifted inwards at the image's border.
-      skip: rows of the window before the band's.
+      rows: rows to compute.
+      window: these rows with their halo, shifted inwards at the border of the image.
+      skip: number of rows in the window before those of the band.
     """
 
     rows: slice
@@ -42,9 +42,9 @@ def cut_bands(height: int, rows: int, halo: int) -> tuple[Band, ...]:
     convolutions' zeros are the image's own.
 
     Args:
-      height: of the image, at least 1.
-      rows: at most, of a band; at least 1.
-      halo: rows on either side that a band depends on.
+      height: height of the image, at least 1.
+      rows: largest height of a band, at least 1.
+      halo: number of rows on either side that a band depends on.
     """
     bands = []
     for part in np.array_split(np.arange(height), -(-height // rows)):
@@ -72,15 +72,15 @@ def fill_rows(
 ) -> None:
     """Computes target[:, band.rows] = compute(band) for all bands.
 
-    Each is fetched while the next one computes. target may be what they are computed
-    from: no row is overwritten before all bands that see it have copied it, as long as
-    a halo is no higher than a band.
+    Each band is fetched while the next one computes. Bands may be computed from target
+    itself: no row is overwritten before all bands that see it have copied it, as long
+    as a halo is no higher than a band.
 
     Args:
-      target: on the host, (B, height, ...).
-      bands: from `cut_bands`.
-      compute: returns a band's rows, on the device. What it hands over from the target
-        must be a copy.
+      target: array (B, height, ...) on the host.
+      bands: bands from `cut_bands`.
+      compute: function from a band to its rows on the device. It must copy what it
+        takes from target.
     """
     pending: tuple[slice, Array] | None = None
     for band in bands:
@@ -93,9 +93,9 @@ def fill_rows(
 
 
 class BandedNetwork:
-    """`LinearDiT.denoise` in bands; equal to it but for rounding.
+    """`LinearDiT.denoise` in bands, equal to it up to rounding.
 
-    Compiled for each width of an image and height of a band.
+    It is compiled for each width of an image and height of a band.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class BandedNetwork:
         """Compiles nothing yet.
 
         Args:
-          model: what runs.
-          rows: of latents, in a band; at least 1.
-          network_input: (latents, sigma) -> what the network takes, see
-            `diffusion.flow.Prediction`; done here band by band.
+          model: network to run.
+          rows: rows of latents in a band; at least 1.
+          network_input: function (latents, sigma) -> network input, see
+            `diffusion.flow.Prediction`; applied band by band.
         """
         self._model = model
         self._rows = rows
@@ -169,9 +169,9 @@ class BandedNetwork:
         """Runs the network.
 
         Args:
-          params: on the device.
-          latents, image_lr: on the host; values as for `LinearDiT.denoise`, the
-            latents before `network_input`.
+          params: parameters, on the device.
+          latents, image_lr: arguments of `LinearDiT.denoise`, on the host; the latents
+            are those before `network_input`.
           sigma, condition: see `LinearDiT.denoise`.
 
         Returns:

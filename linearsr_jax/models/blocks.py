@@ -176,13 +176,13 @@ class Block(nn.Module):
         """Applies the block.
 
         Args:
-          tokens: of the whole grid; or with state of some rows of it, and then the
-            first and last row that are not the whole grid's come out wrong.
-          t6: the modulation from `TimeEmbedding`.
-          keys_and_values, mask: of the condition; None, and the cross-attention adds
-            nothing.
+          tokens: tokens of the whole grid or, with state, of some of its rows; then the
+            first and the last row are wrong unless they are those of the grid.
+          t6: modulation from `TimeEmbedding`.
+          keys_and_values, mask: keys, values and mask of the condition; if None, the
+            cross-attention adds nothing.
           grid: (h, w) of the tokens.
-          state: the sum of `state` over the rows of the whole grid.
+          state: sum of `state` over the rows of the whole grid.
         """
         tokens = self.add_attention(tokens, t6, state)
         if keys_and_values is not None and mask is not None:

@@ -64,8 +64,8 @@ def position_embedding(
       grid: (h, w).
       width: D, a multiple of 4.
       extent: SANA's base size over its interpolation scale.
-      rows: that the tokens fill, N = rows w; by default all of the grid.
-      first_row: of those.
+      rows: number of rows that the tokens fill, N = rows w; by default all.
+      first_row: first of these rows.
     """
     quarter = width // 4
     frequency = 10000.0 ** (-np.arange(quarter) / quarter)
@@ -117,8 +117,8 @@ class TagEmbedding(nn.Module):
     """A learned vector for each tag; condition tokens have no order and no position.
 
     Attributes:
-      count: of tags there are.
-      features: F.
+      count: number of tags.
+      features: F, the width of a vector.
     """
 
     count: int

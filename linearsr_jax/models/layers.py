@@ -43,7 +43,7 @@ class Dense(nn.Module):
       dtype: type of the product.
       use_bias: whether a bias, initially zero, is added.
       kernel_init: initialiser of the kernel.
-      precision: of the product; by default float32 is less on accelerators.
+      precision: precision of the product; the default rounds float32 on accelerators.
     """
 
     features: int

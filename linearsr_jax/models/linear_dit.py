@@ -26,9 +26,9 @@ from linearsr_jax.models.embeddings import (
 from linearsr_jax.models.layers import Dense, modulated_layer_norm, with_axes
 from linearsr_jax.models.linear_attention import TELEMETRY
 
-# Name -> what the backward pass finds saved of each block (a policy of jax.checkpoint)
-# beside its input. "dots" keeps the dense layers' products and computes again what is
-# cheap: norms, attention's products, the depthwise convolution.
+# By name, what is saved of each block for the backward pass beside its input (a policy
+# of jax.checkpoint). "dots" keeps the products of dense layers and computes cheap parts
+# again: norms, the attention's products, the depthwise convolution.
 REMAT_POLICIES: dict[str, Callable] = {
     "none": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -40,8 +40,8 @@ class ProjectedCondition(NamedTuple):
     """A condition as the blocks read it.
 
     Attributes:
-      keys_and_values: those of the cross-attention of all L blocks, stacked.
-      mask: True for tokens that are there.
+      keys_and_values: keys and values of the cross-attention of all L blocks, stacked.
+      mask: False for padding.
     """
 
     keys_and_values: tuple[Float[Array, "L B T D"], Float[Array, "L B T D"]]
@@ -49,7 +49,7 @@ class ProjectedCondition(NamedTuple):
 
 
 class LinearDiT(nn.Module):
-    """Predicts from noisy latents, sigma, the LR image and condition tokens.
+    """The network: predicts from noisy latents, sigma, the LR image and a condition.
 
     Attributes:
       latent_channels: channels of the codec's latents.
@@ -61,20 +61,21 @@ class LinearDiT(nn.Module):
       condition_features: F of the condition tokens.
       tag_count: tags that a condition may name; 0 for features only.
       stem_widths, stem_strides: see `LRStem`.
-      qk_norm: RMS norm on queries and keys.
-      zero_init: zero output head and cross-attention outputs (pixel presets).
-      floor_timestep: feed whole timesteps, see `timestep_features`.
+      qk_norm: whether queries and keys have an RMS norm.
+      zero_init: whether the head and the cross-attention outputs start at zero (pixel
+        presets).
+      floor_timestep: whether to feed whole timesteps; see `timestep_features`.
       position_extent: length of the square that `position_embedding` spreads the
         tokens over; None adds no position. SANA has 64 at 2K and 4K, none below.
       attention_floor: floor of `kernels_pallas.linear_attention`.
-      remat: a key of REMAT_POLICIES: what is computed again in the backward pass.
+      remat: key of REMAT_POLICIES; decides what the backward pass computes again.
       scan_unroll: blocks per iteration of the loop over depth. On CPU a rolled
         loop's copies cost a quarter of nano's training step; unrolling costs
-        compile time, which is what upscaling one image mostly is.
+        compile time, which dominates when a single image is upscaled.
       dtype: computation type; parameters and reductions stay float32.
-      implementation: of the two operations of `kernels_pallas`; None takes what is
-        fastest on the device. "reference" is the switch for forward-mode
-        differentiation (jvp, grad of jvp, Hessian-vector products) of the network.
+      implementation: implementation of the two operations of `kernels_pallas`; None
+        takes the fastest one on the device, "reference" allows forward-mode
+        differentiation (jvp, grad of jvp, Hessian-vector products).
     """
 
     latent_channels: int
@@ -230,9 +231,9 @@ class LinearDiT(nn.Module):
         """Computes the blocks' input.
 
         Args:
-          latents, image_lr: of the whole image or some rows of it.
-          first_row: of those.
-          height: of the whole image, in rows of latents.
+          latents, image_lr: the whole image, or some rows of it.
+          first_row: first of these rows.
+          height: height of the whole image in rows of latents.
 
         Raises:
           ValueError: the stem does not land on the latents' grid.

@@ -1,8 +1,8 @@
-"""The named model sizes (docs/design.md), and what belongs to each.
+"""The named model sizes (docs/design.md).
 
-A preset is everything needed to build the network and to interpret its output. A
-released model's config.json holds all of its fields, and not its name: a preset may
-change without changing the meaning of older folders.
+A preset has everything needed to build the network and to interpret its output. The
+config.json of a released model contains all fields of the preset but not its name, so a
+preset may change without changing the meaning of older folders.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.models.linear_dit import LinearDiT
 
-# Of `tagging.vocabulary`, which is RAM's.
+# Size of `tagging.vocabulary`, which is RAM's.
 TAG_COUNT = 4585
 
 
@@ -21,21 +21,21 @@ class Preset:
     """One model size.
 
     Attributes:
-      width, depth, heads, cross_heads: of the transformer.
+      width, depth, heads, cross_heads: sizes of the transformer.
       mlp_ratio: Mix-FFN's channels after the gate over the width.
       condition_features: size of a condition token.
       tag_count: tags with a learned embedding; 0 for models that take features.
       codec: name in `codecs.CODECS`.
-      codec_factor, latent_channels: that codec's.
+      codec_factor, latent_channels: sizes of the codec.
       prediction: name in `diffusion.flow.PREDICTIONS`.
       stem_widths: channels of the LR stem's convolutions.
       shift: flow shift of the noise levels training draws.
       sampling_shift: flow shift of the sampler's grid.
       unshifted_start: unshifted noise level of a sampler's first step.
       solver: name in `diffusion.samplers.SOLVERS`.
-      default_steps: of the sampler.
-      qk_norm: RMS norm on queries and keys.
-      zero_init: zero output head and cross-attention outputs.
+      default_steps: default number of sampler steps.
+      qk_norm: whether queries and keys have an RMS norm.
+      zero_init: whether the head and the cross-attention outputs start at zero.
       floor_timestep: see `LinearDiT`; SANA's weights know whole timesteps only.
       position_extent: see `LinearDiT`.
       attention_floor: see `LinearDiT`; 0 in the paper.
@@ -122,7 +122,7 @@ def sana_preset(width: int, depth: int, cross_heads: int, **changes: Any) -> Pre
     """Makes the preset of a SANA network.
 
     Args:
-      width, depth, cross_heads: of the transformer.
+      width, depth, cross_heads: sizes of the transformer.
       **changes: fields that differ from those of SANA 1.0 at 1024 pixels.
     """
     preset = Preset(
