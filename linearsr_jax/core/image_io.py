@@ -319,14 +319,15 @@ def _convert(
     alpha = None
     if image.has_transparency_data and not is_deep:
         image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
-            if "alpha" in refuse:
-                raise ImageError(
-                    name,
-                    "has transparent pixels, and alpha is not supported yet; "
-                    "flatten it first",
-                )
-            alpha = np.asarray(ImageOps.exif_transpose(image).getchannel("A"))
+        alpha = np.asarray(ImageOps.exif_transpose(image).getchannel("A"))
+        if alpha.min() == 255:
+            alpha = None
+        elif "alpha" in refuse:
+            raise ImageError(
+                name,
+                "has transparent pixels, and alpha is not supported yet; "
+                "flatten it first",
+            )
     image = ImageOps.exif_transpose(image)
     if is_deep:
         # Pillow's 32-bit "I" is also what 16-bit files open as.
@@ -349,7 +350,7 @@ def _is_deeper_than_8_bits(image: PIL.Image.Image) -> bool:
     # Pillow decodes 16-bit colour PNG and TIFF to 8 bits without a word; only the
     # raw mode of the undecoded data tells. (In a BMP "BGR;16" means 5-6-5 bits.)
     return image.format in ("PNG", "TIFF") and any(
-        re.search(r";(16|32)", str(tile[3])) for tile in image.tile
+        re.search(r";(16|32)", str(tile[3])) for tile in getattr(image, "tile", ())
     )
 
 

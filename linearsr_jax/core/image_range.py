@@ -11,10 +11,11 @@ def to_unit_range(image: UInt8[Array, "..."]) -> Float[Array, "..."]:
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
-def to_uint8(image: Float[Array, "..."]) -> UInt8[np.ndarray, "..."]:
+def to_uint8(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     """Converts [-1, 1] to levels 0..255 on the host, clipped and rounded."""
     # In place: the images that upscaling makes are large.
-    levels = np.clip(np.asarray(image), -1.0, 1.0)
+    levels = np.array(image, np.float32)
+    np.clip(levels, -1.0, 1.0, out=levels)
     levels += 1.0
     levels *= 127.5
     return np.rint(levels, out=levels).astype(np.uint8)

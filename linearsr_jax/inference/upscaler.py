@@ -258,7 +258,7 @@ class Upscaler:
         return np.asarray(image)[: SCALE * height, : SCALE * width]
 
 
-def _pixels_of(image: ImageLike) -> np.ndarray:
+def _pixels_of(image: Any) -> np.ndarray:
     """Returns the pixels, uint8 (H, W, 3) or (H, W, 1), or refuses the image."""
     if isinstance(image, Image):
         if image.alpha is not None:
@@ -280,7 +280,7 @@ def _pixels_of(image: ImageLike) -> np.ndarray:
     return pixels
 
 
-def _like(image: ImageLike, pixels: np.ndarray) -> ImageLike:
+def _like(image: Any, pixels: np.ndarray) -> Any:
     """Makes an image of the same kind of uint8 (H, W, 3) or (H, W, 1) pixels."""
     if isinstance(image, Image):
         return dataclasses.replace(image, pixels=pixels)
