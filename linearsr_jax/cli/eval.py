@@ -96,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
         tables.check_per_image_path(path, overwrite=args.overwrite)
     hr, lr = find_folders(args.data) if args.data else (args.hr, args.lr)
     model = args.model or (None if args.sr else "nano")
-    methods = dict(BASELINES) if args.data or model else {}
+    methods: dict[str, runner.Method] = {}
+    if args.data or model:
+        methods |= BASELINES
     methods |= _folders_by_name(args.sr, methods)
     try:
         runner.check_references(methods, metrics, hr, lr)
