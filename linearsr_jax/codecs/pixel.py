@@ -38,9 +38,9 @@ class PixelCodec:
     """Space-to-depth of (HR - bicubic LR), divided by its standard deviation.
 
     Attributes:
-      residual_std: standard deviation of HR - bicubic LR in units of [-1, 1]; about
-      what
-        experiments/202611_nano/residual_std.py measures on nano's training data.
+      residual_std: standard deviation of HR - bicubic LR in units of [-1, 1]. The
+        default is about what experiments/202611_nano/residual_std.py measures on
+        nano's training data.
     """
 
     residual_std: float = 0.1
