@@ -112,7 +112,8 @@ setup(
         "linearsr_jax.training",
     ],
     package_data={
-        "linearsr_jax": ["weights/**"],
+        "kernels_pallas": ["py.typed"],
+        "linearsr_jax": ["py.typed", "weights/**"],
         "linearsr_jax.tagging": ["data/**"],
     },
     install_requires=REQUIREMENTS,

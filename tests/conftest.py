@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import array_checking  # noqa: F401 (--jaxtyping-packages finds it here)
+
 # Both must stand before anything imports JAX, which reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of what the tests do: leave LLVM's optimiser out of it.

@@ -9,12 +9,12 @@ from kernels_pallas.glu_depthwise_conv.vjp import with_gradient
 
 
 def glu_depthwise_conv(
-    x: Float[Array, "B H W 2E"],
-    kernel: Float[Array, "3 3 2E"],
-    bias: Float[Array, "2E"],
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "3 3 C"],
+    bias: Float[Array, "C"],
     *,
     implementation: str | None = None,
-) -> Float[Array, "B H W E"]:
+) -> Float[Array, "B H W C//2"]:
     """Computes the middle of Mix-FFN: SiLU, 3x3 depthwise convolution, gate.
 
     s = silu(x);   y = depthwise3x3(s) + bias;   a, g = split(y);   out = a silu(g)
@@ -26,7 +26,7 @@ def glu_depthwise_conv(
     "reference" and "cpu" compute in x's dtype. Gradients have their input's dtype.
 
     Args:
-      x: the expanded features, before their SiLU. B images of H x W, 2E channels.
+      x: the expanded features, before their SiLU. B images of H x W, C = 2 E channels.
       kernel: the filters, one per channel.
       bias: added after the convolution.
       implementation: "reference" differentiates in every way, forward mode

@@ -67,7 +67,7 @@ def bench() -> dict[str, Any]:
     copy = bench_lib.copy_bandwidth()
     rows = []
     for expanded, side in CPU_CASES if platform == "cpu" else ACCELERATOR_CASES:
-        arrays = [jnp.asarray(a, dtype) for a in _inputs(side, side, expanded)]
+        arrays = [jnp.asarray(a, dtype) for a in make_inputs(side, side, expanded)]
         for (form, name), function in functions.items():
             seconds = bench_lib.seconds_per_call(function, *arrays)
             labels = {
@@ -96,8 +96,8 @@ def _passes(operation: Callable) -> dict[str, Callable]:
     return dict(zip(ARRAYS, (forward, forward_and_gradient), strict=True))
 
 
-def _inputs(height, width, expanded):
-    """x, kernel, bias and the output's gradient."""
+def make_inputs(height, width, expanded):
+    """Draws x, kernel, bias and the output's gradient."""
     rng = np.random.default_rng(0)
     channels = 2 * expanded
     shapes = (
@@ -111,7 +111,7 @@ def _inputs(height, width, expanded):
 
 def _max_error(function, dtype, form, name):
     """Largest error on a small image, relative to the largest value."""
-    arrays = [jnp.asarray(a, dtype) for a in _inputs(9, 10, 264)]
+    arrays = [jnp.asarray(a, dtype) for a in make_inputs(9, 10, 264)]
     exact = _float64(*(np.asarray(a, np.float64) for a in arrays))
     label = f"glu_depthwise_conv, form {form!r}, {name}"
     return bench_lib.max_error(label, function, arrays, exact, MAX_ERROR[dtype])

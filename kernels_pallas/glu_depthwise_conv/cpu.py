@@ -13,10 +13,10 @@ from kernels_pallas.glu_depthwise_conv import reference
 
 
 def glu_depthwise_conv(
-    x: Float[Array, "B H W 2E"],
-    kernel: Float[Array, "3 3 2E"],
-    bias: Float[Array, "2E"],
-) -> Float[Array, "B H W E"]:
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "3 3 C"],
+    bias: Float[Array, "C"],
+) -> Float[Array, "B H W C//2"]:
     """Runs the operation in x's dtype."""
     return reference.gate_convolved(depthwise_conv, x, kernel, bias)
 

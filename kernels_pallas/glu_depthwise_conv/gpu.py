@@ -43,10 +43,10 @@ BACKWARD_BANDS = 4
 
 
 def forward(
-    x: Float[Array, "B H W 2E"],
-    kernel: Float[Array, "3 3 2E"],
-    bias: Float[Array, "2E"],
-) -> Float[Array, "B H W E"]:
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "3 3 C"],
+    bias: Float[Array, "C"],
+) -> Float[Array, "B H W C//2"]:
     """Runs the operation; float32 inside, the result in x's dtype.
 
     Raises:
@@ -85,11 +85,11 @@ def forward(
 
 
 def backward(
-    x: Float[Array, "B H W 2E"],
-    kernel: Float[Array, "3 3 2E"],
-    bias: Float[Array, "2E"],
-    cotangent: Float[Array, "B H W E"],
-) -> tuple[Float[Array, "B H W 2E"], Float[Array, "3 3 2E"], Float[Array, "2E"]]:
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "3 3 C"],
+    bias: Float[Array, "C"],
+    cotangent: Float[Array, "B H W C//2"],
+) -> tuple[Float[Array, "B H W C"], Float[Array, "3 3 C"], Float[Array, "C"]]:
     """Returns the gradients of x, kernel and bias, from x and the output's cotangent.
 
     The sums over batch, rows and columns are float32 and in one fixed order.

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 
 
 def glu_depthwise_conv(
-    x: Float[Array, "B H W 2E"],
-    kernel: Float[Array, "3 3 2E"],
-    bias: Float[Array, "2E"],
-) -> Float[Array, "B H W E"]:
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "3 3 C"],
+    bias: Float[Array, "C"],
+) -> Float[Array, "B H W C//2"]:
     """Runs the operation in x's dtype, convolving as the platform likes best."""
 
     def convolve(s, kernel):
@@ -29,10 +29,10 @@ def glu_depthwise_conv(
 
 def gate_convolved(
     convolve: Callable[[Array, Array], Array],
-    x: Float[Array, "B H W 2E"],
-    kernel: Float[Array, "3 3 2E"],
-    bias: Float[Array, "2E"],
-) -> Float[Array, "B H W E"]:
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "3 3 C"],
+    bias: Float[Array, "C"],
+) -> Float[Array, "B H W C//2"]:
     """Runs the operation with any depthwise convolution."""
     # In float32, so that the bias's gradient, a sum over all pixels, is too.
     y = convolve(jax.nn.silu(x), kernel).astype(jnp.float32) + bias.astype(jnp.float32)

@@ -32,7 +32,7 @@ def with_gradient(forward: Callable, backward: Callable) -> Callable:
 
 
 def pack_weights(
-    kernel: Float[Array, "3 3 2E"], bias: Float[Array, "2E"]
+    kernel: Float[Array, "3 3 C"], bias: Float[Array, "C"]
 ) -> Float[Array, "2 10 E"]:
     """Stacks nine taps and the bias, for the value and for the gate, in float32."""
     rows = jnp.concatenate([kernel.reshape(9, -1), bias[None]]).astype(jnp.float32)
@@ -41,7 +41,7 @@ def pack_weights(
 
 def unpack_weights(
     weights: Float[Array, "2 10 E"],
-) -> tuple[Float[Array, "3 3 2E"], Float[Array, "2E"]]:
+) -> tuple[Float[Array, "3 3 C"], Float[Array, "C"]]:
     """Inverts `pack_weights`, for the gradients."""
     rows = weights.swapaxes(0, 1).reshape(10, -1)
     return rows[:9].reshape(3, 3, -1), rows[9]

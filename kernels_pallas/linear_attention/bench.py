@@ -68,7 +68,7 @@ def bench() -> dict[str, Any]:
     copy = bench_lib.copy_bandwidth()
     rows = []
     for heads, tokens in CPU_CASES if platform == "cpu" else ACCELERATOR_CASES:
-        arrays = [jnp.asarray(x, dtype) for x in _inputs(heads, tokens)]
+        arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
         seconds = {
             key: bench_lib.seconds_per_call(function, *arrays)
             for key, function in functions.items()
@@ -101,7 +101,8 @@ def _passes(function: Callable) -> dict[str, Callable]:
     return dict(zip(ARRAYS, (forward, forward_and_gradient), strict=True))
 
 
-def _inputs(heads, tokens):
+def make_inputs(heads, tokens):
+    """Draws q, k, v and the output's gradient."""
     rng = np.random.default_rng(0)
     shape = (1, tokens, heads, SIZE)
     return [rng.standard_normal(shape, np.float32) for _ in range(4)]
@@ -109,7 +110,7 @@ def _inputs(heads, tokens):
 
 def _max_error(function, dtype, form, name):
     """Largest error at 1,024 tokens, relative to the largest value."""
-    arrays = [jnp.asarray(x, dtype) for x in _inputs(2, 1024)]
+    arrays = [jnp.asarray(x, dtype) for x in make_inputs(2, 1024)]
     exact = _float64(*(np.asarray(x, np.float64) for x in arrays))
     label = f"linear attention, form {form!r}, {name}"
     return bench_lib.max_error(label, function, arrays, exact, MAX_ERROR[dtype])

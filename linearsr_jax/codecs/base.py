@@ -37,14 +37,14 @@ class Codec(Protocol):
         ...
 
     def encode(
-        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
-    ) -> Float[Array, "B H/f W/f C"]:
+        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B H//4 W//4 3"]
+    ) -> Float[Array, "B h w C"]:
         """Encodes HR images in [-1, 1]; returns float32 latents."""
         ...
 
     def decode(
-        self, latents: Float[Array, "B H/f W/f C"], image_lr: Float[Array, "B h w 3"]
-    ) -> Float[Array, "B H W 3"]:
+        self, latents: Float[Array, "B h w C"], image_lr: Float[Array, "B y x 3"]
+    ) -> Float[Array, "B 4*y 4*x 3"]:
         """Decodes latents to float32 HR images, about [-1, 1] and not clipped."""
         ...
 

@@ -64,8 +64,8 @@ class DcAeCodec:
         return None
 
     def encode(
-        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
-    ) -> Float[Array, "B H/32 W/32 32"]:
+        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B H//4 W//4 3"]
+    ) -> Float[Array, "B h w C"]:
         """See `Codec`.
 
         Raises:
@@ -82,8 +82,8 @@ class DcAeCodec:
         return latents * self.config.scaling_factor
 
     def decode(
-        self, latents: Float[Array, "B H/32 W/32 32"], image_lr: Float[Array, "B h w 3"]
-    ) -> Float[Array, "B H W 3"]:
+        self, latents: Float[Array, "B h w C"], image_lr: Float[Array, "B y x 3"]
+    ) -> Float[Array, "B 4*y 4*x 3"]:
         """See `Codec`.
 
         The attention stages see the whole image, the convolution stages run in

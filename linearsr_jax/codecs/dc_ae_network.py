@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         """Decodes the encoder's latents to a float32 image, about [-1, 1]."""
         return self.tail(self.trunk(latents))
 
-    def trunk(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B H/s W/s C"]:
+    def trunk(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B y x C"]:
         """Runs the attention stages; s = 2^first_attention."""
         copies = self.config.widths[-1] // self.config.latent_channels
         latents = latents.astype(self.dtype)
@@ -193,7 +193,7 @@ class Decoder(nn.Module):
             x = stage(x)
         return x
 
-    def tail(self, x: Float[Array, "B H/s W/s C"]) -> Float[Array, "B H W 3"]:
+    def tail(self, x: Float[Array, "B y x C"]) -> Float[Array, "B H W 3"]:
         """Runs the convolution stages and the output layers."""
         for stage in reversed(self.stages[: self.config.first_attention]):
             x = stage(x)

@@ -16,9 +16,7 @@ from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.core.scale import SCALE
 
 
-def upscale_bicubic(
-    image_lr: Float[Array, "B H W 3"],
-) -> Float[Array, "B 4*H 4*W 3"]:
+def upscale_bicubic(image_lr: Float[Array, "B h w 3"]) -> Float[Array, "B 4*h 4*w 3"]:
     """Enlarges x4 by the bicubic kernel of Pillow and MATLAB (Keys, a = -0.5), float32.
 
     At the border the kernel is cut off and renormalised, as Pillow does.
@@ -53,8 +51,8 @@ class PixelCodec:
         return 2
 
     def encode(
-        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B h w 3"]
-    ) -> Float[Array, "B h w 48"]:
+        self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B H//4 W//4 3"]
+    ) -> Float[Array, "B h w C"]:
         """See `Codec`. Channel (4 row + column) 3 + colour of each 4x4 HR block."""
         residual = (image_hr - upscale_bicubic(image_lr)) / self.residual_std
         batch, height, width, channels = residual.shape
@@ -66,8 +64,8 @@ class PixelCodec:
         )
 
     def decode(
-        self, latents: Float[Array, "B h w 48"], image_lr: Float[Array, "B H W 3"]
-    ) -> Float[Array, "B 4*H 4*W 3"]:
+        self, latents: Float[Array, "B h w C"], image_lr: Float[Array, "B y x 3"]
+    ) -> Float[Array, "B 4*y 4*x 3"]:
         """See `Codec`."""
         batch, height, width, _ = latents.shape
         blocks = latents.astype(jnp.float32).reshape(

@@ -5,14 +5,14 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 SUMS_FILE = "SHA256SUMS"
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Generator[Path]:
     """Lets a block write a file or folder under a temporary name, then renames it.
 
     The temporary name is hidden and in the same folder. A file is synced to disk before

@@ -93,7 +93,7 @@ def _degrade(image_hr, plan, *, params, factor):
     image = jnp.where(is_jpeg_last, _jpeg(image, size_lr, quality), image)
 
     degraded = jnp.where(
-        plan["is_bicubic"], _bicubic(levels, size_lr), _to_levels(image)
+        plan["is_bicubic"], bicubic(levels, size_lr), _to_levels(image)
     )
     return jnp.moveaxis(degraded, 0, -1).astype(jnp.uint8)
 
@@ -253,7 +253,7 @@ def poisson_from_normal(
     return jnp.where(mean < 10, count, jnp.maximum(jnp.floor(quantile), 0))
 
 
-def _bicubic(levels, size):
+def bicubic(levels, size):
     """Reduces as `degradations.bicubic` does: across, rounded, then down."""
     for axis, subscripts in ((1, "oj,cij->cio"), (0, "oi,cij->coj")):
         matrix = _antialiased_cubic(levels.shape[1 + axis], size[axis])

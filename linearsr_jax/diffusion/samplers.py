@@ -83,8 +83,8 @@ class SamplerState(NamedTuple):
       before: x0_hat of the step before; zeros before the first.
     """
 
-    x: Float[Array, "B h w C"]
-    before: Float[Array, "B h w C"]
+    x: Float[HostOrDevice, "B h w C"]
+    before: Float[HostOrDevice, "B h w C"]
 
 
 def start_from(noise: Float[Array, "B h w C"]) -> SamplerState:

@@ -42,6 +42,7 @@ def format_verdict(verdict: Verdict) -> str:
 def _describe(evidence: Evidence) -> str:
     parts = [f"{evidence.vote:8}  {evidence.evaluations} evaluations"]
     if evidence.knee_step is not None:
+        assert evidence.noise is not None and evidence.rise is not None
         parts += [
             f"knee {evidence.knee_step}",
             f"level {evidence.level:.4g} ± {evidence.tolerance:.2g}",
@@ -120,6 +121,7 @@ def _draw(axis, steps, values, verdict: Verdict, evidence: Evidence) -> None:
     )
     _limit(axis, values[finite])
     if evidence.knee_step is not None:
+        assert evidence.level is not None and evidence.tolerance is not None
         end = steps[-1]
         swings = evidence.oscillating_since_step
         axis.fill_between(

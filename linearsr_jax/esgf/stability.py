@@ -91,7 +91,8 @@ def find_non_finite(
       is_finite: whether each metric is finite at each evaluation.
       params: constants of the search.
     """
-    return _run_at_end(~is_finite.any(axis=0), params.lost_in_a_row)
+    is_lost = np.asarray(~is_finite.any(axis=0))
+    return _run_at_end(is_lost, params.lost_in_a_row)
 
 
 def _trend(values, params: KneeParams):

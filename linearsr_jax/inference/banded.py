@@ -11,7 +11,14 @@ import jax
 import numpy as np
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Float, PyTree, UInt8
+from linearsr_jax.core.array_types import (
+    Array,
+    Bool,
+    Float,
+    HostOrDevice,
+    PyTree,
+    UInt8,
+)
 from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.diffusion import samplers
@@ -61,7 +68,7 @@ class BandedDenoiser:
         for expert, table in segments:
             yield jax.device_put(experts[expert]), table
 
-    def start(self, noise: Float[np.ndarray, "h w C"]) -> SamplerState:
+    def start(self, noise: Float[HostOrDevice, "h w C"]) -> SamplerState:
         """See `Denoiser`; the noise is overwritten by the steps."""
         x = noise[None]
         return SamplerState(x, np.zeros_like(x))
@@ -71,18 +78,20 @@ class BandedDenoiser:
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[np.ndarray, "H W 3"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """See `Denoiser`; the state's arrays are overwritten."""
         count = guidance.evaluations
-        lr = np.broadcast_to(to_unit_range(image_lr), (count, *image_lr.shape))
+        # NumPy's arithmetic, so that a large image stays on the host.
+        lr = to_unit_range(image_lr)  # ty: ignore[invalid-argument-type]
+        lr = np.broadcast_to(lr, (count, *image_lr.shape))
         condition = guidance.conditions
         if condition is not None:
             condition = self._project_condition(params, condition)
-        x, before = state
+        x, before = map(np.asarray, state)
         for values in zip(*table, strict=True):
-            row = SolverTable(*map(np.float32, values))
+            row = SolverTable(*(np.asarray(value, np.float32) for value in values))
             output = self._network(
                 params,
                 np.broadcast_to(x, (count, *x.shape[1:])),
@@ -100,9 +109,9 @@ class BandedDenoiser:
     def decode(
         self,
         codec: Codec,
-        latents: Float[np.ndarray, "1 h w C"],
-        image_lr: UInt8[np.ndarray, "H W 3"],
-    ) -> tuple[Float[np.ndarray, "4*H 4*W 3"], bool]:
+        latents: Float[HostOrDevice, "1 h w C"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
+    ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """See `Denoiser`; in bands where the codec's pixels depend on few rows."""
         height, halo = latents.shape[1], codec.decode_halo
         if halo is None:

@@ -25,7 +25,8 @@ def enable_compilation_cache() -> Path | None:
     Returns:
       The folder, in the user's cache; None if it cannot be made, or the user gave one.
     """
-    if jax.config.jax_compilation_cache_dir:
+    # jax adds its options to the class at run time, where no checker sees them.
+    if jax.config.jax_compilation_cache_dir:  # ty: ignore[missing-attribute]
         return None
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = root / "linearsr_jax" / f"jax-{jax.__version__}-{_cpu_kind()}"

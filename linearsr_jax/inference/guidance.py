@@ -10,7 +10,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
-from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.core.array_types import Array, Float, HostOrDevice
 from linearsr_jax.diffusion.guidance import guide
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.presets import Preset
@@ -49,7 +49,7 @@ class Guidance(NamedTuple):
     @property
     def conditions(self) -> Condition | None:
         """A step's conditions as one batch, (evaluations, T)."""
-        if self.null is None:
+        if self.conditional is None or self.null is None:
             return self.conditional
         pairs = zip(self.conditional, self.null, strict=True)
         return Condition(*(jnp.concatenate(pair) for pair in pairs))
@@ -77,7 +77,7 @@ def make_guidance(
     if scale == 1:
         return Guidance(condition)
     if null is None:
-        null = Condition(condition.tokens, np.zeros_like(condition.mask))
+        null = Condition(condition.tokens, jnp.zeros_like(condition.mask))
     length = max(condition.mask.shape[1], null.mask.shape[1])
     return Guidance(_pad(*condition, length), _pad(*null, length), scale)
 
@@ -145,7 +145,7 @@ def condition_from_file(path: str | Path, preset: Preset) -> Condition:
     tokens = tokens.astype(np.float32)
     if not is_float or not np.isfinite(tokens).all():
         raise ConditionError(f"{path}: tokens must be floating point and finite")
-    return Condition(tokens[None], mask.astype(bool)[None])
+    return Condition(jnp.asarray(tokens[None]), jnp.asarray(mask.astype(bool)[None]))
 
 
 def null_condition(model: PretrainedModel) -> Condition | None:
@@ -156,13 +156,15 @@ def null_condition(model: PretrainedModel) -> Condition | None:
     """
     if model.null_condition is None:
         return None
-    return Condition(model.null_condition[None, :1], np.ones((1, 1), bool))
+    tokens = jnp.asarray(model.null_condition[None, :1])
+    return Condition(tokens, jnp.ones((1, 1), bool))
 
 
-def _pad(tokens: np.ndarray, mask: np.ndarray, multiple: int) -> Condition:
+def _pad(tokens: HostOrDevice, mask: HostOrDevice, multiple: int) -> Condition:
     """Adds masked tokens, up to a multiple of so many."""
     more = -mask.shape[1] % multiple
     rest = ((0, 0),) * (tokens.ndim - 2)
     return Condition(
-        np.pad(tokens, ((0, 0), (0, more), *rest)), np.pad(mask, ((0, 0), (0, more)))
+        jnp.asarray(np.pad(tokens, ((0, 0), (0, more), *rest))),
+        jnp.asarray(np.pad(mask, ((0, 0), (0, more)))),
     )

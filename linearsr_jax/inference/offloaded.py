@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Array, Bool, Float, PyTree, UInt8
+from linearsr_jax.core.array_types import (
+    Array,
+    Bool,
+    Float,
+    HostOrDevice,
+    PyTree,
+    UInt8,
+)
 from linearsr_jax.diffusion.samplers import SamplerState, SolverTable
 from linearsr_jax.inference.guidance import Guidance
 from linearsr_jax.inference.sampling import Segment, WholeDenoiser
@@ -43,7 +50,7 @@ class OffloadedDenoiser:
                 upcoming = jax.device_put(experts[segments[index + 1].expert])
             yield params, table
 
-    def start(self, noise: Float[Array, "h w C"]) -> SamplerState:
+    def start(self, noise: Float[HostOrDevice, "h w C"]) -> SamplerState:
         """See `Denoiser`."""
         return self._start(noise)
 
@@ -52,7 +59,7 @@ class OffloadedDenoiser:
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[Array, "H W 3"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """See `Denoiser`; returns when the steps are done."""
@@ -64,8 +71,8 @@ class OffloadedDenoiser:
     def decode(
         self,
         codec: Codec,
-        latents: Float[Array, "1 h w C"],
-        image_lr: UInt8[Array, "H W 3"],
-    ) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+        latents: Float[HostOrDevice, "1 h w C"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
+    ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """See `Denoiser`."""
         return self._decode(codec, latents, image_lr)

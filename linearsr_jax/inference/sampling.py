@@ -16,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Array, Bool, Float, PyTree, UInt8
+from linearsr_jax.core.array_types import (
+    Array,
+    Bool,
+    Float,
+    HostOrDevice,
+    PyTree,
+    UInt8,
+)
 from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.core.rng import block_noise, stream_key
 from linearsr_jax.core.scale import SCALE
@@ -25,6 +32,7 @@ from linearsr_jax.diffusion.experts import expert_grid
 from linearsr_jax.diffusion.flow import PREDICTIONS
 from linearsr_jax.diffusion.samplers import SamplerState, SolverTable
 from linearsr_jax.inference.guidance import Guidance
+from linearsr_jax.models.layers import apply
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 
@@ -107,7 +115,7 @@ class Denoiser(Protocol):
         """Yields each segment's parameters, where they are needed, and its table."""
         ...
 
-    def start(self, noise: Float[Array, "h w C"]) -> SamplerState:
+    def start(self, noise: Float[HostOrDevice, "h w C"]) -> SamplerState:
         """Makes the state before the first step."""
         ...
 
@@ -116,7 +124,7 @@ class Denoiser(Protocol):
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[Array, "H W 3"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """Takes the steps of one expert; the state's batch is one."""
@@ -125,9 +133,9 @@ class Denoiser(Protocol):
     def decode(
         self,
         codec: Codec,
-        latents: Float[Array, "1 h w C"],
-        image_lr: UInt8[Array, "H W 3"],
-    ) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+        latents: Float[HostOrDevice, "1 h w C"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
+    ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """Returns the HR image, about [-1, 1], and whether all of it is finite."""
         ...
 
@@ -137,10 +145,10 @@ def upscale(
     segments: Sequence[Segment],
     experts: Sequence[PyTree],
     codec: Codec,
-    image_lr: UInt8[Array, "H W 3"],
-    noise: Float[Array, "h w C"],
+    image_lr: UInt8[HostOrDevice, "H W 3"],
+    noise: Float[HostOrDevice, "h w C"],
     guidance: Guidance = Guidance(),  # noqa: B008 (immutable)
-) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
     """Upscales one image.
 
     Args:
@@ -178,26 +186,25 @@ class WholeDenoiser:
         for expert, table in segments:
             yield experts[expert], table
 
-    def start(self, noise: Float[Array, "h w C"]) -> SamplerState:
+    def start(self, noise: Float[HostOrDevice, "h w C"]) -> SamplerState:
         """See `Denoiser`."""
-        return samplers.start_from(noise[None])
+        return samplers.start_from(jnp.asarray(noise)[None])
 
     def take_steps(
         self,
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[Array, "H W 3"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """See `Denoiser`: one scan over the table's rows."""
-        variables = {"params": params}
         count = guidance.evaluations
-        lr = _repeat(to_unit_range(image_lr)[None], count)
+        lr = _repeat(to_unit_range(jnp.asarray(image_lr))[None], count)
         condition = guidance.conditions
         if condition is not None:
-            condition = self._model.apply(
-                variables, condition, method="project_condition"
+            condition = apply(
+                self._model, params, condition, method="project_condition"
             )
 
         def denoise(
@@ -205,8 +212,8 @@ class WholeDenoiser:
         ) -> Float[Array, "1 h w C"]:
             latents = _repeat(self._prediction.network_input(x, sigma), count)
             sigmas = jnp.full(count, sigma)
-            output = self._model.apply(
-                variables, latents, sigmas, lr, condition, method="denoise"
+            output = apply(
+                self._model, params, latents, sigmas, lr, condition, method="denoise"
             )
             return guidance.combine(self._prediction.x0_hat(x, output, sigma))
 
@@ -215,11 +222,13 @@ class WholeDenoiser:
     def decode(
         self,
         codec: Codec,
-        latents: Float[Array, "1 h w C"],
-        image_lr: UInt8[Array, "H W 3"],
-    ) -> tuple[Float[Array, "4*H 4*W 3"], Bool[Array, ""]]:
+        latents: Float[HostOrDevice, "1 h w C"],
+        image_lr: UInt8[HostOrDevice, "H W 3"],
+    ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """See `Denoiser`; also of a part of the rows."""
-        image = codec.decode(latents, to_unit_range(image_lr)[None])[0]
+        image = codec.decode(
+            jnp.asarray(latents), to_unit_range(jnp.asarray(image_lr))[None]
+        )[0]
         return image, jnp.all(jnp.isfinite(image))
 
 
@@ -229,7 +238,7 @@ def _repeat(x, count):
 
 def make_upscale(
     model: LinearDiT, preset: Preset, *, steps: int, boundaries: Sequence[float] = ()
-) -> Callable[..., tuple[Array, Array]]:
+) -> Callable[..., tuple[HostOrDevice, Array | bool]]:
     """Makes `upscale` of the whole image into one function, to be jitted.
 
     Args:

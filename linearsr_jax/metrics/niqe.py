@@ -14,7 +14,7 @@ licences are in weights/NIQE_LICENSE.txt;
 experiments/shipped_weights/niqe_pristine.py made the file.
 
 The tables of generative super-resolution come from `niqe` of pyiqa 0.1.10 on a GPU.
-Their digits depend on two accidents, which we follow: see `_luma` and
+Their digits depend on two accidents, which we follow: see `to_luma` and
 `_gaussian_window`. Unlike in the paper all blocks count, not only the sharp ones, as in
 the authors' released code for the image to judge. Computed in numpy and float64.
 """
@@ -76,7 +76,7 @@ def load_niqe() -> Callable[[np.ndarray], float]:
     Raises:
         ValueError: the installed weights file has missing or unknown tensors.
     """
-    params = _load_parameters()
+    params = load_parameters()
 
     def niqe(sr: np.ndarray) -> float:
         check_image("sr", sr)
@@ -116,16 +116,16 @@ def block_features(image: np.ndarray) -> np.ndarray:
             f"NIQE needs both sides >= {BLOCK} pixels, "
             f"got {image.shape[0]}x{image.shape[1]}"
         )
-    luma = _luma(image[: rows * BLOCK, : columns * BLOCK])
+    luma = to_luma(image[: rows * BLOCK, : columns * BLOCK])
     features = []
     for side in (BLOCK, BLOCK // 2):
-        blocks = _normalize(luma).reshape(rows, side, columns, side).swapaxes(1, 2)
+        blocks = normalize(luma).reshape(rows, side, columns, side).swapaxes(1, 2)
         features.append(_features(blocks.reshape(rows * columns, side, side)))
-        luma = _halve(luma)
+        luma = halve(luma)
     return np.concatenate(features, axis=1)
 
 
-def _luma(image: np.ndarray) -> np.ndarray:
+def to_luma(image: np.ndarray) -> np.ndarray:
     """Computes full-range luma of BT.601 in levels 0..255: (H, W, 3) to (H, W).
 
     One pixel in a thousand lies between two levels (299 R + 587 G + 114 B = 500 mod
@@ -142,7 +142,7 @@ def _luma(image: np.ndarray) -> np.ndarray:
     return np.round(luma * np.float32(255)).astype(np.float64)
 
 
-def _normalize(luma: np.ndarray) -> np.ndarray:
+def normalize(luma: np.ndarray) -> np.ndarray:
     """Normalizes to local mean 0 and, in texture, deviation 1 (eq. 1)."""
     mean = _blur(luma)
     deviation = np.sqrt(np.abs(_blur(luma * luma) - mean * mean))
@@ -160,7 +160,7 @@ def _blur(luma: np.ndarray) -> np.ndarray:
     )
 
 
-def _halve(luma: np.ndarray) -> np.ndarray:
+def halve(luma: np.ndarray) -> np.ndarray:
     """Halves an even (H, W) by antialiased bicubic, with mirrored edges."""
     for axis in (0, 1):
         lines = np.moveaxis(luma, axis, 0)
@@ -230,7 +230,8 @@ def _gamma_table() -> tuple[np.ndarray, ...]:
     )
 
 
-def _load_parameters() -> dict[str, np.ndarray]:
+def load_parameters() -> dict[str, np.ndarray]:
+    """Reads the statistics of pristine photographs that the package has."""
     file = resources.files("linearsr_jax") / "weights" / WEIGHTS_FILE
     tensors = load(file.read_bytes())
     if {name: tensor.shape for name, tensor in tensors.items()} != PARAMETER_SHAPES:

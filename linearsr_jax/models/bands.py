@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from linearsr_jax.core.array_types import Array, Float, PyTree
+from linearsr_jax.core.array_types import Array, Float, HostOrDevice, PyTree
 from linearsr_jax.models.layers import apply
 from linearsr_jax.models.linear_dit import LinearDiT, ProjectedCondition, make_block
 
@@ -162,7 +162,7 @@ class BandedNetwork:
         self,
         params: PyTree,
         latents: Float[np.ndarray, "B h w C"],
-        sigma: Float[Array, "B"],
+        sigma: Float[HostOrDevice, "B"],
         image_lr: Float[np.ndarray, "B H W 3"],
         condition: ProjectedCondition | None = None,
     ) -> Float[np.ndarray, "B h w C"]:

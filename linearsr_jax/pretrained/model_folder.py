@@ -242,7 +242,8 @@ def weights_sha256(name_or_path: str | Path) -> list[str]:
 
 def _preset(fields: dict[str, Any]) -> Preset:
     fields = {_RENAMED_FIELDS.get(name, name): fields[name] for name in fields}
-    return Preset(**fields | {"stem_widths": tuple(fields["stem_widths"])})
+    fields["stem_widths"] = tuple(fields["stem_widths"])
+    return Preset(**fields)
 
 
 def _weights_files(boundaries: Sequence[float]) -> list[str]:

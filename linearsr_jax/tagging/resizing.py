@@ -39,7 +39,7 @@ def central_box(height: int, width: int, fraction: float) -> Box:
 
 def reduce(
     image: UInt8[np.ndarray, "H W 3"], factor: int
-) -> UInt8[np.ndarray, "H/factor W/factor 3"]:
+) -> UInt8[np.ndarray, "H//{factor} W//{factor} 3"]:
     """Reduces an image by a factor, bicubic; each side stays at least 1 pixel."""
     height, width = (max(1, round(side / factor)) for side in image.shape[:2])
     whole = Image.fromarray(np.ascontiguousarray(image))

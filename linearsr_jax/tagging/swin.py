@@ -136,7 +136,7 @@ class Merge(nn.Module):
     """Patch merging: halves the sides and doubles the channels."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 2C"]:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H//2 W//2 2*C"]:
         """Applies the merging."""
         corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         y = Norm(name="norm")(jnp.concatenate(corners, -1))
@@ -149,7 +149,7 @@ class Swin(nn.Module):
     config: SwinConfig
 
     @nn.compact
-    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B 1+N C"]:
+    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B T C"]:
         """Applies the network; returns the mean token, then the tokens row by row."""
         config = self.config
         patch = (config.patch, config.patch)

@@ -135,7 +135,7 @@ def _find_tag(word: str) -> str | None:
     exact, by_letters = _lookups()
     if tag := exact.get(word.casefold()):
         return tag
-    letters = _letters(word)
+    letters = letters_of(word)
     for candidate in _forms(letters):
         if tag := by_letters.get(candidate):
             return tag
@@ -153,7 +153,7 @@ def _forms(letters: str) -> Iterator[str]:
             yield letters[: len(letters) - len(ending)] + other
 
 
-def _letters(text: str) -> str:
+def letters_of(text: str) -> str:
     """Reduces text to its letters and digits, without case and accents."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     return "".join(filter(str.isalnum, plain))
@@ -174,9 +174,9 @@ def _lookups() -> tuple[dict[str, str], dict[str, str]]:
     by_letters = {}
     for line in (_DATA / "synonyms.txt").read_text("utf-8").splitlines():
         word, _, tag = line.partition(" = ")
-        by_letters[_letters(word)] = tag
+        by_letters[letters_of(word)] = tag
     for tag in reversed(TAGS):
-        by_letters[_letters(tag)] = tag
+        by_letters[letters_of(tag)] = tag
     return {tag.casefold(): tag for tag in TAGS}, by_letters
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import jax
 
@@ -73,8 +73,9 @@ def open_photographs(
         source=source,
         held_out=held_out,
         conditions=_find_conditions(settings, preset, source, file),
-        held_out_conditions=held_out
-        and _find_conditions(settings, preset, held_out, val_file),
+        held_out_conditions=_find_conditions(settings, preset, held_out, val_file)
+        if held_out
+        else None,
     )
 
 
@@ -134,7 +135,7 @@ def global_batches(
     *,
     seed: int,
     start_batch: int,
-) -> Iterator[Iterator[PyTree]]:
+) -> Generator[Iterator[PyTree]]:
     """Opens the endless stream of all experts' batches, split over a mesh.
 
     Samples are counted over the experts: batch n, with B samples for each of E experts,

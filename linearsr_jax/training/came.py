@@ -85,7 +85,7 @@ def scale_by_came(
             residual=each(lambda p, s: _factored(p, s) or ()),
         )
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         del params
 
         def leaf(g, m, square, residual, s):
@@ -100,18 +100,18 @@ def scale_by_came(
             residual = _ema_square(b3, residual, jnp.square(u - m) + eps2)
             return m * _inverse_root(residual), m, square, residual
 
-        treedef = jax.tree.structure(grads)
+        treedef = jax.tree.structure(updates)
         rows = [
             leaf(*row)
             for row in zip(
-                treedef.flatten_up_to(grads),
+                treedef.flatten_up_to(updates),
                 *(treedef.flatten_up_to(part) for part in state),
-                treedef.flatten_up_to(is_stacked(grads)),
+                treedef.flatten_up_to(is_stacked(updates)),
                 strict=True,
             )
         ]
-        updates, *parts = (treedef.unflatten(x) for x in zip(*rows, strict=True))
-        return updates, CameState(*parts)
+        scaled, *parts = (treedef.unflatten(x) for x in zip(*rows, strict=True))
+        return scaled, CameState(*parts)
 
     return optax.GradientTransformation(init, update)
 

@@ -15,9 +15,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Array, PyTree, UInt8
+from linearsr_jax.core.array_types import PyTree, UInt8
 from linearsr_jax.esgf.curve_files import curve_of
 from linearsr_jax.esgf.evaluation import Validation
 from linearsr_jax.esgf.knee import Verdict, find_knee
@@ -53,7 +54,7 @@ class Findings:
     validation: Validation
     verdict: Verdict
     sharpness: dict[str, float]
-    images: dict[str, UInt8[Array, "N H W 3"]]
+    images: dict[str, UInt8[np.ndarray, "N H W 3"]]
 
 
 def judge(validations: Sequence[Validation], metrics: Collection[str]) -> Verdict:
@@ -87,7 +88,7 @@ def choose_knee(
     if settings.knee_step:
         reached = validations and validations[-1].step >= settings.knee_step
         return settings.knee_step if reached else None
-    if not settings.stop_at_knee or verdict.knee_step is None:
+    if not settings.stop_at_knee or verdict.decided_at_step is None:
         return None
     stood = sum(v.step > verdict.decided_at_step for v in validations)
     # After a divergence there is nothing left to wait for.

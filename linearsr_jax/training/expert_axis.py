@@ -17,10 +17,10 @@ import jax.numpy as jnp
 
 from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import PyTree
-from linearsr_jax.training.metrics import TrainMetrics
+from linearsr_jax.training.metrics import StepMetrics
 from linearsr_jax.training.step import TrainState
 
-StackedStep = Callable[[PyTree, PyTree, Codec], tuple[PyTree, TrainMetrics]]
+StackedStep = Callable[[PyTree, PyTree, Codec], tuple[PyTree, StepMetrics]]
 
 
 def broadcast(tree: PyTree, experts: int) -> PyTree:
@@ -34,7 +34,7 @@ def split(tree: PyTree) -> tuple[PyTree, ...]:
     return tuple(jax.tree.map(lambda x, i=i: x[i], tree) for i in range(count))
 
 
-def over_experts(step: Callable[..., tuple[TrainState, TrainMetrics]]) -> StackedStep:
+def over_experts(step: Callable[..., tuple[TrainState, StepMetrics]]) -> StackedStep:
     """Maps the step of one expert over the leading axis of states and batches.
 
     Jit it under the mesh, whose axis `experts` must divide the number of experts.

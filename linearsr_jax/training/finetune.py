@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from linearsr_jax.config.defaults import default_config
 from linearsr_jax.config.loading import apply_overrides
-from linearsr_jax.core.array_types import Array, UInt8
+from linearsr_jax.core.array_types import UInt8
 from linearsr_jax.core.image_io import find_images, read_image, write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
@@ -185,8 +185,8 @@ def _draw_before_after(
 
 
 def _centre(
-    image: UInt8[Array, "H W 3"], side: int
-) -> tuple[UInt8[Array, "h w 3"], tuple[int, int]]:
+    image: UInt8[np.ndarray, "H W 3"], side: int
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
     """Crops the centre to at most `side`; returns it and its (top, left)."""
     height, width = (min(side, size) for size in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -58,9 +59,13 @@ def open_inputs(
         # A resumed run has its weights; the model it started from may be gone.
         earlier, origin = checkpointer.restore_record(start), None
         check_same_config(earlier, settings.config, workdir)
-    codec = load_run_codec(settings, parts.preset, origin, earlier and earlier.codec)
-    photographs = open_photographs(settings, parts.preset, earlier and earlier.manifest)
-    now = {
+    codec = load_run_codec(
+        settings, parts.preset, origin, earlier.codec if earlier else None
+    )
+    photographs = open_photographs(
+        settings, parts.preset, earlier.manifest if earlier else None
+    )
+    now: dict[str, Any] = {
         "config": settings.config,
         "codec": describe_codec(codec),
         "manifest": photographs.manifest,
@@ -72,7 +77,7 @@ def open_inputs(
             **now,
             versions=installed_versions(),
             data_seed=settings.seed,
-            origin=origin and describe_origin(origin.training),
+            origin=describe_origin(origin.training) if origin else None,
         )
     codec = jax.device_put(codec, replicated(parts.mesh))
     return RunInputs(record, origin, codec, photographs)

@@ -15,12 +15,12 @@ IMAGE_TERMS, and its weight to config.loss.
 import functools
 from collections.abc import Callable, Sequence
 
-import flax
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Array, Float, Int, Key, PyTree
+from linearsr_jax.core.array_types import Array, Float, HostOrDevice, Int, Key, PyTree
 from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
 from linearsr_jax.diffusion.timestep_sampling import sample_sigma
@@ -32,7 +32,7 @@ from linearsr_jax.models.presets import Preset
 
 # image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
 # in `Condition` where there are conditions.
-Batch = dict[str, Array]
+Batch = dict[str, HostOrDevice]
 Telemetry = dict[str, Float[Array, "L"]]
 ImageTerm = Callable[
     [Float[Array, "B H W 3"], Float[Array, "B H W 3"]], Float[Array, "B"]
@@ -55,7 +55,7 @@ IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
 }
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Draws:
     """Random draws for a batch, and the weights that follow from them.
 
@@ -157,12 +157,15 @@ class Loss:
           sample; telemetry has one entry per layer, see `LinearSelfAttention`.
         """
         image_hr, image_lr = (
-            to_unit_range(batch[name]) for name in ("image_hr", "image_lr")
+            to_unit_range(jnp.asarray(batch[name])) for name in ("image_hr", "image_lr")
         )
         x0 = codec.encode(image_hr, image_lr)
         condition = None
         if "condition_tokens" in batch:
-            condition = Condition(batch["condition_tokens"], batch["condition_mask"])
+            condition = Condition(
+                jnp.asarray(batch["condition_tokens"]),
+                jnp.asarray(batch["condition_mask"]),
+            )
         level = draws.sigma[:, None, None, None]
         x_sigma = interpolate(x0, draws.noise, level)
         output, sown = self._model.apply(
@@ -186,5 +189,8 @@ class Loss:
             )
             for name, term in self._terms.items():
                 values[name] = term(image_hat, image_hr)
-        loss = sum(jnp.sum(draws.weights[name] * values[name]) for name in values)
+        loss = sum(
+            (jnp.sum(draws.weights[name] * values[name]) for name in values),
+            start=jnp.zeros([]),
+        )
         return loss, (values, sown[TELEMETRY]["blocks"]["attention"])

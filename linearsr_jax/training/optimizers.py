@@ -34,7 +34,7 @@ def ema_of_params(decay: float) -> optax.GradientTransformation:
     def init(params):
         return EmaState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.array, params))
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
         count = state.count + 1
         rate = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
         # In this form a parameter that does not change equals its average, to the bit.

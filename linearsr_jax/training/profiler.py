@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import jax
@@ -28,7 +28,7 @@ class ProfilerWindow:
         self._is_open = False
 
     @contextlib.contextmanager
-    def step(self, step: int) -> Iterator[None]:
+    def step(self, step: int) -> Generator[None]:
         """Marks the with block as one training step of the trace."""
         if self.count and step == self.first:
             jax.profiler.start_trace(str(self.folder))

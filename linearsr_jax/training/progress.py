@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 class Progress:
@@ -21,14 +21,14 @@ class Progress:
         self._waited = 0.0
 
     @contextlib.contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
+    def waiting_for_data(self) -> Generator[None]:
         """Counts the time inside the with block as waiting."""
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Generator[None]:
         """Excludes the time inside the with block from the rates."""
         start = time.monotonic()
         yield

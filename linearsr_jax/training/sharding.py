@@ -105,7 +105,7 @@ def put_expert_batch(batch: dict[str, np.ndarray], mesh: Mesh, experts: int) -> 
         # Count the experts that this process has samples for.
         shape = (experts, len(x) * jax.process_count() // experts)
         held = sharding.addressable_devices_indices_map(shape).values()
-        rows = len({index[0].indices(experts) for index in held})
+        rows = len({index[0].indices(experts) for index in held if index})
         rows *= experts // mesh.shape["experts"]
         x = x.reshape(rows, -1, *x.shape[1:])
         return jax.make_array_from_process_local_data(sharding, x)

@@ -61,12 +61,13 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
             result = train_and_evaluate(config, workdir / name)
             if not result.is_finished:
                 return False
-            stage = {
+            trained: dict[str, Any] = {
                 "name": name,
                 "init_from": done[-1]["name"] if done else config.init_from,
                 "esgf": result.esgf,
                 "config": as_json,
             }
+            stage = trained
         done.append(stage)
         later = [before[other] for other in list(before)[len(done) :]]
         _write(path, done + later)

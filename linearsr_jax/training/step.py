@@ -2,22 +2,22 @@
 
 from collections.abc import Callable
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from linearsr_jax.core.array_types import Array, Int, Key, PyTree
 from linearsr_jax.core.rng import stream_key
 from linearsr_jax.esgf.guard import GuardState, new_guard, observe
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.training.losses import Loss
-from linearsr_jax.training.metrics import TrainMetrics, of_sound_step
+from linearsr_jax.training.metrics import StepMetrics, TrainMetrics, of_sound_step
 from linearsr_jax.training.sharding import LOGICAL_AXIS_RULES
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
     """The training state of one model; the EMA is in opt_state."""
 
@@ -48,7 +48,7 @@ def make_train_step(
     *,
     seed: int,
     accumulation: int = 1,
-) -> Callable[..., tuple[TrainState, TrainMetrics]]:
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """Returns the pure step (state, batch, codec, expert=0) -> (state, metrics).
 
     Compile it under a mesh. The codec is an argument, so that its weights are not

@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from clu.parameter_overview import get_parameter_overview
 
 from linearsr_jax.esgf.guard import TROUBLES
@@ -44,7 +45,7 @@ class Trouble:
 
 
 @contextlib.contextmanager
-def open_trainer(parts: RunParts, workdir: Path) -> Iterator["Trainer"]:
+def open_trainer(parts: RunParts, workdir: Path) -> Generator["Trainer"]:
     """Opens a run in workdir, new or from its newest checkpoint, under the mesh.
 
     Yields:
@@ -197,7 +198,9 @@ class Trainer:
     def write_log(self) -> None:
         """Logs the steps since the last log."""
         numbers = scalars(self._summary)
-        numbers["learning_rate"] = float(self._parts.schedule(self.step - 1))
+        numbers["learning_rate"] = float(
+            np.asarray(self._parts.schedule(self.step - 1))
+        )
         numbers |= self._progress.report(self.step)
         self._log.write_scalars(self.step, numbers)
         self._summary = TrainMetrics.empty()
@@ -208,6 +211,7 @@ class Trainer:
         Returns:
           The trouble, if the run has lost its gain before any knee; else None.
         """
+        assert self._monitor is not None  # As has_validation says.
         with self._progress.paused():
             findings = self._monitor.validate(
                 self.step, self.state, self.record.validations
@@ -223,6 +227,7 @@ class Trainer:
         self._judge(verdict := findings.verdict)
         is_lost = verdict.verdict == "diverged" and self._settings.esgf.stop_at_knee
         if is_lost and not self.is_at_knee:
+            assert verdict.since_step is not None  # A divergence has a beginning.
             return Trouble(verdict.reason, since=verdict.since_step)
         return None
 
@@ -251,7 +256,7 @@ class Trainer:
         if self._monitor:
             self._monitor.rewind(rewind.to)
         self.step = rewind.to
-        self.state = None  # free the memory first
+        del self.state  # free the memory first
         self.state = self._start_state.restored(self._checkpointer, rewind.to)
         self.record = dataclasses.replace(
             self._checkpointer.restore_record(rewind.to),

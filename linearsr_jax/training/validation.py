@@ -8,15 +8,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.codecs import Codec
-from linearsr_jax.core.array_types import Array, PyTree, UInt8
+from linearsr_jax.core.array_types import PyTree, UInt8
 from linearsr_jax.core.rng import stream_key
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data import degradations
 from linearsr_jax.data.condition_table import ConditionTable
 from linearsr_jax.data.degradation_params import get_degradation
+from linearsr_jax.data.sources import PhotoSource
 from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.esgf.evaluation import Evaluation, Weights
 from linearsr_jax.evaluation.baselines import bicubic
@@ -34,8 +36,8 @@ LEVELS = (0.11, 0.55, 0.907, 0.97, 1.0)
 
 
 def degrade_fixed(
-    image_hr: UInt8[Array, "H W 3"], number: int, degradation: str
-) -> dict[str, UInt8[Array, "h w 3"]]:
+    image_hr: UInt8[np.ndarray, "H W 3"], number: int, degradation: str
+) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
     """Makes the LR images of a validation photograph.
 
     Args:
@@ -66,7 +68,7 @@ class Validator:
     def __init__(
         self,
         parts: RunParts,
-        photographs: Iterable[UInt8[Array, "H W 3"]],
+        photographs: PhotoSource | Iterable[UInt8[np.ndarray, "H W 3"]],
         *,
         codec: Codec,
         conditions: ConditionTable | None = None,
@@ -123,7 +125,7 @@ class Validator:
 
     def __call__(
         self, experts: Sequence[PyTree], weights: Weights
-    ) -> tuple[tuple[Evaluation, ...], dict[str, UInt8[Array, "N H W 3"]]]:
+    ) -> tuple[tuple[Evaluation, ...], dict[str, UInt8[np.ndarray, "N H W 3"]]]:
         """Scores the parameters of each expert.
 
         Args:
@@ -181,7 +183,7 @@ class Validator:
         params = experts[find_expert(sigma, self._boundaries)]
         values = [
             self._flow_loss(
-                params, self._codec, batch, np.float32([sigma]), draws.noise
+                params, self._codec, batch, jnp.full(1, sigma, jnp.float32), draws.noise
             )
             for batch, draws in map(self.sample, range(len(self)))
         ]
@@ -213,7 +215,9 @@ class Validator:
         if not self._conditions:
             return None
         row = self._conditions.row(slice(number, number + 1))
-        return Condition(row["condition_tokens"], row["condition_mask"])
+        return Condition(
+            jnp.asarray(row["condition_tokens"]), jnp.asarray(row["condition_mask"])
+        )
 
 
 def _mean(score, *stacks) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.shipped_weights.niqe_pristine import convert
-from linearsr_jax.metrics.niqe import PARAMETER_SHAPES, _load_parameters
+from linearsr_jax.metrics.niqe import PARAMETER_SHAPES, load_parameters
 
 
 def source():
@@ -45,7 +45,7 @@ def test_runs_no_pickles(tmp_path):
 
 
 def test_the_shipped_model_is_one():
-    tensors = _load_parameters()
+    tensors = load_parameters()
     covariance = tensors["covariance"]
     np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
     assert np.linalg.eigvalsh(covariance).min() > 0

@@ -8,7 +8,7 @@ import pytest
 
 from linearsr_jax import Upscaler
 from linearsr_jax.inference.offloaded import OffloadedDenoiser
-from linearsr_jax.inference.sampling import cut_segments, upscale
+from linearsr_jax.inference.sampling import WholeDenoiser, cut_segments, upscale
 from tests.experts_testing import FOUR, HEAD_SHAPE, PRESET, make_pretrained
 
 
@@ -76,11 +76,19 @@ def test_the_codec_has_the_device_to_itself(pixels):
     assert seen == [0]
 
 
-def test_programs_are_shared_by_experts_of_as_many_steps(pixels):
+def test_programs_are_shared_by_experts_of_as_many_steps(pixels, monkeypatch):
+    traced = []
+    take_steps = WholeDenoiser.take_steps
+
+    def counted(*args):
+        traced.append(args)
+        return take_steps(*args)
+
+    monkeypatch.setattr(WholeDenoiser, "take_steps", counted)
     model = make_pretrained(FOUR)
     denoiser = OffloadedDenoiser(PRESET.make_model(), PRESET)
     segments = cut_segments(PRESET, steps=4, boundaries=FOUR)
     noise = np.zeros((6, 9, 48), np.float32)
     for _ in range(2):
         upscale(denoiser, segments, model.experts, model.codec, pixels, noise)
-    assert denoiser._take_steps._cache_size() == 1
+    assert len(traced) == 1

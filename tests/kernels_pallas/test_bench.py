@@ -46,7 +46,7 @@ def test_a_wrong_form_is_not_timed(monkeypatch):
 
 
 def test_the_correctness_check_is_the_naive_form():
-    arrays = bench._inputs(3, 20)
+    arrays = bench.make_inputs(3, 20)
     exact = bench._float64(*(np.asarray(x, np.float64) for x in arrays))
     expected = naive(*arrays[:3]), *naive_gradients(*arrays)
     for one, other in zip(exact, expected, strict=True):

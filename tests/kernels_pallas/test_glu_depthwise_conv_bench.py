@@ -35,7 +35,7 @@ def test_report(monkeypatch):
 
 
 def test_its_oracle_equals_the_loops():
-    arrays = bench._inputs(3, 4, 5)
+    arrays = bench.make_inputs(3, 4, 5)
     exact = bench._float64(*(np.asarray(a, np.float64) for a in arrays))
     assert_close(exact[0], glu_oracle.glu(*arrays[:3]), 1e-13)
     expected = glu_oracle.glu_gradients(*arrays)

@@ -111,6 +111,6 @@ def test_synonyms_lead_from_unknown_words_to_tags():
     pairs = [line.split(" = ") for line in text.splitlines()]
     words = [word for word, _ in pairs]
     assert words == sorted(set(words))
-    letters = {vocabulary._letters(tag) for tag in TAGS}
-    assert not [word for word in words if vocabulary._letters(word) in letters]
+    letters = {vocabulary.letters_of(tag) for tag in TAGS}
+    assert not [word for word in words if vocabulary.letters_of(word) in letters]
     assert not [tag for _, tag in pairs if tag not in TAGS]
