@@ -53,7 +53,7 @@ class CameraPlan:
 
 
 def disc_kernel(radius: float) -> np.ndarray:
-    """A disc of constant brightness: a point that is out of focus.
+    """Makes a disc of constant brightness: a point that is out of focus.
 
     Args:
       radius: in pixels, more than 0; pixels on the edge have the share that is inside.
@@ -75,19 +75,19 @@ def disc_kernel(radius: float) -> np.ndarray:
 def gaussian_kernel(
     sigma_x: float, sigma_y: float, rotation: float = 0.0
 ) -> np.ndarray:
-    """A Gaussian of `blur_kernels.shaped_kernel`, as large as it has to be."""
+    """Makes a Gaussian of `blur_kernels.shaped_kernel`, as large as it has to be."""
     half = min(_MAX_HALF, max(1, math.ceil(3 * max(sigma_x, sigma_y))))
     size = 2 * half + 1
     return blur_kernels.shaped_kernel("gaussian", size, sigma_x, sigma_y, rotation)
 
 
 def to_linear(image: np.ndarray) -> np.ndarray:
-    """sRGB in [0, 1] to linear light (IEC 61966-2-1)."""
+    """Converts sRGB in [0, 1] to linear light (IEC 61966-2-1)."""
     return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
 
 
 def to_srgb(light: np.ndarray) -> np.ndarray:
-    """Inverse of `to_linear`."""
+    """Inverts `to_linear`."""
     light = np.clip(light, 0, 1)
     return np.where(
         light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055

@@ -62,7 +62,7 @@ def write_decoded(
 
 
 def is_decoded(path: str | os.PathLike) -> bool:
-    """Whether a file is one of `write_decoded`."""
+    """Tells whether a file is one of `write_decoded`."""
     return _read_header(path).get("__metadata__", {}).get("format") == _FORMAT
 
 
@@ -127,7 +127,7 @@ class DecodedStore:
         return np.asarray(flat).reshape(height, width, 3)
 
     def read(self, name: str) -> bytes:
-        """Not of these: they have no encoded form."""
+        """Refuses: these have no encoded form."""
         raise ValueError(f"{self.path}: holds pixels, not the files they come from")
 
     def scan(self, *, min_size: int) -> Manifest:

@@ -34,7 +34,7 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
 
 def used(weights: Mapping[str, float]) -> tuple[str, ...]:
-    """Names of the degradations with weight, in the order of DEGRADATIONS."""
+    """Lists the degradations with weight, in the order of DEGRADATIONS."""
     return tuple(name for name in DEGRADATIONS if weights.get(name, 0.0))
 
 

@@ -82,7 +82,7 @@ class PipelineConfig:
             self.widest_params()
 
     def widest_params(self) -> RealEsrganParams:
-        """The parameters that bound the sizes in between, for the device.
+        """Finds the parameters that bound the sizes in between, for the device.
 
         Raises:
           ValueError: a degradation that only the host has.

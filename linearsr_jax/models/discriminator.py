@@ -20,7 +20,7 @@ _NOT_NORMALIZED = ("first", "last")
 
 
 def space_to_depth(x: Float[Array, "B H W C"]) -> Float[Array, "B h w 4C"]:
-    """2x2 pixels side by side in the channels; h = H / 2, w = W / 2."""
+    """Puts 2x2 pixels side by side in the channels; h = H / 2, w = W / 2."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -61,7 +61,7 @@ class UNetDiscriminator(nn.Module):
 
 
 def _matrices(params: PyTree) -> dict[tuple[str, ...], Float[Array, "I O"]]:
-    """The kernels that are normalised, as matrices from inputs to outputs."""
+    """Collects the kernels that are normalised, as matrices from inputs to outputs."""
     flat = traverse_util.flatten_dict(params)
     return {
         path: kernel.reshape(-1, kernel.shape[-1])
@@ -75,7 +75,7 @@ def _unit(x):
 
 
 def random_directions(key: Key[Array, ""], params: PyTree) -> PyTree:
-    """Where the search for each kernel's first singular vector starts."""
+    """Draws where the search for each kernel's first singular vector starts."""
     return {
         "/".join(path): _unit(
             jax.random.normal(jax.random.fold_in(key, number), matrix.shape[1:])
@@ -85,7 +85,7 @@ def random_directions(key: Key[Array, ""], params: PyTree) -> PyTree:
 
 
 def turn_directions(params: PyTree, directions: PyTree) -> PyTree:
-    """One step of the power iteration, on the side of the outputs."""
+    """Takes one step of the power iteration, on the side of the outputs."""
     return {
         "/".join(path): _unit(matrix.T @ (matrix @ directions["/".join(path)]))
         for path, matrix in _matrices(params).items()

@@ -62,7 +62,7 @@ class Adversary:
         self._optimizer = optax.adam(learning_rate, b1=0.9, b2=0.99)
 
     def init(self) -> AdversaryState:
-        """The state before the first step."""
+        """Makes the state before the first step."""
         image = jnp.zeros((1, _ANY_SIDE, _ANY_SIDE, 3))
         params = self._network.init(self._key, image)["params"]
         directions = random_directions(jax.random.fold_in(self._key, 1), params)
@@ -75,7 +75,7 @@ class Adversary:
         image_hat: Float[Array, "B H W 3"],
         image_hr: Float[Array, "B H W 3"],
     ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
-        """Each sample's loss of the model, and of the discriminator.
+        """Computes each sample's loss of the model, and of the discriminator.
 
         The first has no gradient in params, the second none in image_hat.
         """
@@ -90,7 +90,7 @@ class Adversary:
         return of_model, jnp.mean(wrong, axis=(1, 2, 3)) / 2
 
     def update(self, state: AdversaryState, grads: PyTree) -> AdversaryState:
-        """The state after a step with these gradients."""
+        """Makes the state after a step with these gradients."""
         updates, opt_state = self._optimizer.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         directions = turn_directions(params, state.directions)

@@ -34,7 +34,7 @@ def draw_views(key: Key[Array, ""], count: int) -> Float[Array, "B 3"]:
 def take_view(
     image: Float[Array, "B H W 3"], views: Float[Array, "B 3"]
 ) -> Float[Array, "B h w 3"]:
-    """The images through their views, antialiased cubic; whole pixels at scale 1.
+    """Shows the images through their views, antialiased cubic; whole pixels at scale 1.
 
     Args:
       image: of any range.
