@@ -1,20 +1,61 @@
-"""Trains the checkpoint that ships with the package.
+"""Trains the checkpoint that ships with the package, in three stages.
 
-    linearsr train --config configs/nano.py --workdir runs/nano \
-        --override data.folder=PHOTOS val.folder=VALIDATION_PHOTOS
+    linearsr train --config configs/nano.py:flow --workdir runs/flow --override ...
+    linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
+        --override init_from=runs/flow/model ...
+    linearsr train --config configs/nano.py:mean --workdir runs/mean \
+        --override init_from=runs/perceptual/model ...
+
+each with data.folder=PHOTOS val.folder=VALIDATION_PHOTOS. The last two are the ends of
+the fidelity slider; experiments/202611_picture joins them and has the results.
 """
 
 from linearsr_jax.config.defaults import default_config
 
+STAGES = ("flow", "perceptual", "mean")
 
-def get_config(arg: str = ""):
-    """Makes the config; experiments/202611_nano has the command and the result."""
-    if arg:
-        raise ValueError(f"configs/nano.py takes no argument, got {arg!r}")
+
+def get_config(stage: str = "flow"):
+    """Makes the config of a stage.
+
+    Args:
+      stage: "flow" trains all noise levels; "perceptual" and "mean" the answer of one
+        step, the first for the eye and the second for PSNR.
+
+    Raises:
+      ValueError: another stage.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"stage {stage!r} must be one of {', '.join(STAGES)}")
     config = default_config()
     config.preset = "nano"
     config.scan_unroll = 4  # a quarter faster on CPU
-    config.steps = 11_200
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.decay_steps = 3_000
+    if stage == "flow":
+        config.steps = 11_200
+        config.optimizer.learning_rate = 2e-3
+        config.optimizer.decay_steps = 3_000
+        return config
+    # Pure noise only: that is where a picture in one step comes from.
+    config.mass_at_one = 1.0
+    config.loss.flow = 0.0
+    config.loss.below_sigma = 2.0
+    config.optimizer.warmup_steps = 100
+    config.val.every = 4_000
+    config.checkpoint_every = 250
+    if stage == "mean":
+        config.steps = 1_600
+        config.loss.l1 = 10.0
+        config.optimizer.learning_rate = 5e-4
+        config.optimizer.decay_steps = 800
+        return config
+    config.steps = 60_000
+    config.batch_size = 6
+    # 32 x 32 LR pixels: of smaller crops most pixels see the zeros beyond the border.
+    config.data.crop_size = 128
+    config.loss.l1 = 8.0
+    config.loss.lpips = 10.0
+    config.loss.adversarial = 0.7
+    config.discriminator.learning_rate = 4e-4
+    config.optimizer.learning_rate = 6e-4
+    config.optimizer.decay_steps = 1_500
     return config

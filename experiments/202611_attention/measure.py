@@ -48,7 +48,7 @@ def open_pairs(photos: Path, held_out: list[str]) -> list:
     for number, image in enumerate(images):
         top, left = ((length - side) // 2 for length in image.shape[:2])
         crop = image[top : top + side, left : left + side]
-        pairs.append((crop, degrade_fixed(crop, number, "light")["light"]))
+        pairs.append((crop, degrade_fixed(crop, number, "light")))
     return pairs
 
 

@@ -21,7 +21,7 @@ def main(folder: str) -> None:
     config = pipeline.PipelineConfig(
         crop_size=data.crop_size,
         scale_range=tuple(data.scale_range),
-        bicubic_probability=data.bicubic_probability,
+        degradations=data.degradations.to_dict(),
     )
     source = pipeline.open_source(folder, config)
     dataset = pipeline.make_dataset(source, config, seed=0, batch_size=BATCH_SIZE)

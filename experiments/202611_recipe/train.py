@@ -37,6 +37,7 @@ def make_config(photos: Path, preset: str, steps: int, every: int, seed: int, **
     config.scan_unroll = 3
     config.data.folder = str(photos / "train")
     config.data.crop_size = 48
+    config.data.degradations.update(bicubic=0.5, light=0.5, standard=0.0, camera=0.0)
     config.val.folder = str(photos / "val")
     config.val.crop_size = 96
     config.val.every = config.checkpoint_every = every
@@ -68,7 +69,11 @@ def train_knee(photos: Path, workdir: Path) -> None:
             config.esgf.knee_step = esgf["found"]["knee_step"] or KNEE_BY_HAND
         train_and_evaluate(config, workdir / "pretrain")
         shutil.copytree(model, starts["knee"])
-    fields = {"data.degradation": "standard", "esgf.sharpness_every": 5} | small
+    fields = {
+        "data.degradations.light": 0.0,
+        "data.degradations.standard": 0.5,
+        "esgf.sharpness_every": 5,
+    } | small
     for seed in SEEDS:
         for name, start in starts.items():
             folder = workdir / f"tune_{name}_{seed}"

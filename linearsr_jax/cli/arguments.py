@@ -94,3 +94,18 @@ def seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not in 0 .. 2**32 - 1")
     return int(text)
+
+
+def fidelity(text: str) -> float:
+    """Parses a place on the fidelity slider, in [0, 1].
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value

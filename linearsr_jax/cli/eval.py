@@ -1,6 +1,8 @@
 """`linearsr eval`: scores models or folders of upscaled images in a table."""
 
 import argparse
+import functools
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from linearsr_jax.cli.arguments import (
     add_json,
     add_overwrite,
     add_seed,
+    fidelity,
     positive,
 )
 from linearsr_jax.cli.progress import progress
@@ -62,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N",
         help="numbers of steps, one row of the table each (default: 1,4)",
     )
+    parser.add_argument(
+        "--fidelity",
+        type=lambda text: [fidelity(part) for part in text.split(",")],
+        metavar="F,F",
+        help="places on the fidelity slider, one row each (default: the model's own)",
+    )
     add_seed(parser, "seed of the model's samples")
     parser.add_argument(
         "--per-image",
@@ -105,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
     except runner.MissingReferenceError as error:
         raise UsageError(f"eval: {error}") from error
     if model:
-        methods |= _upscalers(model, args.steps, args.seed)
+        places = args.fidelity or [None]
+        methods |= _upscalers(model, args.steps, places, args.seed)
     scores = runner.evaluate(
         methods, args.metrics, hr=hr, lr=lr, progress=progress("images")
     )
@@ -128,14 +138,18 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
     return dict(zip(names, folders, strict=True))
 
 
-def _upscalers(model: str, steps: Sequence[int], seed: int) -> dict[str, Callable]:
+def _upscalers(
+    model: str, steps: Sequence[int], places: Sequence[float | None], seed: int
+) -> dict[str, Callable]:
     from linearsr_jax.inference.upscaler import Upscaler
 
     upscaler = Upscaler.from_pretrained(model)
-
-    def with_steps(count):
-        return lambda image_lr: upscaler(image_lr, steps=count, seed=seed)
-
-    return {
-        f"{upscaler.model.name} steps={count}": with_steps(count) for count in steps
-    }
+    methods = {}
+    for count, place in itertools.product(steps, places):
+        name = f"{upscaler.model.name} steps={count}"
+        if place is not None:
+            name += f" fidelity={place:g}"
+        methods[name] = functools.partial(
+            upscaler, steps=count, seed=seed, fidelity=place
+        )
+    return methods

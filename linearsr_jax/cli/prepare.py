@@ -35,6 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="shrink photographs with longer sides to N pixels, as JPEG",
     )
+    decoded = forms.add_parser(
+        "decoded", help="one file of pixels, for small models on CPUs"
+    )
+    decoded.add_argument(
+        "photos",
+        type=Path,
+        metavar="PHOTOS",
+        help="folder, searched with all folders inside it",
+    )
+    decoded.add_argument(
+        "output",
+        type=Path,
+        metavar="OUT.safetensors",
+        help="file to write, 3 bytes a pixel",
+    )
     dataset = forms.add_parser(
         "tfds", help="a sharded TFDS dataset, for many photographs"
     )
@@ -57,13 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="photos",
         help="layout of PHOTOS (default: photos)",
     )
-    for form in (packed, dataset):
+    for form in (packed, decoded, dataset):
         add_overwrite(form, "an existing result")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes one form, and names the photographs left out."""
-    rejected = _write_packed(args) if args.form == "packed" else _write_dataset(args)
+    write = {"packed": _write_packed, "decoded": _write_decoded, "tfds": _write_dataset}
+    rejected = write[args.form](args)
     for name, reason in rejected.items():
         _logger.warning("left out %s: %s", name, reason)
     return 0
@@ -75,9 +91,21 @@ def _write_packed(args: argparse.Namespace) -> dict[str, str]:
     count, rejected = pack_folder(
         args.photos, args.output, max_side=args.max_side, overwrite=args.overwrite
     )
-    mebibytes = args.output.stat().st_size / 2**20
-    print(f"{args.output}: {count} photographs, {mebibytes:.1f} MiB")
+    _report(args.output, count)
     return rejected
+
+
+def _write_decoded(args: argparse.Namespace) -> dict[str, str]:
+    from linearsr_jax.data.decoded import write_decoded
+
+    count, rejected = write_decoded(args.photos, args.output, overwrite=args.overwrite)
+    _report(args.output, count)
+    return rejected
+
+
+def _report(path: Path, count: int) -> None:
+    mebibytes = path.stat().st_size / 2**20
+    print(f"{path}: {count} photographs, {mebibytes:.1f} MiB")
 
 
 def _write_dataset(args: argparse.Namespace) -> dict[str, str]:

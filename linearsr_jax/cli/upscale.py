@@ -13,6 +13,7 @@ from linearsr_jax.cli.arguments import (
     add_model,
     add_overwrite,
     add_seed,
+    fidelity,
     positive,
 )
 
@@ -41,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the model's)",
     )
     add_seed(parser, "selects the detail that is added")
+    parser.add_argument(
+        "--fidelity",
+        type=fidelity,
+        metavar="F",
+        help="0 stays closest to the original, 1 looks most real; for models that have "
+        "both (default: the model's)",
+    )
     content = parser.add_mutually_exclusive_group()
     content.add_argument(
         "--tags", metavar="TAG,TAG", help='what the images show; "" for nothing'
@@ -109,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         condition=condition,
         guidance_scale=args.guidance_scale,
+        fidelity=args.fidelity,
     )
     if args.json:
         print(json.dumps({"outputs": outputs}))

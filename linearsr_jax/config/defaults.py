@@ -32,8 +32,10 @@ def default_config() -> ConfigDict:
     config.data.folder = ""  # photographs, in any form of docs/training.md
     config.data.crop_size = 96  # HR pixels
     config.data.scale_range = (0.5, 1.0)  # shrinks the photograph before cropping
-    config.data.bicubic_probability = 0.5
-    config.data.degradation = "light"  # for the rest; see DEGRADATIONS
+    # Shares of the degradations, in any unit; see docs/training.md.
+    config.data.degradations = ConfigDict(
+        {"bicubic": 0.25, "light": 0.2, "standard": 0.15, "camera": 0.4}
+    )
     config.data.degrade_on = "host"  # or "device", which draws other samples
     config.data.cache_gb = 1.0  # decoded photographs kept in memory
     config.data.workers = 0  # processes; the samples do not depend on it
@@ -84,9 +86,16 @@ def default_config() -> ConfigDict:
     # Weights of terms on the decoded x0 estimate, added to the flow loss; a term of
     # weight 0 costs nothing. Ours; OSEDiff has LPIPS 2 with L2 1.
     config.loss = ConfigDict()
+    config.loss.flow = 1.0
     config.loss.l1 = 0.0
     config.loss.lpips = 0.0
+    config.loss.adversarial = 0.0
     config.loss.below_sigma = 0.223  # only for cleaner samples; the paper's boundary
+
+    # Of the adversarial term.
+    config.discriminator = ConfigDict()
+    config.discriminator.width = 32
+    config.discriminator.learning_rate = 2e-4
 
     config.mesh = ConfigDict()
     config.mesh.experts = 1

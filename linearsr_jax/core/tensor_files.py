@@ -28,7 +28,11 @@ class TensorFileError(Exception):
 
 _ALIGNMENT = 64  # bytes
 # Names of the types in the header. Little-endian, as everything that JAX runs on.
-_TYPES = {np.dtype(np.float32): "F32", np.dtype(jnp.bfloat16): "BF16"}
+_TYPES = {
+    np.dtype(np.float32): "F32",
+    np.dtype(jnp.bfloat16): "BF16",
+    np.dtype(np.uint8): "U8",
+}
 
 Read = Callable[[str], np.ndarray | Iterable[np.ndarray]]
 
@@ -48,7 +52,7 @@ def write_tensors(
       read: function from a name to the tensor, or to its parts along the first axis;
         called once per tensor, in the order of the file.
       metadata: text for the header of the file.
-      dtype: type of all tensors, float32 or bfloat16.
+      dtype: type of all tensors, float32, bfloat16 or uint8.
 
     Raises:
       ValueError: a tensor has another shape.
@@ -159,7 +163,7 @@ def read_params(
     Args:
       path: the file.
       shapes: shape of each tensor, by name.
-      dtype: type of all tensors, float32 or bfloat16.
+      dtype: type of all tensors, float32, bfloat16 or uint8.
 
     Raises:
       TensorFileError: the file cannot be read, or tensors are missing, unknown or of
@@ -193,7 +197,7 @@ def read_tensors(path: Path, dtype: DTypeLike = np.float32) -> dict[str, np.ndar
 
     Args:
       path: the file.
-      dtype: type of all tensors, float32 or bfloat16.
+      dtype: type of all tensors, float32, bfloat16 or uint8.
 
     Raises:
       OSError, safetensors.SafetensorError: the file cannot be read.

@@ -1,7 +1,9 @@
-"""Ranges and probabilities of the second-order random degradation, by name.
+"""Ranges and probabilities of the random degradations, by name.
 
-Real-ESRGAN (Wang et al., 2021, sec. 3 and options/train_realesrgan_x4plus.yml). The
-field trains with two sets of them: STANDARD, and LIGHT, which makes its test sets.
+Real-ESRGAN's second-order degradation (Wang et al., 2021, sec. 3 and
+options/train_realesrgan_x4plus.yml): the field trains with two sets of them, STANDARD,
+and LIGHT, which makes its test sets. CAMERA is for `camera`; no set of real pairs had
+a part in choosing it.
 """
 
 import dataclasses
@@ -84,7 +86,7 @@ LIGHT = RealEsrganParams(
 
 # Real-ESRGAN, OSEDiff and SeeSR's make_paired_data. SeeSR leaves one image in a hundred
 # undegraded and the other two none, which we follow: a training run sets its share of
-# bicubic images separately (PipelineConfig.bicubic_probability).
+# bicubic images separately (PipelineConfig.degradations).
 STANDARD = RealEsrganParams(
     sigma1=(0.2, 3.0),
     sigma2=(0.2, 1.5),
@@ -102,10 +104,72 @@ STANDARD = RealEsrganParams(
     no_degradation_prob=0.0,
 )
 
-DEGRADATIONS = {"light": LIGHT, "standard": STANDARD}
+
+@dataclasses.dataclass(frozen=True)
+class CameraParams:
+    """Ranges and probabilities of `camera`; ranges are drawn uniformly.
+
+    Attributes:
+      lens_probs: of no blur, Gaussian, oriented Gaussian, disc.
+      sigma: standard deviation of the Gaussian in HR pixels.
+      sigma_oriented: of either axis of the oriented one.
+      disc_radius: in HR pixels.
+      area_prob: probability of photosites instead of the cubic.
+      noise_prob: probability of noise at all.
+      shot: its part that grows with the light; log-uniform.
+      log_read: (slope, offset, spread): the log of its constant part is normal around
+        slope log(shot) + offset.
+      smoothing_prob, smoothing: of a Gaussian, sigma in LR pixels.
+      jpeg_prob, jpeg_quality: of the JPEG, integers, both ends included.
+    """
+
+    lens_probs: tuple[float, float, float, float]
+    sigma: Range
+    sigma_oriented: Range
+    disc_radius: Range
+    area_prob: float
+    noise_prob: float
+    shot: Range
+    log_read: tuple[float, float, float]
+    smoothing_prob: float
+    smoothing: Range
+    jpeg_prob: float
+    jpeg_quality: tuple[int, int]
 
 
-def get_degradation(name: str) -> RealEsrganParams:
+CAMERA = CameraParams(
+    lens_probs=(0.1, 0.4, 0.25, 0.25),
+    # For x4: IKC (Gu et al., 2019, sec. 5.1).
+    sigma=(0.2, 4.0),
+    # DIV2KRK, the test set of KernelGAN (Bell-Kligler et al., 2019, sec. 5).
+    sigma_oriented=(0.6, 5.0),
+    # A blur of a pixel and a half of the LR image at most, as wide as the Gaussians
+    # above: a disc's standard deviation is half its radius. Ours.
+    disc_radius=(0.5, 6.0),
+    area_prob=0.5,
+    # Unprocessing (Brooks et al., 2019, sec. 3.1) fits the relation of the two parts on
+    # phones, with shot in [1e-4, 0.012]; larger sensors go on below. Half without
+    # noise: most files are denoised before they are saved. Ours.
+    noise_prob=0.5,
+    shot=(1e-5, 0.012),
+    log_read=(2.18, 1.2, 0.26),
+    smoothing_prob=0.5,
+    smoothing=(0.2, 0.8),
+    # Cameras save at 90 and more, messengers and sites at 75 to 85. Ours.
+    jpeg_prob=0.5,
+    jpeg_quality=(75, 98),
+)
+
+# "bicubic" is the classical LR image, without parameters.
+DEGRADATIONS: dict[str, RealEsrganParams | CameraParams | None] = {
+    "bicubic": None,
+    "light": LIGHT,
+    "standard": STANDARD,
+    "camera": CAMERA,
+}
+
+
+def get_degradation(name: str) -> RealEsrganParams | CameraParams | None:
     """Looks up a degradation by its key in DEGRADATIONS.
 
     Raises:

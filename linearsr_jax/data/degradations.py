@@ -46,7 +46,12 @@ from linearsr_jax.data.degradation_plan import (
 GRAY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
-def _check_image(image_hr: np.ndarray, factor: int):
+def check_image(image_hr: np.ndarray, factor: int) -> None:
+    """Refuses what is no uint8 RGB image of whole LR pixels.
+
+    Raises:
+      ValueError: another dtype or shape.
+    """
     if image_hr.dtype != np.uint8 or image_hr.ndim != 3 or image_hr.shape[2] != 3:
         raise ValueError(
             f"image_hr must be uint8 (H, W, 3), got {image_hr.dtype} {image_hr.shape}."
@@ -74,7 +79,7 @@ def bicubic(image_hr: np.ndarray, factor: int = SCALE) -> np.ndarray:
     Raises:
       ValueError: image_hr has another dtype or shape.
     """
-    _check_image(image_hr, factor)
+    check_image(image_hr, factor)
     height, width = image_hr.shape[:2]
     small = Image.fromarray(image_hr).resize(
         (width // factor, height // factor), Image.Resampling.BICUBIC
@@ -173,14 +178,14 @@ def poisson_noise(
     return np.clip(image + (scale * noise).astype(np.float32), 0, 1)
 
 
-def _to_uint8(image: np.ndarray) -> np.ndarray:
+def to_uint8(image: np.ndarray) -> np.ndarray:
     """Converts float (3, H, W) in [0, 1] to uint8 (H, W, 3), clipped and rounded."""
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
-def _to_float(image: np.ndarray) -> np.ndarray:
-    """Inverts `_to_uint8`; returns float32."""
+def to_float(image: np.ndarray) -> np.ndarray:
+    """Inverts `to_uint8`; returns float32."""
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))
     return planes.astype(np.float32) / np.float32(255)
 
@@ -188,11 +193,11 @@ def _to_float(image: np.ndarray) -> np.ndarray:
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Compresses and decompresses float (3, H, W) in [0, 1], with 4:2:0 chroma."""
     stream = io.BytesIO()
-    Image.fromarray(_to_uint8(image)).save(
+    Image.fromarray(to_uint8(image)).save(
         stream, "JPEG", quality=int(quality), subsampling="4:2:0"
     )
     with Image.open(stream) as decoded:
-        return _to_float(np.asarray(decoded))
+        return to_float(np.asarray(decoded))
 
 
 def _apply_round(
@@ -221,7 +226,7 @@ def _apply_last(image: np.ndarray, plan: Last, size: tuple[int, int]) -> np.ndar
         image = blur_kernels.blur(image, plan.kernel.render())
     if plan.is_jpeg_last:
         image = jpeg(image, plan.quality)
-    return _to_uint8(image)
+    return to_uint8(image)
 
 
 def _apply_parts(
@@ -233,7 +238,7 @@ def _apply_parts(
     get_last: Callable[[], Last],
 ) -> np.ndarray:
     """Applies the parts; asks for each once the noise before it has been drawn."""
-    image = _to_float(image_hr)
+    image = to_float(image_hr)
     size_hr = image.shape[1:]
     size_lr = (size_hr[0] // factor, size_hr[1] // factor)
     first = get_first()
@@ -268,7 +273,7 @@ def degrade(
     Raises:
       ValueError: image_hr has another dtype or shape.
     """
-    _check_image(image_hr, factor)
+    check_image(image_hr, factor)
     if rng.random() < params.no_degradation_prob:
         return bicubic(image_hr, factor)
     return _apply_parts(
@@ -286,7 +291,7 @@ def apply_plan(image_hr: np.ndarray, plan: DegradationPlan, factor: int) -> np.n
 
     The noise is drawn from the plan's noise_seed.
     """
-    _check_image(image_hr, factor)
+    check_image(image_hr, factor)
     if plan.is_bicubic:
         return bicubic(image_hr, factor)
     return _apply_parts(

@@ -47,7 +47,8 @@ def degrade_on_device(
     Args:
       images_hr: HR images, RGB; H and W are multiples of factor.
       plan: stacked results of `degradation_plan.pack` for this size and factor.
-      params: the ranges that the plan was drawn from; they bound the buffers.
+      params: the ranges that the plan was drawn from, or of several the one whose
+        resizes go furthest; they bound the buffers.
       factor: HR size over LR size.
 
     Returns:

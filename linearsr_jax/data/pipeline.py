@@ -11,6 +11,7 @@ is installed grain itself imports it, but nothing starts a backend.)
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -19,8 +20,12 @@ from absl import flags
 from PIL import Image
 
 from linearsr_jax.core.scale import SCALE
-from linearsr_jax.data import degradation_plan, degradations, sources
-from linearsr_jax.data.degradation_params import LIGHT, RealEsrganParams
+from linearsr_jax.data import degradation_plan, degrading, sources
+from linearsr_jax.data.degradation_params import (
+    CameraParams,
+    RealEsrganParams,
+    get_degradation,
+)
 from linearsr_jax.data.manifest import Manifest
 
 
@@ -33,11 +38,10 @@ class PipelineConfig:
       scale_range: (low, high), 0 < low <= high <= 1; the photograph is shrunk by
         a factor drawn from it before the crop is taken, never below crop_size.
         Shrinking hides the noise and softness of the camera from the HR side.
-      bicubic_probability: share of samples whose LR image is plain bicubic; the
-        others are degraded by `params`.
+      degradations: name to weight, see `degradation_params.DEGRADATIONS`; each
+        sample draws one with a probability in proportion to its weight.
       cache_bytes: limit on decoded images that `open_source` keeps, in bytes per
         process.
-      params: ranges of the random degradation.
       degrade_on: "host" or "device"; with "device", samples carry a plan instead of
         the LR image, for `device_degradations.prepare_batch`.
       condition_dropout: share of samples whose condition is dropped.
@@ -45,9 +49,10 @@ class PipelineConfig:
 
     crop_size: int
     scale_range: tuple[float, float] = (0.5, 1.0)
-    bicubic_probability: float = 0.0
+    degradations: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"light": 1.0}
+    )
     cache_bytes: int = 1 << 30
-    params: RealEsrganParams = LIGHT
     degrade_on: str = "host"
     condition_dropout: float = 0.0
 
@@ -63,13 +68,35 @@ class PipelineConfig:
                 "scale_range must be (low, high) with 0 < low <= high <= 1, got "
                 f"{self.scale_range}."
             )
-        for name in ("bicubic_probability", "condition_dropout"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must be within [0, 1], got {value}.")
+        if not 0 <= self.condition_dropout <= 1:
+            raise ValueError(
+                "condition_dropout must be within [0, 1], got "
+                f"{self.condition_dropout}."
+            )
+        degrading.check_weights(self.degradations)
         if self.degrade_on not in ("host", "device"):
             raise ValueError(
                 f"degrade_on must be 'host' or 'device', got {self.degrade_on!r}."
             )
+        if self.degrade_on == "device":
+            self.widest_params()
+
+    def widest_params(self) -> RealEsrganParams:
+        """Finds the parameters that bound the sizes in between, for the device.
+
+        Raises:
+          ValueError: a degradation that only the host has.
+        """
+        params = [get_degradation(name) for name in degrading.used(self.degradations)]
+        if any(isinstance(one, CameraParams) for one in params):
+            raise ValueError(
+                "degradation camera is made on the host only; set degrade_on=host, or "
+                "its weight to 0."
+            )
+        second_order = [one for one in params if one is not None]
+        if not second_order:
+            return get_degradation("light")
+        return max(second_order, key=lambda p: (p.resize_range1[1], p.resize_range2[1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,19 +132,13 @@ class MakePair(grain.transforms.RandomMap):
         return sample | condition
 
     def _make_pair(self, photo: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-        params = self.config.params
         image_hr = self._crop(photo, rng)
-        is_bicubic = rng.random() < self.config.bicubic_probability
+        name = degrading.draw_name(self.config.degradations, rng)
         if self.config.degrade_on == "device":
-            plan = degradation_plan.draw_plan(params, rng)
-            if is_bicubic:
-                plan = dataclasses.replace(plan, is_bicubic=True)
+            plan = degrading.draw_device_plan(name, rng)
             plan = degradation_plan.pack(plan, image_hr.shape[:2], SCALE)
             return {"image_hr": image_hr, "plan": plan}
-        if is_bicubic:
-            image_lr = degradations.bicubic(image_hr)
-        else:
-            image_lr = degradations.degrade(image_hr, params, SCALE, rng)
+        image_lr = degrading.degrade_by_name(image_hr, name, SCALE, rng)
         return {"image_hr": image_hr, "image_lr": image_lr}
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Gives random access to photographs as uint8 RGB arrays, in whatever form they are.
 
-The form may be a folder, one packed file (`packed`), or a prepared TFDS dataset
-(`tfds_store`); the same photographs give the same arrays in the same order in each.
-`linearsr prepare` makes the last two.
+The form may be a folder, one packed file (`packed`), one file of pixels (`decoded`), or
+a prepared TFDS dataset (`tfds_store`); the same photographs give the same arrays in the
+same order in each. `linearsr prepare` makes the last three.
 """
 
 import collections
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from linearsr_jax.core import image_io
+from linearsr_jax.data.decoded import DecodedStore, is_decoded
 from linearsr_jax.data.folder import FolderStore
 from linearsr_jax.data.manifest import Manifest, describe
 from linearsr_jax.data.packed import PackedStore
@@ -89,7 +90,7 @@ def open_source(
 
 def _open_store(location: str | os.PathLike) -> PhotoStore:
     if pathlib.Path(location).is_file():
-        return PackedStore(location)
+        return DecodedStore(location) if is_decoded(location) else PackedStore(location)
     if dataset := find_dataset(location):
         return TfdsStore(*dataset)
     return FolderStore(location)
@@ -180,6 +181,8 @@ class PhotoSource:
     def _read(self, index: int) -> np.ndarray | None:
         """Returns photograph `index`, or None where it is no longer usable."""
         name = self.names[index]
+        if isinstance(self.store, DecodedStore):
+            return self.store.pixels(name)
         with self._lock:
             if index in self._cache:
                 self._cache.move_to_end(index)

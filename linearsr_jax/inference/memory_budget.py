@@ -95,4 +95,9 @@ def rows_that_fit(
         budget -= host_bytes(model, codec, height * width, count)
     # One computes while the other is fetched.
     row = 2 * network_bytes(model, count * width)
-    return max(1, min(budget // row - 2 * stem_halo(model.stem_strides), height))
+    return max(
+        1,
+        min(
+            budget // row - 2 * stem_halo(model.stem_strides, model.stem_blocks), height
+        ),
+    )

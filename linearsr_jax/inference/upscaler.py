@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from linearsr_jax.core.array_types import Float, UInt8
+from linearsr_jax.core.array_types import Float, PyTree, UInt8
 from linearsr_jax.core.image_range import to_uint8
 from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
@@ -99,11 +99,17 @@ class Upscaler:
             dtype=jnp.dtype(dtype), scan_unroll=min(model.preset.depth, UNROLLED_BLOCKS)
         )
         self._codec = jax.device_put(model.codec.astype(network.dtype))
-        self._experts = tuple(cast_kernels(x, network.dtype) for x in model.experts)
         if offload_experts:
             offloaded = OffloadedDenoiser(network, model.preset)
-        else:
-            self._experts = jax.device_put(self._experts)
+
+        def experts_at(fidelity):
+            experts = model.experts if fidelity is None else model.experts_at(fidelity)
+            experts = tuple(cast_kernels(x, network.dtype) for x in experts)
+            return experts if offload_experts else jax.device_put(experts)
+
+        # Of the place on the slider that was used last; a page moves it to and fro.
+        self._experts_at = functools.lru_cache(maxsize=1)(experts_at)
+        self._experts_at(self._place(None))
 
         def compiled(steps, rows):
             grid = {"steps": steps, "boundaries": model.boundaries}
@@ -145,6 +151,7 @@ class Upscaler:
         tags: str | Sequence[str] = (),
         condition: Condition | None = None,
         guidance_scale: float = 1.0,
+        fidelity: float | None = None,
     ) -> ImageLike:
         """Upscales one image.
 
@@ -161,14 +168,17 @@ class Upscaler:
           condition: features in place of tags, from `guidance.condition_from_file`.
           guidance_scale: how much the tags count; see `diffusion.guidance`. Other
             than 1 costs twice the time, and means nothing without tags.
+          fidelity: for models with a slider: 0 is the mean of what the truth may be,
+            the closest to it on average; 1 the picture that looks most real. None is
+            the model's default. Every place costs the same.
 
         Returns:
           The same kind of image, four times as high and wide; a `core.images.Image`
           keeps its profile and EXIF.
 
         Raises:
-          UpscaleError: unusable image, steps, seed or scale, tags and a condition, or
-            a non-finite result.
+          UpscaleError: unusable image, steps, seed, scale or fidelity, tags and a
+            condition, or a non-finite result.
           ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
@@ -192,9 +202,22 @@ class Upscaler:
                 steps=steps,
                 seed=seed,
                 guidance=guidance,
+                experts=self._experts_at(self._place(fidelity)),
             )
         )
         return _like(image, pixels_hr if pixels.shape[2] == 3 else _luma(pixels_hr))
+
+    def _place(self, fidelity: float | None) -> float | None:
+        """Where the slider stands; None for a model that has none."""
+        if fidelity is None:
+            return self.model.default_fidelity if self.model.mean_experts else None
+        if self.model.mean_experts is None:
+            raise UpscaleError(
+                f"model {self.model.name} has no fidelity slider; leave fidelity out"
+            )
+        if not 0 <= fidelity <= 1:
+            raise UpscaleError(f"fidelity must be in [0, 1], got {fidelity}")
+        return float(fidelity)
 
     def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
         """Selects the tags that the model has learned.
@@ -225,6 +248,7 @@ class Upscaler:
         self,
         pixels: UInt8[np.ndarray, "h w 3"],
         *,
+        experts: tuple[PyTree, ...],
         steps: int,
         seed: int,
         guidance: Guidance,
@@ -249,7 +273,7 @@ class Upscaler:
             guidance.evaluations,
         )
         image, is_finite = self._compiled(steps, rows)(
-            self._experts, self._codec, pixels, noise, guidance
+            experts, self._codec, pixels, noise, guidance
         )
         if not is_finite:
             raise UpscaleError(

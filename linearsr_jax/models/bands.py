@@ -56,9 +56,10 @@ def cut_bands(height: int, rows: int, halo: int) -> tuple[Band, ...]:
     return tuple(bands)
 
 
-def stem_halo(strides: Sequence[int]) -> int:
+def stem_halo(strides: Sequence[int], blocks: int = 0) -> int:
     """Counts the rows of the stem's output, on each side, that one row depends on."""
-    reach, stride = 0, math.prod(strides)
+    # Two convolutions per residual block, on the grid of the output.
+    reach, stride = 2 * blocks, math.prod(strides)
     # From the output back: a 3x3 convolution sees one row of its input beside.
     for step in reversed(strides):
         reach = reach * step + 1
@@ -206,7 +207,9 @@ class BandedNetwork:
             state = self._add_state(params, 0, x, t6, state)
             return x
 
-        fill_rows(tokens, bands(stem_halo(model.stem_strides)), embed)
+        fill_rows(
+            tokens, bands(stem_halo(model.stem_strides, model.stem_blocks)), embed
+        )
         for layer in range(model.depth):
             whole, state = state, no_state
 

@@ -13,6 +13,7 @@ from linearsr_jax.models.layers import Dense, RMSNorm, with_axes
 
 TIMESTEP_FEATURES = 256
 _small_normal = nn.initializers.normal(0.02)
+_fan_in = nn.initializers.lecun_normal()
 
 
 class Condition(NamedTuple):
@@ -156,21 +157,26 @@ class ConditionProjection(nn.Module):
 
 
 class LRStem(nn.Module):
-    """Three 3x3 convolutions from the LR image to the latent grid (the paper's E_conv).
+    """3x3 convolutions from the LR image to the latent grid (the paper's E_conv).
 
-    The last log2(codec factor / 4) of them halve the resolution: all three for an
-    f32 codec, as in the paper, none for f4. The paper does not give the widths nor
-    the last activation; we chose SiLU between the convolutions and none at the end.
+    The first three change the width, and the last log2(codec factor / 4) of them halve
+    the resolution: all three for an f32 codec, as in the paper, none for f4. The paper
+    does not give the widths nor the last activation; we chose SiLU between the
+    convolutions and none at the end. Residual blocks may follow, which the paper does
+    not have: x + conv(silu(conv(silu(x)))), the last convolution zero at first. What is
+    local is cheaper to learn there than in blocks that mix all tokens.
 
     Attributes:
-      widths: channels after each convolution.
+      widths: channels after each of the three convolutions.
       strides: 1 or 2 for each.
       dtype: computation type.
+      blocks: residual blocks after them.
     """
 
     widths: tuple[int, int, int]
     strides: tuple[int, ...]
     dtype: jnp.dtype
+    blocks: int = 0
 
     @nn.compact
     def __call__(self, image_lr: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
@@ -181,23 +187,31 @@ class LRStem(nn.Module):
         ):
             if i:
                 x = nn.silu(x)
-            kernel = self.param(
-                f"kernel_{i}",
-                with_axes(nn.initializers.lecun_normal(), (None, None, None, None)),
-                (3, 3, x.shape[-1], width),
-            )
-            bias = self.param(
-                f"bias_{i}",
-                with_axes(nn.initializers.zeros, (None,)),
-                (width,),
-            )
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel.astype(self.dtype),
-                (stride, stride),
-                ((1, 1), (1, 1)),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-            # In float32, so that the bias' gradient, a sum over all pixels, is.
-            x = (x.astype(jnp.float32) + bias).astype(self.dtype)
+            x = self._convolve(x, width, stride, f"{i}")
+        for i in range(self.blocks):
+            y = self._convolve(nn.silu(x), x.shape[-1], 1, f"block_{i}_0")
+            zeros = nn.initializers.zeros
+            y = self._convolve(nn.silu(y), x.shape[-1], 1, f"block_{i}_1", zeros)
+            x = x + y
         return x
+
+    def _convolve(self, x, width, stride, name, kernel_init=_fan_in):
+        kernel = self.param(
+            f"kernel_{name}",
+            with_axes(kernel_init, (None, None, None, None)),
+            (3, 3, x.shape[-1], width),
+        )
+        bias = self.param(
+            f"bias_{name}",
+            with_axes(nn.initializers.zeros, (None,)),
+            (width,),
+        )
+        x = jax.lax.conv_general_dilated(
+            x,
+            kernel.astype(self.dtype),
+            (stride, stride),
+            ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        # In float32, so that the bias' gradient, a sum over all pixels, is.
+        return (x.astype(jnp.float32) + bias).astype(self.dtype)

@@ -60,7 +60,7 @@ class LinearDiT(nn.Module):
       expanded: channels of Mix-FFN after its gate; int(2.5 width) in SANA.
       condition_features: F of the condition tokens.
       tag_count: tags that a condition may name; 0 for features only.
-      stem_widths, stem_strides: see `LRStem`.
+      stem_widths, stem_strides, stem_blocks: see `LRStem`.
       qk_norm: whether queries and keys have an RMS norm.
       zero_init: whether the head and the cross-attention outputs start at zero (pixel
         presets).
@@ -88,6 +88,7 @@ class LinearDiT(nn.Module):
     tag_count: int
     stem_widths: tuple[int, int, int]
     stem_strides: tuple[int, ...]
+    stem_blocks: int = 0
     qk_norm: bool = False
     zero_init: bool = False
     floor_timestep: bool = False
@@ -109,7 +110,9 @@ class LinearDiT(nn.Module):
 
     def setup(self):
         """Makes the layers."""
-        self.stem = LRStem(self.stem_widths, self.stem_strides, self.dtype)
+        self.stem = LRStem(
+            self.stem_widths, self.stem_strides, self.dtype, self.stem_blocks
+        )
         self.patch_embed = Dense(self.width, (None, "embed"), self.dtype)
         self.time_embed = TimeEmbedding(self.width, self.floor_timestep, self.dtype)
         if self.tag_count:

@@ -28,7 +28,8 @@ class Preset:
       codec: name in `codecs.CODECS`.
       codec_factor, latent_channels: sizes of the codec.
       prediction: name in `diffusion.flow.PREDICTIONS`.
-      stem_widths: channels of the LR stem's convolutions.
+      stem_widths: channels of the LR stem's first convolutions.
+      stem_blocks: residual blocks of two convolutions that follow in the stem.
       shift: flow shift of the noise levels training draws.
       sampling_shift: flow shift of the sampler's grid.
       unshifted_start: unshifted noise level of a sampler's first step.
@@ -63,6 +64,7 @@ class Preset:
     floor_timestep: bool = False
     position_extent: float | None = None
     attention_floor: float = 0.0
+    stem_blocks: int = 0
 
     def make_model(self, **kwargs: Any) -> LinearDiT:
         """Builds the network.
@@ -83,6 +85,7 @@ class Preset:
             tag_count=self.tag_count,
             stem_widths=self.stem_widths,
             stem_strides=(1,) * (3 - strided) + (2,) * strided,
+            stem_blocks=self.stem_blocks,
             qk_norm=self.qk_norm,
             zero_init=self.zero_init,
             floor_timestep=self.floor_timestep,
@@ -150,7 +153,9 @@ def sana_preset(width: int, depth: int, cross_heads: int, **changes: Any) -> Pre
 
 PRESETS: dict[str, Preset] = {
     "debug": _pixel(32, 2, 16, (16, 16, 16), mlp_ratio=2.0, condition_features=16),
-    "nano": _pixel(64, 4, 32, (96, 96, 64), mlp_ratio=2.0, condition_features=64),
+    "nano": _pixel(
+        64, 4, 32, (96, 96, 64), mlp_ratio=2.0, condition_features=64, stem_blocks=6
+    ),
     "small": _pixel(
         384, 14, 32, (128, 128, 128), mlp_ratio=2.5, condition_features=256
     ),

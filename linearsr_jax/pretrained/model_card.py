@@ -11,16 +11,13 @@ def model_card(training: dict[str, Any]) -> str:
         files and, in runs that have them, esgf, rewinds and origin.
     """
     config = training["config"]
-    bicubic = config["data"]["bicubic_probability"]
-    # Old configs lack the field.
-    degradation = config["data"].get("degradation", "light").upper()
     lines = [
         f"# LinearSR {config['preset']}",
         "",
         "x4 super-resolution of photographs, trained with linearsr_jax: "
         f"{training['step']} steps of {config['batch_size']} crops of "
-        f"{config['data']['crop_size']} HR pixels; {bicubic:.0%} bicubic, the rest "
-        f"degraded by {degradation} (second-order blur, noise, JPEG).",
+        f"{config['data']['crop_size']} HR pixels, degraded by "
+        f"{_mixture(config['data'])}.",
         "",
         "It makes detail up where the input has none. Do not use it where that "
         "matters: evidence, medicine, reading small print.",
@@ -32,6 +29,17 @@ def model_card(training: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _mixture(data) -> str:
+    weights = data.get("degradations")
+    if weights is None:
+        # As runs were described before there were mixtures; nano's has no name.
+        share = data["bicubic_probability"]
+        weights = {"bicubic": share, data.get("degradation", "light"): 1 - share}
+    total = sum(weights.values())
+    shares = [f"{w / total:.0%} {name}" for name, w in weights.items() if w]
+    return ", ".join(shares)
 
 
 def _stages(training) -> list[str]:

@@ -8,6 +8,10 @@ model_0.safetensors, model_1.safetensors, ..., from clean to noisy, each with th
 and shapes of one expert. Each can therefore be used as a model of its own, and writing
 several takes memory for one.
 
+A model with a fidelity slider has a second set of weights in mean.safetensors (of
+several experts mean_0.safetensors and so on), the slider's end where the answer is the
+mean; the other end is the first set, and between them the weights are interpolated.
+
 A model with an embedding of "no text" has it in null_condition.safetensors.
 """
 
@@ -45,8 +49,8 @@ _NULL_CONDITION = "null_condition"
 _FORMAT = 1
 # Fields of presets that older folders name differently.
 _RENAMED_FIELDS = {"sigma_max": "unshifted_start"}
-# Matches both forms, also files of an earlier model in the folder.
-_WEIGHTS_FILE = re.compile(r"model(_\d+)?\.safetensors")
+# Matches all forms, also files of an earlier model in the folder.
+_WEIGHTS_FILE = re.compile(r"(model|mean)(_\d+)?\.safetensors")
 
 
 class PretrainedError(Exception):
@@ -66,6 +70,9 @@ class PretrainedModel:
       training: record of the training, from the config.
       null_condition: condition tokens that stand for "no condition", in models that
         were trained with them (SANA's caption dropout).
+      mean_experts: the slider's weights of fidelity 0, those of 1 being experts; None
+        for a model without slider.
+      default_fidelity: where the slider stands if nobody moves it.
     """
 
     name: str
@@ -75,6 +82,27 @@ class PretrainedModel:
     boundaries: tuple[float, ...]
     training: dict[str, Any]
     null_condition: Float[HostOrDevice, "T F"] | None = None
+    mean_experts: tuple[PyTree, ...] | None = None
+    default_fidelity: float = 1.0
+
+    def experts_at(self, fidelity: float) -> tuple[PyTree, ...]:
+        """Returns the weights of a place on the slider, in [0, 1].
+
+        Raises:
+          ValueError: it lies outside, or the model has no slider.
+        """
+        if not 0 <= fidelity <= 1:
+            raise ValueError(f"fidelity must be in [0, 1], got {fidelity}")
+        if self.mean_experts is None:
+            raise ValueError(f"model {self.name} has no fidelity slider")
+        if fidelity == 1:
+            return self.experts
+        # In this form the ends are the two sets, to the bit.
+        return jax.tree.map(
+            lambda mean, own: mean + np.float32(fidelity) * (own - mean),
+            self.mean_experts,
+            self.experts,
+        )
 
     @property
     def tagger(self) -> str:
@@ -100,6 +128,8 @@ def save_pretrained(
     training: dict[str, Any],
     card: str,
     null_condition: Float[HostOrDevice, "T F"] | None = None,
+    mean_experts: Sequence[PyTree] | None = None,
+    default_fidelity: float = 1.0,
 ) -> None:
     """Writes a model folder.
 
@@ -110,27 +140,32 @@ def save_pretrained(
       boundaries: noise levels between the experts; see `diffusion.experts`.
       training: record of the training, in values that JSON can store.
       card: model card in Markdown.
-      null_condition: see `PretrainedModel`.
+      null_condition, mean_experts, default_fidelity: see `PretrainedModel`.
 
     Raises:
       ValueError: the boundaries are bad, or do not fit the number of experts.
     """
     boundaries = check_boundaries(boundaries)
-    if len(experts) != len(boundaries) + 1:
-        raise ValueError(
-            f"{len(boundaries)} boundaries separate {len(boundaries) + 1} experts, "
-            f"got {len(experts)}"
-        )
+    sets = {"model": experts} | ({"mean": mean_experts} if mean_experts else {})
+    for own in sets.values():
+        if len(own) != len(boundaries) + 1:
+            raise ValueError(
+                f"{len(boundaries)} boundaries separate {len(boundaries) + 1} experts, "
+                f"got {len(own)}"
+            )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights_files = _weights_files(boundaries)
-    for name in _found_weights(folder) - set(weights_files):
+    weights = {
+        name: params
+        for kind, own in sets.items()
+        for name, params in zip(_weights_files(boundaries, kind), own, strict=True)
+    }
+    for name in _found_weights(folder) - weights.keys():
         (folder / name).unlink()
-    for name, params in zip(weights_files, experts, strict=True):
-        flat = traverse_util.flatten_dict(params, sep=".")
-        _write(folder / name, flat)
+    for name, params in weights.items():
+        _write(folder / name, traverse_util.flatten_dict(params, sep="."))
     (folder / NULL_CONDITION_FILE).unlink(missing_ok=True)
-    files = [*weights_files, *codec.save_weights(folder)]
+    files = [*weights, *codec.save_weights(folder)]
     if null_condition is not None:
         write_null_condition(folder, null_condition)
         files.append(NULL_CONDITION_FILE)
@@ -142,6 +177,7 @@ def save_pretrained(
         boundaries=boundaries,
         training=training,
         card=card,
+        default_fidelity=default_fidelity if mean_experts else None,
     )
 
 
@@ -161,6 +197,7 @@ def describe_folder(
     boundaries: Sequence[float],
     training: dict[str, Any],
     card: str,
+    default_fidelity: float | None = None,
 ) -> None:
     """Completes a folder of weights to a model folder: config, card and checksums.
 
@@ -168,6 +205,7 @@ def describe_folder(
       folder: folder to write to.
       files: names of the files in it: weights, codec, null condition.
       preset, codec, boundaries, training, card: see `save_pretrained`.
+      default_fidelity: of a model with a slider.
     """
     config = {
         "format": _FORMAT,
@@ -176,6 +214,8 @@ def describe_folder(
         "codec": describe_codec(codec),
         "training": training,
     }
+    if default_fidelity is not None:
+        config["default_fidelity"] = default_fidelity
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / CARD_FILE).write_text(card)
     write_sums(folder, (*files, CONFIG_FILE, CARD_FILE))
@@ -209,14 +249,20 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PretrainedError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
     weights_files = _weights_files(boundaries)
-    if found := _found_weights(folder) ^ set(weights_files):
+    # Older folders have no such field: they have no slider.
+    has_slider = "default_fidelity" in config
+    mean_files = _weights_files(boundaries, "mean") if has_slider else []
+    if found := _found_weights(folder) ^ {*weights_files, *mean_files}:
         raise PretrainedError(
             f"{folder}: {CONFIG_FILE} has {len(boundaries)} boundaries, which need "
             f"{', '.join(weights_files)}; missing or too many: "
             + ", ".join(sorted(found))
         )
     shapes = parameter_shapes(preset)
-    experts = tuple(_load_expert(folder / name, shapes) for name in weights_files)
+    experts, means = (
+        tuple(_load_expert(folder / name, shapes) for name in files)
+        for files in (weights_files, mean_files)
+    )
     null_condition = None
     if NULL_CONDITION_FILE in files:
         null_condition = _load_null_condition(
@@ -230,6 +276,8 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
         boundaries,
         config["training"],
         null_condition,
+        means or None,
+        config.get("default_fidelity", 1.0),
     )
 
 
@@ -246,11 +294,11 @@ def _preset(fields: dict[str, Any]) -> Preset:
     return Preset(**fields)
 
 
-def _weights_files(boundaries: Sequence[float]) -> list[str]:
-    """Returns the names of the experts' files, clean to noisy."""
+def _weights_files(boundaries: Sequence[float], kind: str = "model") -> list[str]:
+    """Returns the names of files of a kind, model or mean, clean to noisy."""
     if not boundaries:
-        return [WEIGHTS_FILE]
-    return [f"model_{expert}.safetensors" for expert in range(len(boundaries) + 1)]
+        return [f"{kind}.safetensors"]
+    return [f"{kind}_{expert}.safetensors" for expert in range(len(boundaries) + 1)]
 
 
 def _found_weights(folder: Path) -> set[str]:

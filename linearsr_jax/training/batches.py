@@ -178,7 +178,9 @@ def _make_prepare_batch(
     """Returns a function that completes a global batch with image_lr if needed."""
     if config.degrade_on == "host":
         return lambda batch: batch
-    prepare = functools.partial(device_degradations.prepare_batch, params=config.params)
+    prepare = functools.partial(
+        device_degradations.prepare_batch, params=config.widest_params()
+    )
     return split_over_batch(prepare, mesh)
 
 

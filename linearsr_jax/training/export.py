@@ -92,7 +92,7 @@ def describe_origin(training: dict[str, Any]) -> dict[str, Any]:
     """
     config = training.get("config", {})
     return {
-        "degradation": config.get("data", {}).get("degradation"),
+        "degradations": config.get("data", {}).get("degradations"),
         "expert_boundaries": list(config.get("expert_boundaries", ())),
         "only": list(config.get("optimizer", {}).get("only", ())),
         "step": training.get("step"),

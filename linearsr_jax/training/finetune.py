@@ -18,6 +18,7 @@ from linearsr_jax.core.array_types import UInt8
 from linearsr_jax.core.image_io import find_images, read_image, write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
+from linearsr_jax.data.degrading import used
 from linearsr_jax.data.sources import open_source
 from linearsr_jax.evaluation import tables
 from linearsr_jax.evaluation.baselines import BASELINES, bicubic
@@ -131,10 +132,9 @@ def finetune(
     upscalers = {"before": before, "after": after}
     result: dict[str, Any] = {"model": str(workdir / "model")}
     names = after.model.training["held_out"]
-    _write_held_out(
-        config.data.folder, names, workdir / "held_out", config.data.degradation
-    )
-    for name in ("bicubic", config.data.degradation):
+    degradations = dict.fromkeys(("bicubic", *used(config.data.degradations)))
+    _write_held_out(config.data.folder, names, workdir / "held_out", degradations)
+    for name in degradations:
         folder = workdir / "held_out" / name
         scores = evaluate(
             {**BASELINES, **upscalers},
@@ -149,16 +149,16 @@ def finetune(
 
 
 def _write_held_out(
-    photos: str, names: Sequence[str], folder: Path, degradation: str
+    photos: str, names: Sequence[str], folder: Path, degradations: Iterable[str]
 ) -> None:
-    """Writes a data set of bicubic LR images and one of degraded LR images."""
+    """Writes a data set for each degradation."""
     source = open_source(photos, min_size=1, cache_bytes=0)
     for number, name in enumerate(names):
         image_hr, _ = _centre(source[source.names.index(name)], MAX_SIDE)
         height, width = (size - size % SCALE for size in image_hr.shape[:2])
         image_hr = image_hr[:height, :width]
-        degraded = degrade_fixed(image_hr, number, degradation)
-        for data_set, image_lr in degraded.items():
+        for data_set in degradations:
+            image_lr = degrade_fixed(image_hr, number, data_set)
             for kind, image in (("HR", image_hr), ("LR", image_lr)):
                 path = folder / data_set / kind / f"{number:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)

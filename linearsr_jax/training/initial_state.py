@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from linearsr_jax.codecs import Codec, load_codec, make_codec
 from linearsr_jax.core.array_types import PyTree
@@ -24,7 +25,9 @@ from linearsr_jax.training.step import TrainState, make_init, make_state, unboxe
 def load_origin(settings: RunSettings, preset: Preset) -> PretrainedModel | None:
     """Loads the model to start from; None for random weights.
 
-    A run with tags may start from a model without; the tags get a random embedding.
+    A run with tags may start from a model without; the tags get a random embedding. And
+    one whose stem has more residual blocks than the model's; they change nothing until
+    they are trained.
 
     Raises:
       TrainError: the model has other sizes, or experts with other intervals.
@@ -33,7 +36,7 @@ def load_origin(settings: RunSettings, preset: Preset) -> PretrainedModel | None
     if not settings.init_from:
         return None
     model = load_pretrained(settings.init_from)
-    if model.preset not in (preset, dataclasses.replace(preset, tag_count=0)):
+    if not _may_start(model.preset, preset):
         raise TrainError(
             f"init_from {settings.init_from}: a model with other sizes than the "
             "preset; set preset to the one it was trained with"
@@ -44,6 +47,13 @@ def load_origin(settings: RunSettings, preset: Preset) -> PretrainedModel | None
             f"not expert_boundaries {settings.expert_boundaries}"
         )
     return model
+
+
+def _may_start(origin: Preset, preset: Preset) -> bool:
+    if origin.stem_blocks > preset.stem_blocks:
+        return False
+    smaller = dataclasses.replace(preset, stem_blocks=origin.stem_blocks)
+    return origin in (smaller, dataclasses.replace(smaller, tag_count=0))
 
 
 def load_run_codec(
@@ -76,7 +86,7 @@ class StartState:
 
     def __init__(self, parts: RunParts):
         """Works out shapes and shardings, and nothing else."""
-        init = make_init(parts.model, parts.optimizer)
+        init = make_init(parts.model, parts.optimizer, parts.loss.adversary)
         self._key = stream_key(parts.settings.seed, "init")
         one = sharding.state_sharding(jax.eval_shape(init, self._key), parts.mesh)
         self.shardings = sharding.stacked(one)
@@ -94,10 +104,19 @@ class StartState:
         """Makes the state from a model: from its experts, or copies of its only one."""
         repeats = self._parts.settings.experts // len(origin.experts)
         params = jax.tree.map(lambda *own: np.stack(own * repeats), *origin.experts)
-        if self._parts.preset.tag_count and not origin.preset.tag_count:
-            params["tags"] = jax.device_get(self.random().params["tags"])
+        if origin.preset != self._parts.preset:
+            # What it lacks; see `load_origin`.
+            flat = traverse_util.flatten_dict(jax.device_get(self.random().params))
+            flat |= traverse_util.flatten_dict(params)
+            params = traverse_util.unflatten_dict(flat)
         restart = jax.jit(
-            jax.vmap(functools.partial(make_state, optimizer=self._parts.optimizer)),
+            jax.vmap(
+                functools.partial(
+                    make_state,
+                    optimizer=self._parts.optimizer,
+                    adversary=self._parts.loss.adversary,
+                )
+            ),
             in_shardings=(self.shardings.params,),
             out_shardings=self.shardings,
         )

@@ -6,10 +6,11 @@ and noise, where `diffusion.flow.Prediction` names the target. With presets 600m
 
 Image terms compare the decoded x0_hat with the photograph. They apply to nearly clean
 samples, whose x0_hat is sharp. At high sigma x0_hat is a blurred mean, which pulling
-towards one sharp image would spoil. The paper has no such terms.
+towards one sharp image would spoil; where that is wanted, for one step from sigma = 1,
+below_sigma allows it. The paper has no such terms.
 
 To add a term, add a function (image_hat, image_hr) -> one number per sample to
-IMAGE_TERMS, and its weight to config.loss.
+IMAGE_TERMS, and its weight to config.loss; those in VIEWED are shown a random view.
 """
 
 import functools
@@ -29,6 +30,8 @@ from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.linear_attention import TELEMETRY
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
+from linearsr_jax.training.adversary import Adversary, AdversaryState
+from linearsr_jax.training.views import draw_views, take_view
 
 # image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
 # in `Condition` where there are conditions.
@@ -53,6 +56,8 @@ IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
     "l1": lambda: _l1,
     "lpips": _load_lpips,
 }
+# Terms that would be gamed if they saw each image at one place and scale.
+VIEWED = frozenset({"lpips"})
 
 
 @struct.dataclass
@@ -62,12 +67,14 @@ class Draws:
     Attributes:
       sigma: noise level of each sample.
       noise: unit normal noise, in the shape of the latents.
+      views: for terms in VIEWED, see `views.draw_views`.
       weights: by term, the weight of each sample in the loss: 1 / B for the flow loss;
         for an image term its weight over the number of samples that it applies to.
     """
 
     sigma: Float[Array, "B"]
     noise: Float[Array, "B h w C"]
+    views: Float[Array, "B 3"]
     weights: dict[str, Float[Array, "B"]]
 
 
@@ -86,6 +93,9 @@ class Loss:
         mass_at_one: float,
         boundaries: Sequence[float] = (),
         below_sigma: float = 0.0,
+        flow: float = 1.0,
+        adversarial: float = 0.0,
+        adversary: Adversary | None = None,
         **weights: float,
     ):
         """Loads the image terms that have a weight.
@@ -94,6 +104,10 @@ class Loss:
           model, preset: network to train.
           mass_at_one, boundaries: see `timestep_sampling.sample_sigma`.
           below_sigma: image terms apply to samples with sigma < below_sigma.
+          flow: weight of the flow loss.
+          adversarial: weight of the model's loss against the adversary, whose own
+            loss has weight 1.
+          adversary: needed if adversarial is not 0.
           **weights: weight of each image term, by name.
 
         Raises:
@@ -113,7 +127,13 @@ class Loss:
             mass_at_one=mass_at_one,
             boundaries=boundaries,
         )
+        for name, weight in (("flow", flow), ("adversarial", adversarial)):
+            if not weight >= 0.0:
+                raise ValueError(f"loss.{name}={weight}: must be at least 0")
+        self.adversary = adversary if adversarial else None
+        self._adversarial = adversarial
         self._below_sigma = below_sigma
+        self._flow = flow
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
 
@@ -130,19 +150,33 @@ class Loss:
         sigma = self._sample_sigma(key_sigma, size, expert=expert)
         factor = codec.factor
         shape = (size, height // factor, width // factor, codec.channels)
-        return self.weigh(sigma, jax.random.normal(key_noise, shape))
+        views = draw_views(jax.random.fold_in(key, 2), size)
+        return self.weigh(sigma, jax.random.normal(key_noise, shape), views)
 
-    def weigh(self, sigma: Float[Array, "B"], noise: Float[Array, "B h w C"]) -> Draws:
-        """Computes the weights for given noise levels and noise."""
+    def weigh(
+        self,
+        sigma: Float[Array, "B"],
+        noise: Float[Array, "B h w C"],
+        views: Float[Array, "B 3"],
+    ) -> Draws:
+        """Computes the weights for given noise levels, noise and views."""
         size = len(sigma)
         nearly_clean = sigma < self._below_sigma
         share = nearly_clean / jnp.maximum(jnp.sum(nearly_clean), 1)
         weights = {name: weight * share for name, weight in self._weights.items()}
-        weights["flow"] = jnp.full(size, 1.0 / size)
-        return Draws(sigma, noise, weights)
+        if self.adversary:
+            weights["adversarial"] = self._adversarial * share
+            weights["discriminator"] = share
+        weights["flow"] = jnp.full(size, self._flow / size)
+        return Draws(sigma, noise, views, weights)
 
     def __call__(
-        self, params: PyTree, codec: Codec, batch: Batch, draws: Draws
+        self,
+        params: PyTree,
+        codec: Codec,
+        batch: Batch,
+        draws: Draws,
+        critic: AdversaryState | None = None,
     ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, "B"]], Telemetry]]:
         """Computes the weighted sum of all terms.
 
@@ -151,6 +185,7 @@ class Loss:
           codec: codec; an argument, so that its weights are not compiled in.
           batch: samples; see `Batch`.
           draws: draws for these samples.
+          critic: state of the adversary; without it there is no adversarial term.
 
         Returns:
           (loss, (values, telemetry)): values has the unweighted value of each term and
@@ -178,7 +213,7 @@ class Loss:
         )
         error = output - self._prediction.target(x0, draws.noise, level)
         values = {"flow": jnp.mean(jnp.square(error), axis=(1, 2, 3))}
-        if self._terms:
+        if self._terms or critic:
             x0_hat = self._prediction.x0_hat(x_sigma, output, level)
             # Replace samples without weight rather than multiplying by 0, because a
             # gradient that is not finite would spoil the sum.
@@ -187,8 +222,16 @@ class Loss:
                 codec.decode(x0_hat, image_lr),
                 image_hr,
             )
+            pair = image_hat, image_hr
+            viewed = None
+            if VIEWED & self._terms.keys():
+                viewed = [take_view(image, draws.views) for image in pair]
             for name, term in self._terms.items():
-                values[name] = term(image_hat, image_hr)
+                values[name] = term(*(viewed if name in VIEWED else pair))
+            if critic:
+                values["adversarial"], values["discriminator"] = self.adversary.losses(
+                    critic.params, critic.directions, *pair
+                )
         loss = sum(
             (jnp.sum(draws.weights[name] * values[name]) for name in values),
             start=jnp.zeros([]),

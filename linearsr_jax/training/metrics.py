@@ -81,7 +81,10 @@ TrainMetrics = metrics.Collection.create(
     skipped=metrics.Average.from_output("is_skipped"),
     loss=metrics.Average.from_output("loss"),
     **{name: _bucket(index) for index, name in enumerate(FLOW_BUCKETS)},
-    **{name: _image_term(name) for name in IMAGE_TERMS},
+    **{
+        name: _image_term(name)
+        for name in (*IMAGE_TERMS, "adversarial", "discriminator")
+    },
     grad_norm=metrics.Average.from_output("grad_norm"),
     grad_norm_max=Largest.from_output("grad_norm"),
     update_norm=metrics.Average.from_output("update_norm"),

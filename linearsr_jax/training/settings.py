@@ -17,13 +17,13 @@ class DataSettings:
 
     Attributes:
       folder: photographs to train on.
-      degradation: name of the degradation beside bicubic.
+      degradations: names of the degradations that samples draw from.
       pipeline: settings of the samples.
       workers, prefetch: settings of the loading, which do not change the samples.
     """
 
     folder: str
-    degradation: str
+    degradations: tuple[str, ...]
     pipeline: PipelineConfig
     workers: int
     prefetch: int

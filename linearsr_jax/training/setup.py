@@ -5,17 +5,20 @@ gets typed values or keyword arguments.
 """
 
 import json
+import math
 from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from linearsr_jax.data.degradation_params import get_degradation
+from linearsr_jax.data.degrading import used
 from linearsr_jax.data.pipeline import PipelineConfig
 from linearsr_jax.metrics import get_metrics
+from linearsr_jax.metrics.lpips import MIN_SIDE
 from linearsr_jax.models.linear_dit import REMAT_POLICIES
 from linearsr_jax.models.presets import get_preset
+from linearsr_jax.training.adversary import Adversary
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.optimizers import make_optimizer
 from linearsr_jax.training.parts import RunParts
@@ -28,6 +31,7 @@ from linearsr_jax.training.settings import (
     ValidationSettings,
 )
 from linearsr_jax.training.sharding import make_mesh
+from linearsr_jax.training.views import SIDE
 from linearsr_jax.training.writers import TENSORBOARD_WRITERS
 
 _AT_LEAST_ONE = (
@@ -64,12 +68,17 @@ def make_parts(config: ConfigDict) -> RunParts:
     }
     model = preset.make_model(**how)
 
+    adversary = None
+    if config.loss.adversarial:
+        adversary = Adversary(seed=config.seed, **config.discriminator.to_dict())
+
     def make_loss(model):
         return Loss(
             model,
             preset,
             mass_at_one=config.mass_at_one,
             boundaries=settings.expert_boundaries,
+            adversary=adversary,
             **config.loss.to_dict(),
         )
 
@@ -103,9 +112,8 @@ def make_settings(config: ConfigDict) -> RunSettings:
     pipeline = PipelineConfig(
         crop_size=data.crop_size,
         scale_range=tuple(data.scale_range),
-        bicubic_probability=data.bicubic_probability,
+        degradations=data.degradations.to_dict(),
         cache_bytes=int(data.cache_gb * 2**30),
-        params=get_degradation(data.degradation),
         degrade_on=data.degrade_on,
         condition_dropout=condition.dropout,
     )
@@ -127,7 +135,7 @@ def make_settings(config: ConfigDict) -> RunSettings:
         tensorboard=config.tensorboard,
         data=DataSettings(
             folder=data.folder,
-            degradation=data.degradation,
+            degradations=used(data.degradations),
             pipeline=pipeline,
             workers=data.workers,
             prefetch=data.prefetch,
@@ -154,6 +162,11 @@ def _fields(group: ConfigDict) -> dict[str, Any]:
 def _check_config(config: ConfigDict) -> None:
     if not config.data.folder:
         raise TrainError("data.folder is not set; --override data.folder=PHOTOS")
+    if config.loss.lpips and int(SIDE * config.data.crop_size) < MIN_SIDE:
+        raise TrainError(
+            f"data.crop_size {config.data.crop_size} is too small for loss.lpips; set "
+            f"{math.ceil(MIN_SIDE / SIDE)} or more"
+        )
     if config.dtype not in ("float32", "bfloat16"):
         raise TrainError(
             f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "

@@ -12,6 +12,7 @@ from linearsr_jax.core.array_types import Array, Int, Key, PyTree
 from linearsr_jax.core.rng import stream_key
 from linearsr_jax.esgf.guard import GuardState, new_guard, observe
 from linearsr_jax.models.linear_dit import LinearDiT
+from linearsr_jax.training.adversary import Adversary, AdversaryState
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.metrics import StepMetrics, TrainMetrics, of_sound_step
 from linearsr_jax.training.sharding import LOGICAL_AXIS_RULES
@@ -25,20 +26,35 @@ class TrainState:
     params: PyTree
     opt_state: PyTree
     guard: GuardState
+    adversary: AdversaryState | None = None
 
 
 def make_init(
-    model: LinearDiT, optimizer: optax.GradientTransformation
+    model: LinearDiT,
+    optimizer: optax.GradientTransformation,
+    adversary: Adversary | None = None,
 ) -> Callable[[Key[Array, ""]], TrainState]:
     """Returns a function from a key to a TrainState boxed with its logical axes."""
 
-    return lambda key: make_state(model.init_params(key, boxed=True), optimizer)
+    def init(key):
+        params = model.init_params(key, boxed=True)
+        return make_state(params, optimizer, adversary)
+
+    return init
 
 
-def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+def make_state(
+    params: PyTree,
+    optimizer: optax.GradientTransformation,
+    adversary: Adversary | None = None,
+) -> TrainState:
     """Makes the state before the first step from parameters, boxed or not."""
     return TrainState(
-        jnp.zeros([], jnp.int32), params, optimizer.init(params), new_guard()
+        jnp.zeros([], jnp.int32),
+        params,
+        optimizer.init(params),
+        new_guard(),
+        adversary and adversary.init(),
     )
 
 
@@ -70,13 +86,15 @@ def make_train_step(
     def train_step(state, batch, codec, expert):
         key = stream_key(seed, "train_step", state.step, expert)
         draws = loss.draw(key, batch, codec, expert)
-        total, values, telemetry, grads = _loss_and_grads(
-            loss, state.params, codec, (batch, draws), accumulation
+        total, values, telemetry, (grads, critic_grads) = _loss_and_grads(
+            loss, state, codec, (batch, draws), accumulation
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         grad_norm, param_norm = optax.tree.norm(grads), optax.tree.norm(params)
-        is_finite = jnp.isfinite(total + grad_norm + param_norm)
+        is_finite = jnp.isfinite(
+            total + grad_norm + param_norm + optax.tree.norm(critic_grads)
+        )
         metrics = TrainMetrics.single_from_model_output(
             is_skipped=~is_finite,
             loss=total,
@@ -88,13 +106,16 @@ def make_train_step(
             update_norm=optax.tree.norm(updates),
             param_norm=param_norm,
         )
-        params, opt_state = jax.tree.map(
+        adversary = None
+        if loss.adversary:
+            adversary = loss.adversary.update(state.adversary, critic_grads)
+        params, opt_state, adversary = jax.tree.map(
             lambda new, old: jnp.where(is_finite, new, old),
-            (params, opt_state),
-            (state.params, state.opt_state),
+            (params, opt_state, adversary),
+            (state.params, state.opt_state, state.adversary),
         )
         guard = observe(state.guard, total, is_finite)
-        state = TrainState(state.step + 1, params, opt_state, guard)
+        state = TrainState(state.step + 1, params, opt_state, guard, adversary)
         return state, of_sound_step(metrics, is_finite)
 
     def train_step_with_axis_rules(state, batch, codec, expert=0):
@@ -104,9 +125,20 @@ def make_train_step(
     return train_step_with_axis_rules
 
 
-def _loss_and_grads(loss, params, codec, samples, accumulation):
-    """Computes loss, values per sample, telemetry and gradients, all float32."""
-    grad_fn = jax.value_and_grad(loss, has_aux=True)
+def _loss_and_grads(loss, state, codec, samples, accumulation):
+    """Loss, each sample's values, telemetry and the gradients, all float32.
+
+    The gradients are those in the model's parameters and in the discriminator's.
+    """
+    critic = state.adversary
+    params = state.params, critic and critic.params
+
+    def objective(params, codec, batch, draws):
+        own, judging = params
+        now = critic and critic.replace(params=judging)
+        return loss(own, codec, batch, draws, now)
+
+    grad_fn = jax.value_and_grad(objective, has_aux=True)
     if accumulation == 1:
         (total, (values, telemetry)), grads = grad_fn(params, codec, *samples)
         return total, values, telemetry, grads

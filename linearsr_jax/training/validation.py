@@ -15,9 +15,8 @@ from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import PyTree, UInt8
 from linearsr_jax.core.rng import stream_key
 from linearsr_jax.core.scale import SCALE
-from linearsr_jax.data import degradations
+from linearsr_jax.data import degrading
 from linearsr_jax.data.condition_table import ConditionTable
-from linearsr_jax.data.degradation_params import get_degradation
 from linearsr_jax.data.sources import PhotoSource
 from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.esgf.evaluation import Evaluation, Weights
@@ -36,31 +35,23 @@ LEVELS = (0.11, 0.55, 0.907, 0.97, 1.0)
 
 
 def degrade_fixed(
-    image_hr: UInt8[np.ndarray, "H W 3"], number: int, degradation: str
-) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
-    """Makes the LR images of a validation photograph.
+    image_hr: UInt8[np.ndarray, "H W 3"], number: int, name: str
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Makes the LR image of a validation photograph.
 
     Args:
       image_hr: photograph, whose sides are multiples of SCALE.
       number: number of the photograph, which alone determines the random draws.
-      degradation: name of the degradation beside bicubic; see
-        `degradation_params.get_degradation`.
-
-    Returns:
-      The LR images by the names of their degradations.
+      name: name of the degradation.
     """
     rng = np.random.default_rng([0, number])
-    params = get_degradation(degradation)
-    return {
-        "bicubic": degradations.bicubic(image_hr),
-        degradation: degradations.degrade(image_hr, params, SCALE, rng),
-    }
+    return degrading.degrade_by_name(image_hr, name, SCALE, rng)
 
 
 class Validator:
     """Scores a model on the centre crop of every photograph.
 
-    The degradations are bicubic and that of training. Beside the metrics there are
+    The degradations are bicubic and those of training. Beside the metrics there are
     "gain", the PSNR over that of bicubic upscaling in dB, and "loss_at_T", the flow
     loss at timestep T, which is 1000 times one of LEVELS.
     """
@@ -84,19 +75,20 @@ class Validator:
         Raises:
           ValueError: a metric is unknown, or scores whole folders.
         """
-        settings, degradation = parts.settings.val, parts.settings.data.degradation
+        settings = parts.settings.val
+        trained_with = parts.settings.data.degradations
         crop_size, steps = settings.crop_size, settings.steps
         names = dict.fromkeys(("psnr", *settings.metrics))
         self._metrics = get_metrics(names)
         self._functions = {metric: metric.load() for metric in self._metrics}
         self._hr = np.stack([_centre(image, crop_size) for image in photographs])
-        degraded = [
-            degrade_fixed(image, i, degradation) for i, image in enumerate(self._hr)
-        ]
         self._lr = {
-            name: np.stack([images[name] for images in degraded])
-            for name in degraded[0]
+            name: np.stack(
+                [degrade_fixed(image, i, name) for i, image in enumerate(self._hr)]
+            )
+            for name in dict.fromkeys(("bicubic", *trained_with))
         }
+        self._trained_with = trained_with
         self._baseline = {
             name: np.stack([bicubic(image) for image in images])
             for name, images in self._lr.items()
@@ -104,7 +96,6 @@ class Validator:
         self._codec = codec
         self._boundaries = parts.settings.expert_boundaries
         self._conditions = conditions
-        self._degradation = degradation
         mesh = jax.sharding.get_abstract_mesh()
         whole = None if mesh.empty else jax.P()
         self._upscale = jax.jit(
@@ -117,8 +108,8 @@ class Validator:
         self._noise = draw_noise(parts.preset, codec, side, side, steps=steps, seed=0)
         self._loss = loss = parts.loss
 
-        def flow_loss(params, codec, batch, sigma, noise):
-            draws = loss.weigh(sigma, noise)
+        def flow_loss(params, codec, batch, sigma, draws):
+            draws = loss.weigh(sigma, draws.noise, draws.views)
             return loss(params, codec, batch, draws)[1][0]["flow"][0]
 
         self._flow_loss = jax.jit(flow_loss, out_shardings=whole)
@@ -183,7 +174,7 @@ class Validator:
         params = experts[find_expert(sigma, self._boundaries)]
         values = [
             self._flow_loss(
-                params, self._codec, batch, jnp.full(1, sigma, jnp.float32), draws.noise
+                params, self._codec, batch, jnp.full(1, sigma, jnp.float32), draws
             )
             for batch, draws in map(self.sample, range(len(self)))
         ]
@@ -202,9 +193,10 @@ class Validator:
     def sample(self, number: int, expert: int = 0) -> tuple[Batch, Draws]:
         """Makes a training batch of one photograph, with the draws of an expert."""
         photograph = slice(number, number + 1)
+        degradation = self._trained_with[number % len(self._trained_with)]
         batch: Batch = {
             "image_hr": self._hr[photograph],
-            "image_lr": self._lr[self._degradation][photograph],
+            "image_lr": self._lr[degradation][photograph],
         }
         if self._conditions:
             batch |= self._conditions.row(photograph)

@@ -83,10 +83,12 @@ def kernels(plans, number):
 
 
 def test_names_are_the_ones_of_the_field():
-    assert DEGRADATIONS.keys() == TABLE.keys()
+    assert DEGRADATIONS.keys() == {"bicubic", "camera", *TABLE}
     assert get_degradation("light") is LIGHT
     assert get_degradation("standard") is STANDARD
-    with pytest.raises(ValueError, match="'heavy'; use one of light, standard"):
+    with pytest.raises(
+        ValueError, match="'heavy'; use one of bicubic, light, standard, camera"
+    ):
         get_degradation("heavy")
 
 

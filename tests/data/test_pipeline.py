@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from linearsr_jax.data import degradations, pipeline, sources
-from linearsr_jax.data.degradation_params import STANDARD
 
+BICUBIC = {"bicubic": 1.0}
 SIZE = 48
 COUNT = 5
 
@@ -65,7 +65,7 @@ def test_batches_have_the_promised_shapes(folder, config):
 
 
 def test_each_epoch_has_every_photo_in_another_order_and_crop(folder):
-    config = pipeline.PipelineConfig(16, scale_range=(1, 1), bicubic_probability=1.0)
+    config = pipeline.PipelineConfig(16, scale_range=(1, 1), degradations=BICUBIC)
     dataset = _dataset(folder, config, batch_size=COUNT)
     orders, corners = [], []
     for epoch in range(8):
@@ -103,14 +103,16 @@ def test_batch_size_does_not_change_samples(folder, config):
 
 def test_standard_degrades_the_same_crops_otherwise(folder, config):
     light = _dataset(folder, config)[0]
-    standard = _dataset(folder, dataclasses.replace(config, params=STANDARD))[0]
+    standard = _dataset(
+        folder, dataclasses.replace(config, degradations={"standard": 1.0})
+    )[0]
     np.testing.assert_array_equal(light["image_hr"], standard["image_hr"])
     assert not np.array_equal(light["image_lr"], standard["image_lr"])
 
 
 def test_to_degrade_on_the_device_crops_come_with_plans(folder, config):
     on_device = dataclasses.replace(
-        config, degrade_on="device", bicubic_probability=0.5
+        config, degrade_on="device", degradations={"bicubic": 1.0, "light": 1.0}
     )
     batches = [_dataset(folder, on_device)[k] for k in range(10)]
     for k, batch in enumerate(batches):
@@ -188,9 +190,7 @@ assert not flags.FLAGS.is_parsed()
 
 def test_crops_are_windows_of_the_photo():
     # Without flips, rows and columns go up by 4 per pixel over the drawn scale.
-    config = pipeline.PipelineConfig(
-        16, scale_range=(0.4, 0.8), bicubic_probability=1.0
-    )
+    config = pipeline.PipelineConfig(16, scale_range=(0.4, 0.8), degradations=BICUBIC)
     make = pipeline.MakePair(config)
     slopes = []
     for seed in range(60):
@@ -219,7 +219,7 @@ def test_windows_stay_inside_small_photos():
 
 
 def test_the_eight_flips_are_equally_frequent():
-    config = pipeline.PipelineConfig(16, scale_range=(1, 1), bicubic_probability=1.0)
+    config = pipeline.PipelineConfig(16, scale_range=(1, 1), degradations=BICUBIC)
     make = pipeline.MakePair(config)
     photo = _photo(1)[:16, :16]
     counts = {}
@@ -230,8 +230,9 @@ def test_the_eight_flips_are_equally_frequent():
     assert min(counts.values()) > 25
 
 
-def test_bicubic_probability(folder):
-    config = pipeline.PipelineConfig(16, bicubic_probability=0.5)
+def test_each_sample_draws_its_degradation(folder):
+    weights = {"bicubic": 0.5, "light": 0.5}
+    config = pipeline.PipelineConfig(16, degradations=weights)
     batch = _dataset(folder, config, batch_size=100)[0]
     is_bicubic = [
         np.array_equal(degradations.bicubic(hr), lr)
@@ -283,8 +284,10 @@ def test_wrong_configs_are_named(folder):
         pipeline.PipelineConfig(16, scale_range=(0.5, 1.5))
     with pytest.raises(ValueError, match="'host' or 'device', got 'gpu'"):
         pipeline.PipelineConfig(16, degrade_on="gpu")
-    with pytest.raises(ValueError, match="bicubic_probability"):
-        pipeline.PipelineConfig(16, bicubic_probability=2.0)
+    with pytest.raises(ValueError, match=r"degradations\.light must be at least 0"):
+        pipeline.PipelineConfig(16, degradations={"light": -1.0})
+    with pytest.raises(ValueError, match="camera is made on the host only"):
+        pipeline.PipelineConfig(16, degradations={"camera": 1.0}, degrade_on="device")
     source = sources.open_source(folder, min_size=16, cache_bytes=0)
     with pytest.raises(ValueError, match=r"0\.png: 48x48 is smaller"):
         pipeline.make_dataset(source, pipeline.PipelineConfig(64), seed=0, batch_size=1)

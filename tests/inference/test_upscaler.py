@@ -1,5 +1,8 @@
 """The public API, with the bundled model."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -111,3 +114,36 @@ def test_bfloat16_is_near(upscaler, pixels):
     assert 0 < np.abs(difference).max() <= 4
     with pytest.raises(UpscaleError, match="'float16' must be float32 or bfloat16"):
         Upscaler(upscaler.model, dtype="float16")
+
+
+@pytest.fixture(scope="module")
+def slider(upscaler):
+    """nano at one end of a slider, and with half of its head at the other."""
+    experts = upscaler.model.experts
+    means = jax.tree.map(np.array, experts)
+    means[0]["head"] = jax.tree.map(lambda x: x / 2, means[0]["head"])
+    model = dataclasses.replace(
+        upscaler.model, mean_experts=means, default_fidelity=0.25
+    )
+    return Upscaler(model)
+
+
+def test_fidelity_moves_between_the_ends(slider, pixels):
+    def run(fidelity):
+        return slider(pixels, fidelity=fidelity).astype(int)
+
+    ends = run(0.0), run(1.0)
+    assert (ends[0] != ends[1]).any()
+    # The head is linear, so here the pixels are interpolated as the weights are.
+    assert np.abs(run(0.5) - (ends[0] + ends[1]) / 2).max() <= 1
+    np.testing.assert_array_equal(slider(pixels), run(0.25))
+    own = Upscaler(dataclasses.replace(slider.model, mean_experts=None))
+    np.testing.assert_array_equal(own(pixels), ends[1])
+
+
+def test_fidelity_is_checked(slider, pixels):
+    with pytest.raises(UpscaleError, match=r"fidelity must be in \[0, 1\], got 2"):
+        slider(pixels, fidelity=2.0)
+    without = Upscaler(dataclasses.replace(slider.model, mean_experts=None))
+    with pytest.raises(UpscaleError, match="no fidelity slider"):
+        without(pixels, fidelity=0.5)

@@ -40,7 +40,7 @@ def conditioning_total(stem, width):
 COUNTS = {
     # The network, and the embeddings of RAM's 4,585 tags.
     "debug": 58_256 + 4585 * 16,
-    "nano": 448_976 + 4585 * 64,
+    "nano": 448_976 + 6 * 2 * (9 * 64 * 64 + 64) + 4585 * 64,
     "small": 34_119_216 + 4585 * 256,
     "600m": SANA_600M + conditioning_total((64, 128, 32), 1152),
     "1600m": SANA_1600M + conditioning_total((64, 128, 32), 2240),

@@ -244,3 +244,59 @@ def test_bundled_nano_is_whole():
     assert config["preset"] == "nano"
     assert model.training["step"] == config["steps"]
     assert json.dumps(model.training["files"]).count("train/") == 0
+
+
+@pytest.fixture
+def slider(tmp_path):
+    means, experts = make_experts(2), make_experts(2)
+    experts = tuple(jax.tree.map(lambda x: 3 * x + 1, own) for own in experts)
+    pretrained.save_pretrained(
+        tmp_path / "slider",
+        experts,
+        get_preset("debug"),
+        PixelCodec(),
+        boundaries=(0.5,),
+        training={},
+        card="",
+        mean_experts=means,
+        default_fidelity=0.75,
+    )
+    return tmp_path / "slider", means, experts
+
+
+def test_slider_round_trip(slider):
+    folder, means, experts = slider
+    model = pretrained.load_pretrained(folder)
+    assert model.default_fidelity == 0.75
+    same = np.testing.assert_array_equal
+    jax.tree.map(same, model.mean_experts, means)
+    jax.tree.map(same, model.experts_at(0.0), means)
+    jax.tree.map(same, model.experts_at(1.0), experts)
+    quarter = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, means, experts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        model.experts_at(0.25),
+        quarter,
+    )
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1\.5"):
+        model.experts_at(1.5)
+
+
+def test_half_a_slider_is_named(slider):
+    folder, *_ = slider
+    (folder / "mean_1.safetensors").unlink()
+    lines = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if "mean_1" not in line]
+    (folder / "SHA256SUMS").write_text("".join(kept))
+    with pytest.raises(pretrained.PretrainedError, match=r"mean_1\.safetensors"):
+        pretrained.load_pretrained(folder)
+
+
+def test_writing_without_slider_removes_an_older_ones(slider):
+    folder, means, _ = slider
+    save_experts(folder, means, (0.5,))
+    assert not list(folder.glob("mean*"))
+    model = pretrained.load_pretrained(folder)
+    assert model.mean_experts is None
+    with pytest.raises(ValueError, match="no fidelity slider"):
+        model.experts_at(0.5)

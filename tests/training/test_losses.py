@@ -11,6 +11,7 @@ from linearsr_jax.diffusion.flow import PREDICTIONS
 from linearsr_jax.metrics.lpips import load_lpips
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.training.losses import Loss
+from linearsr_jax.training.views import take_view
 from tests.models.test_blocks import random_like
 
 PRESET, CODEC = get_preset("debug"), PixelCodec()
@@ -28,8 +29,8 @@ def params():
 def batch():
     rng = np.random.default_rng(0)
     return {
-        "image_hr": rng.integers(0, 256, (4, 32, 36, 3), dtype=np.uint8),
-        "image_lr": rng.integers(0, 256, (4, 8, 9, 3), dtype=np.uint8),
+        "image_hr": rng.integers(0, 256, (4, 44, 48, 3), dtype=np.uint8),
+        "image_lr": rng.integers(0, 256, (4, 11, 12, 3), dtype=np.uint8),
     }
 
 
@@ -39,7 +40,8 @@ def make_loss(**fields):
 
 def fixed_draws(loss, batch, sigma=SIGMA):
     """The loss' own draws, their noise levels replaced before the weights are made."""
-    return loss.weigh(sigma, loss.draw(jax.random.key(1), batch, CODEC).noise)
+    draws = loss.draw(jax.random.key(1), batch, CODEC)
+    return loss.weigh(sigma, draws.noise, draws.views)
 
 
 def implied_images(params, batch, draws):
@@ -94,10 +96,10 @@ def test_image_terms_are_means_over_nearly_clean_samples(
     expected_l1 = np.mean(np.abs(difference), axis=(1, 2, 3))[chosen]
     np.testing.assert_allclose(values["l1"][np.array(chosen)], expected_l1, rtol=1e-4)
     # The metric itself takes 8-bit images, so it is only near.
-    lpips, levels = load_lpips(), np.clip(np.round((image_hat + 1) * 127.5), 0, 255)
-    expected_lpips = [
-        lpips(levels[i].astype("u1"), batch["image_hr"][i]) for i in chosen
-    ]
+    lpips = load_lpips()
+    viewed = [np.asarray(take_view(x, draws.views)) for x in (image_hat, image_hr)]
+    levels = [np.clip(np.round((x + 1) * 127.5), 0, 255).astype("u1") for x in viewed]
+    expected_lpips = [lpips(levels[0][i], levels[1][i]) for i in chosen]
     np.testing.assert_allclose(
         values["lpips"][np.array(chosen)], expected_lpips, rtol=0.05
     )

@@ -72,11 +72,11 @@ def test_a_record_of_another_version_is_refused(tmp_path):
 
 def test_a_field_that_came_later_had_its_default(tmp_path):
     config = make_config()
-    del config["data"]["degradation"]
+    del config["data"]["degradations"]["light"]
     record = make_record(config=config)
     check_same_config(record, make_config(), tmp_path)
-    other = make_config(**{"data.degradation": "standard"})
-    with pytest.raises(TrainError, match=r"degradation=light, not standard"):
+    other = make_config(**{"data.degradations.light": 0.7})
+    with pytest.raises(TrainError, match=r"degradations\.light=0\.2, not 0\.7"):
         check_same_config(record, other, tmp_path)
 
 

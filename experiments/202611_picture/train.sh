@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Trains both ends of nano's slider and joins them.
+#
+#   bash experiments/202611_picture/train.sh PHOTOS FLOW_MODEL
+#
+# PHOTOS has train/, val/ and photos.jsonl; FLOW_MODEL is a model folder of the first
+# stage (configs/nano.py:flow). See README.md for what the shipped weights went through.
+set -euo pipefail
+photos=$1 flow=$2
+cd "$(dirname "$0")/../.."
+mkdir -p runs
+if [ ! -f runs/train.safetensors ]; then
+  linearsr prepare decoded "$photos/train" runs/train.safetensors
+fi
+data=(data.folder=runs/train.safetensors "val.folder=$photos/val")
+linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
+  --override "init_from=$flow" "${data[@]}"
+linearsr train --config configs/nano.py:mean --workdir runs/mean \
+  --override init_from=runs/perceptual/model "${data[@]}"
+python experiments/202611_picture/release.py runs/mean/model runs/perceptual/model \
+  "$photos/photos.jsonl" runs/nano --default-fidelity 0.75
