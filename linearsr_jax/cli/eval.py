@@ -55,8 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: text.split(","),
         default=["psnr", "ssim", "lpips"],
         metavar="NAME,NAME",
-        help="psnr, ssim, lpips (the default), niqe, lr_psnr; with pyiqa also dists, "
-        "musiq, maniqa-pipal, clipiqa, fid, pyiqa:NAME",
+        help="psnr, ssim, lpips (the default), niqe, lr_psnr, grid_energy; with the "
+        "extra judges lpips_vgg, dists; with pyiqa musiq, maniqa-pipal, clipiqa, fid, "
+        "pyiqa:NAME",
     )
     parser.add_argument(
         "--steps",

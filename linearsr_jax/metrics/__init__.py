@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from linearsr_jax.metrics import pyiqa_adapter
+from linearsr_jax.metrics.grid import grid_energy
 from linearsr_jax.metrics.lr_consistency import lr_psnr
 from linearsr_jax.metrics.psnr_ssim import psnr_y, ssim_y
 
@@ -47,6 +48,18 @@ def _load_lpips() -> Callable[..., float]:
     return load_lpips()
 
 
+def _load_lpips_vgg() -> Callable[..., float]:
+    from linearsr_jax.metrics.lpips_vgg import load_lpips_vgg
+
+    return load_lpips_vgg()
+
+
+def _load_dists() -> Callable[..., float]:
+    from linearsr_jax.metrics.dists import load_dists
+
+    return load_dists()
+
+
 def _load_niqe() -> Callable[..., float]:
     from linearsr_jax.metrics.niqe import load_niqe
 
@@ -65,8 +78,11 @@ METRICS: dict[str, Metric] = {
         Metric("lpips", "hr", higher_is_better=False, load=_load_lpips),
         Metric("niqe", None, higher_is_better=False, load=_load_niqe),
         Metric("lr_psnr", "lr", higher_is_better=True, load=lambda: lr_psnr),
+        Metric("grid_energy", "lr", higher_is_better=False, load=lambda: grid_energy),
+        # These need VGG16's weights.
+        Metric("lpips_vgg", "hr", higher_is_better=False, load=_load_lpips_vgg),
+        Metric("dists", "hr", higher_is_better=False, load=_load_dists),
         # These need pyiqa.
-        Metric("dists", "hr", higher_is_better=False, load=_pyiqa("dists")),
         Metric("musiq", None, higher_is_better=True, load=_pyiqa("musiq")),
         Metric(
             "maniqa-pipal", None, higher_is_better=True, load=_pyiqa("maniqa-pipal")

@@ -14,7 +14,7 @@ but the ReLU before it lets none of it through.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
 import jax
@@ -111,19 +111,40 @@ def lpips_distance(
             f"LPIPS needs both sides >= {MIN_SIDE} pixels, got {shape[1]}x{shape[2]}"
         )
     # Each by itself: in training one of the two needs no gradient.
-    features = zip(
-        _features(params, images_a), _features(params, images_b), strict=True
-    )
-    distance = jnp.zeros(shape[0])
-    for index, pair in enumerate(features):
-        unit_a, unit_b = (feature / (_length(feature) + 1e-10) for feature in pair)
-        weighted = jnp.square(unit_a - unit_b) * params[f"lin{index}.weight"]
+    features = (_features(params, images) for images in (images_a, images_b))
+    return compare_features(params, *features)
+
+
+def compare_features(
+    params: Mapping[str, Float[Array, "..."]],
+    features_a: Sequence[Float[Array, "B _ _ _"]],
+    features_b: Sequence[Float[Array, "B _ _ _"]],
+) -> Float[Array, "B"]:
+    """Sums the weighted distances over the layers: the equation of this module.
+
+    Args:
+        params: holds lin0.weight, lin1.weight, ...: one weight per channel.
+        features_a: the outputs of the layers, in order, for one batch of images.
+        features_b: the same for another batch.
+
+    Returns:
+        One distance per pair, float32, >= 0.
+    """
+    distance = jnp.zeros(features_a[0].shape[0])
+    for index, (a, b) in enumerate(zip(features_a, features_b, strict=True)):
+        weighted = jnp.square(_unit(a) - _unit(b)) * params[f"lin{index}.weight"]
         distance += jnp.mean(jnp.sum(weighted, axis=-1), axis=(1, 2))
     return distance
 
 
-def _length(feature):
-    return jnp.sqrt(jnp.sum(jnp.square(feature), axis=-1, keepdims=True))
+def scale_colours(images: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    """Takes RGB in [-1, 1] to ImageNet's mean 0 and deviation 1 per channel."""
+    return (images - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+
+
+def _unit(feature: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+    length = jnp.sqrt(jnp.sum(jnp.square(feature), axis=-1, keepdims=True))
+    return feature / (length + 1e-10)
 
 
 def _max_pool(x, axis):
@@ -142,7 +163,7 @@ def _features(
     params: Mapping[str, Float[Array, "..."]], images: Float[Array, "B H W 3"]
 ) -> list[Float[Array, "B _ _ _"]]:
     """Computes the outputs of AlexNet's five ReLUs."""
-    x = (images - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    x = scale_colours(images)
     features = []
     for index, (_, stride, padding, is_pooled) in enumerate(_LAYERS):
         if is_pooled:
