@@ -1,4 +1,4 @@
-"""The sixteen crops of the contact sheet: where they come from, how they are damaged."""
+"""The sixteen crops of the contact sheet: their photographs and their damage."""
 
 import dataclasses
 import io
@@ -37,12 +37,12 @@ class Crop:
 
 CROPS = (
     Crop("face", "cid22-pexels-photo-6096399.webp", 187, 96),
-    Crop("hair", "clic2025-11f2b039b293.webp", 400, 430),
-    Crop("small face", "clic2025-c9510efb03d1.webp", 964, 150),
-    Crop("lettering", "clic2025-c9510efb03d1.webp", 964, 440),
+    Crop("eyes", "clic2025-11f2b039b293.webp", 400, 430),
+    Crop("small face", "clic2025-c9510efb03d1.webp", 1030, 270),
+    Crop("lettering", "clic2025-c9510efb03d1.webp", 1070, 640),
     Crop("foliage", "ren-ran-232078-unsplash.webp", 800, 400),
     Crop("masonry", "cid22-2184504.webp", 60, 150),
-    Crop("fur", "friends-by-aitzol-berasategi.webp", 390, 130),
+    Crop("fur", "friends-by-aitzol-berasategi.webp", 455, 490),
     Crop("feathers", "perched-osprey.webp", 660, 150),
     Crop("fabric", "cid22-pexels-photo-1544724.webp", 100, 70),
     Crop("crochet", "clic2025-d1a9be98d193.webp", 340, 430),
@@ -56,7 +56,7 @@ CROPS = (
 
 
 def read_pair(crop: Crop, val: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts the true square with its margin, as far as the photograph goes, and damages it.
+    """Cuts out a square with its margin and damages it.
 
     Args:
         crop: one of CROPS.
@@ -97,35 +97,34 @@ def _damage(image_hr: np.ndarray, crop: Crop) -> np.ndarray:
 
 
 def draw_screenshot(side: int) -> np.ndarray:
-    """Draws a window of a made-up program: text of two sizes, lines, a button, a curve.
+    """Draws a window of a made-up program: text, a tick, a curve, a button.
 
     Args:
-        side: of the square in pixels, at least 300.
+        side: of the square in pixels; all of the window lies inside what is shown.
 
     Returns:
         uint8 (side, side, 3).
     """
-    image = Image.new("RGB", (side, side), "#f4f5f7")
+    image = Image.new("RGB", (side, side), "#dfe3e8")
     draw = ImageDraw.Draw(image)
-    left, top, right, bottom = 40, 44, side - 40, side - 44
+    title, body = ImageFont.load_default(20), ImageFont.load_default(18)
+    left = top = MARGIN + 6
+    right = bottom = side - MARGIN - 6
     draw.rectangle((left, top, right, bottom), "white", "#9aa4b1", 2)
-    draw.rectangle((left, top, right, top + 40), "#2f5d9b")
-    draw.text((left + 14, top + 6), "Settings", "white", ImageFont.load_default(26))
-    body = ImageFont.load_default(24)
-    for row, (text, colour) in enumerate(
-        (("Sharpness  70", "#20242a"), ("Output  PNG", "#20242a"))
-    ):
-        y = top + 52 + 36 * row
-        draw.text((left + 44, y), text, colour, body)
-        draw.rectangle((left + 14, y + 5, left + 32, y + 23), "white", "#5b6673", 2)
-    draw.line((left + 17, top + 66, left + 22, top + 72), "#2f5d9b", 4)
-    draw.line((left + 22, top + 72, left + 30, top + 60), "#2f5d9b", 4)
-    x = np.arange(left + 14, right - 14)
-    wave = top + 158 - 22 * np.sin((x - left) / 17.0) * np.exp(-(x - left) / 160.0)
-    draw.line(list(zip(x.tolist(), wave.tolist(), strict=True)), "#c2452d", 3)
-    draw.line((left + 14, top + 158, right - 14, top + 158), "#c9ced6", 1)
-    draw.rounded_rectangle(
-        (left + 14, bottom - 44, left + 114, bottom - 10), 8, "#2f5d9b"
-    )
-    draw.text((left + 32, bottom - 42), "Apply", "white", body)
+    draw.rectangle((left, top, right, top + 30), "#2f5d9b")
+    draw.text((left + 8, top + 3), "Settings", "white", title)
+    for row, text in enumerate(("Sharpness  70", "Output  PNG")):
+        y = top + 40 + 27 * row
+        draw.text((left + 34, y), text, "#20242a", body)
+        draw.rectangle((left + 8, y + 3, left + 24, y + 19), "white", "#5b6673", 2)
+    draw.line((left + 11, top + 51, left + 15, top + 56), "#2f5d9b", 3)
+    draw.line((left + 15, top + 56, left + 22, top + 45), "#2f5d9b", 3)
+    x = np.arange(left + 8, right - 7)
+    wave = top + 116 - 15 * np.sin((x - left) / 12.0) * np.exp(-(x - left) / 120.0)
+    draw.line((left + 8, top + 116, right - 8, top + 116), "#c9ced6", 1)
+    draw.line(list(zip(x.tolist(), wave.tolist(), strict=True)), "#c2452d", 2)
+    button = (left + 8, bottom - 36, left + 84, bottom - 8)
+    draw.rounded_rectangle(button, 7, "#2f5d9b")
+    draw.text((left + 21, bottom - 34), "Apply", "white", body)
+    draw.text((left + 98, bottom - 34), "Cancel", "#20242a", body)
     return np.asarray(image)
