@@ -28,7 +28,7 @@ class Method:
         version: changes with the weights and settings: outputs of another version
             are not taken for this one's.
         load: makes the function; reads weights and compiles.
-        parameters: how many numbers were learned.
+        parameters: how many numbers were learned, see `_count_parameters`.
     """
 
     name: str
@@ -151,6 +151,14 @@ def parse_model(text: str) -> Method:
         upscaler = Upscaler.from_pretrained(folder)
         return lambda image_lr: upscaler(image_lr, **options)
 
-    experts = load_pretrained(folder).experts
-    parameters = sum(weights.size for weights in jax.tree.leaves(experts))
-    return Method(name, version, load, parameters)
+    return Method(name, version, load, _count_parameters(folder))
+
+
+def _count_parameters(folder: str) -> int:
+    """Counts all weights but the table of tags, of which an image reads a few rows."""
+    leaves = jax.tree_util.tree_leaves_with_path(load_pretrained(folder).experts)
+    return sum(
+        weights.size
+        for path, weights in leaves
+        if "'tags'" not in jax.tree_util.keystr(path)
+    )

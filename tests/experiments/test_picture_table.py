@@ -60,7 +60,7 @@ def test_model_rows(table, monkeypatch):
     one, four = (methods.parse_model(f"a=nano@{steps}") for steps in (1, 4))
     # Their outputs must not be taken for each other's.
     assert one.key != four.key
-    assert 4e5 < one.parameters == four.parameters < 2e6
+    assert 4e5 < one.parameters == four.parameters < 1.3e6
 
 
 def test_lanczos_differs_from_bicubic_and_keeps_flat_areas(table):
@@ -123,7 +123,7 @@ def test_outputs_and_values_are_computed_once(table, tmp_path):
     compare.score([method], "psnr", data, outputs, scores)
     rows = compare.collect([method], scores)
     assert rows["m"]["n"] == 2
-    assert 5 < rows["m"]["psnr"]["mean"] < 12
+    assert 5 < rows["m"]["psnr"]["mean"] < 20
     write(data / "HR" / "c.png", noise(3, 16, 16))
     # Would fail for want of c's output if it measured again.
     compare.score([method], "psnr", data, outputs, scores)
