@@ -14,7 +14,7 @@ from PIL import Image
 
 from linearsr_jax import Upscaler
 from linearsr_jax.evaluation.runner import bicubic, bicubic_unsharp
-from linearsr_jax.pretrained.model_folder import load_pretrained, weights_sha256
+from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
 
 Upscale = Callable[[np.ndarray], np.ndarray]
 
@@ -145,18 +145,31 @@ def parse_model(text: str) -> Method:
         raise ValueError(f"{text!r}: must be name=folder[@steps[@fidelity]]")
     kinds = zip(("steps", "fidelity"), (int, float), settings, strict=False)
     options = {option: kind(value) for option, kind, value in kinds}
-    version = "@".join([weights_sha256(folder)[0][:8], *settings])
+    model = load_pretrained(folder)
+    version = "@".join([_digest(model), *settings])
 
     def load() -> Upscale:
         upscaler = Upscaler.from_pretrained(folder)
         return lambda image_lr: upscaler(image_lr, **options)
 
-    return Method(name, version, load, _count_parameters(folder))
+    return Method(name, version, load, _count_parameters(model))
 
 
-def _count_parameters(folder: str) -> int:
-    """Counts all weights but the table of tags, of which an image reads a few rows."""
-    leaves = jax.tree_util.tree_leaves_with_path(load_pretrained(folder).experts)
+def _digest(model: PretrainedModel) -> str:
+    """Shortens the SHA-256 of all weights, the slider's second set included."""
+    digest = hashlib.sha256()
+    for weights in jax.tree.leaves((model.experts, model.mean_experts)):
+        digest.update(np.asarray(weights).tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _count_parameters(model: PretrainedModel) -> int:
+    """Counts what an image takes: the experts, without the table of tags.
+
+    Of the table an image reads a few rows; the slider's second set is mixed into the
+    first before.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(model.experts)
     return sum(
         weights.size
         for path, weights in leaves
