@@ -129,6 +129,29 @@ def time_once(method: Method, file: Path) -> None:
     )
 
 
+def write_results(methods: Sequence[Method], sets: Sequence[str], work: Path) -> None:
+    """Writes results.json, and README.md's tables, from what WORK holds."""
+    files = [work / f"seconds/{method.key}.json" for method in methods]
+    results = {
+        "sets": {name: collect(methods, work / "scores" / name) for name in sets},
+        "methods": {
+            method.name: {
+                "parameters": method.parameters,
+                "version": method.version,
+                "seconds": json.loads(file.read_text()) if file.exists() else None,
+            }
+            for method, file in zip(methods, files, strict=True)
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("jax", "numpy", "ncnn")},
+        },
+        "hardware": "two CPU cores",
+    }
+    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_readme(results, HERE / "README.md")
+
+
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -169,28 +192,9 @@ def main() -> None:
             print(f"{name}: {metric}", flush=True)
             outputs, scores = (args.work / x / name for x in ("outputs", "scores"))
             score(methods, metric, data, outputs, scores)
-    seconds = args.work / "seconds"
     for method in methods if args.time else ():
-        time_once(method, seconds / f"{method.key}.json")
-    results = {
-        "sets": {name: collect(methods, args.work / "scores" / name) for name in sets},
-        "methods": {
-            method.name: {
-                "parameters": method.parameters,
-                "version": method.version,
-                "seconds": json.loads(file.read_text()) if file.exists() else None,
-            }
-            for method in methods
-            for file in [seconds / f"{method.key}.json"]
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("jax", "numpy", "ncnn")},
-        },
-        "hardware": "two CPU cores",
-    }
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    write_readme(results, HERE / "README.md")
+        time_once(method, args.work / "seconds" / f"{method.key}.json")
+    write_results(methods, list(sets), args.work)
 
 
 if __name__ == "__main__":
