@@ -23,7 +23,7 @@ COLUMNS = {
     "dists": ("DISTS", 4),
     "niqe": ("NIQE", 2),
     "lr_psnr": ("LR-PSNR", 1),
-    "grid_energy": ("grid", 2),
+    "grid_energy": ("grid", 3),
 }
 
 
