@@ -13,6 +13,7 @@ import numpy as np
 
 from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import PyTree, UInt8
+from linearsr_jax.core.image_range import to_uint8
 from linearsr_jax.core.rng import stream_key
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data import degrading
@@ -21,6 +22,7 @@ from linearsr_jax.data.sources import PhotoSource
 from linearsr_jax.diffusion.experts import find_expert
 from linearsr_jax.esgf.evaluation import Evaluation, Weights
 from linearsr_jax.evaluation.baselines import bicubic
+from linearsr_jax.inference.guidance import Guidance
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.embeddings import Condition
@@ -140,14 +142,13 @@ class Validator:
         return tuple(found), images
 
     def _upscale_all(self, experts, degradation):
-        return np.stack(
-            [
-                self._upscale(
-                    experts, self._codec, image_lr, self._noise, self._condition(i)
-                )[0]
-                for i, image_lr in enumerate(self._lr[degradation])
-            ]
+        outputs = (
+            self._upscale(
+                experts, self._codec, image_lr, self._noise, self._guidance(i)
+            )[0]
+            for i, image_lr in enumerate(self._lr[degradation])
         )
+        return np.stack([to_uint8(np.asarray(output)) for output in outputs])
 
     def _score(self, outputs, degradation, weights) -> list[Evaluation]:
         references = {"hr": self._hr, "lr": self._lr[degradation]}
@@ -203,13 +204,14 @@ class Validator:
         key = stream_key(0, "validation", number)
         return batch, self._loss.draw(key, batch, self._codec, expert)
 
-    def _condition(self, number):
+    def _guidance(self, number: int) -> Guidance:
         if not self._conditions:
-            return None
+            return Guidance()
         row = self._conditions.row(slice(number, number + 1))
-        return Condition(
+        condition = Condition(
             jnp.asarray(row["condition_tokens"]), jnp.asarray(row["condition_mask"])
         )
+        return Guidance(condition)
 
 
 def _mean(score, *stacks) -> float:

@@ -45,7 +45,9 @@ def test_table_of_features(tmp_path):
         ValueError, match="lacks the features of 1 photographs, first d"
     ):
         table_of_features(path, ["a", "d"], features=4, max_tokens=3)
-    with pytest.raises(ValueError, match=r"a is \(1, 4\); the model takes \(T, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"a has shape \(1, 4\); the model takes \(T, 5\)"
+    ):
         table_of_features(path, ["a"], features=5, max_tokens=3)
     with pytest.raises(ValueError, match="missing"):
         table_of_features(tmp_path / "missing", [], features=4, max_tokens=3)
