@@ -14,7 +14,7 @@ RESULTS = Path("experiments/202611_nano/results.json")
 
 def main(workdir: str) -> None:
     """Writes RESULTS from the run's evaluations and log."""
-    training = pretrained.load_pretrained("nano").training
+    training = pretrained.load_pretrained("nano-flow").training
     rows = {
         path.stem.removeprefix("eval_"): json.loads(path.read_text())["rows"]
         for path in sorted(Path(workdir).glob("eval_*.json"))

@@ -18,7 +18,7 @@ WINDOW = (20, 0, 100, 80)
 
 def main() -> None:
     """Runs the bundled model on the sample and saves the four panels side by side."""
-    upscaler = Upscaler.from_pretrained("nano")
+    upscaler = Upscaler.from_pretrained("nano-flow")
     image_lr = np.asarray(Image.open(SAMPLE).convert("RGB"))
     panels = {
         "input (4x pixels)": image_lr.repeat(4, axis=0).repeat(4, axis=1),

@@ -10,7 +10,7 @@ from pathlib import Path
 from linearsr_jax.pretrained import model_folder as pretrained
 from linearsr_jax.pretrained.model_card import model_card
 
-TARGET = Path("linearsr_jax/weights/nano")
+TARGET = Path("linearsr_jax/weights/nano-flow")
 
 
 def main(workdir: str, photos: str) -> None:

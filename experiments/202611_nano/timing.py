@@ -15,7 +15,7 @@ REPEATS = 15
 
 def main() -> None:
     """Prints the median, and the range, for one and for four steps."""
-    upscaler = Upscaler.from_pretrained("nano")
+    upscaler = Upscaler.from_pretrained("nano-flow")
     pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     for steps in (1, 4):
         start = time.perf_counter()
