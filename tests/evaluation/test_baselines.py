@@ -20,5 +20,7 @@ def test_nano_beats(name):
     score = metric.load()
     image_hr = read_image(PHOTO).pixels
     image_lr = degradations.bicubic(image_hr, SCALE)
-    ours = score(Upscaler.from_pretrained("nano")(image_lr), image_hr)
+    # The end of the slider for PSNR; the other one pays for sharpness with PSNR.
+    sr = Upscaler.from_pretrained("nano")(image_lr, fidelity=0.0)
+    ours = score(sr, image_hr)
     assert ours > score(BASELINES[name](image_lr), image_hr) + 1.0  # dB
