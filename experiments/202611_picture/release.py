@@ -1,60 +1,97 @@
-"""Joins the ends of the slider into a model folder, with card and credits.
+"""Makes a slider of two points on the line from the flow model to a perceptual one.
 
-python experiments/202611_picture/release.py MEAN PERCEPTUAL PHOTOS.jsonl OUT \
-    --default-fidelity 0.75
+python experiments/202611_picture/release.py FLOW PERCEPTUAL PHOTOS.jsonl OUT \
+    --low 0.23 --high 0.75 --default-fidelity 1
+
+README.md says why the ends are not the two models themselves.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+from flax import traverse_util
+
+from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.pretrained.model_folder import load_pretrained, save_pretrained
 
 HERE = Path(__file__).parent
 
 
-def release(
-    mean: Path, perceptual: Path, photos: Path, output: Path, default_fidelity: float
-) -> None:
-    """Writes a model folder with both sets of weights.
+def point(flow: PyTree, perceptual: PyTree, place: float) -> PyTree:
+    """Interpolates from a model to one that grew out of it by residual blocks.
+
+    A block's last convolution was zero when it was added, so there the line starts at
+    zero. Its first one had no influence then, and is the perceptual model's.
 
     Args:
-      mean, perceptual: model folders, fidelity 0 and 1.
+      flow: parameters at 0; blocks may be missing.
+      perceptual: parameters at 1.
+      place: in [0, 1].
+    """
+    start = traverse_util.flatten_dict(flow)
+    mixed = {}
+    for path, end in traverse_util.flatten_dict(perceptual).items():
+        if path not in start and not path[-1].endswith("_1"):
+            mixed[path] = end
+            continue
+        before = start.get(path, np.zeros_like(end))
+        mixed[path] = before + np.float32(place) * (end - before)
+    return traverse_util.unflatten_dict(mixed)
+
+
+def release(
+    flow: Path,
+    perceptual: Path,
+    photos: Path,
+    output: Path,
+    *,
+    low: float,
+    high: float,
+    default_fidelity: float,
+) -> None:
+    """Writes a model folder with both sets of weights, card and credits.
+
+    Args:
+      flow, perceptual: model folders or names of bundled models; the second grew out
+        of the first.
       photos: photos.jsonl of the photographs, with their licences.
       output: model folder to write.
+      low, high: places on the line of fidelity 0 and 1.
       default_fidelity: where the slider stands if nobody moves it.
-
-    Raises:
-      ValueError: the two models are of different sizes.
     """
-    low, high = load_pretrained(mean), load_pretrained(perceptual)
-    if (low.preset, low.boundaries) != (high.preset, high.boundaries):
-        raise ValueError(f"{mean} and {perceptual} hold models of different sizes")
+    start, end = load_pretrained(flow), load_pretrained(perceptual)
     licences = {}
     for line in photos.read_text().splitlines():
         photo = json.loads(line)
         if photo["file"].startswith("train/"):
             licences[Path(photo["file"]).name] = photo["licence"]
-    credits = [f"- {name}: {licences[name]}" for name in sorted(licences)]
+    names = sorted(licences)
+    credits = [f"- {name}: {licences[name]}" for name in names]
     heading = f"## The {len(credits)} photographs"
     card = "\n".join([(HERE / "card.md").read_text(), heading, *credits, ""])
+    line = {"from": start.name, "low": low, "high": high}
+    low_end, high_end = (
+        point(start.experts[0], end.experts[0], place) for place in (low, high)
+    )
     save_pretrained(
         output,
-        high.experts,
-        high.preset,
-        high.codec,
-        boundaries=high.boundaries,
-        training=high.training | {"files": sorted(licences), "mean": low.training},
+        (high_end,),
+        end.preset,
+        end.codec,
+        training=end.training | {"files": names, "slider": line},
         card=card,
-        mean_experts=low.experts,
+        mean_experts=(low_end,),
         default_fidelity=default_fidelity,
     )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("mean", "perceptual", "photos", "output"):
+    for name in ("flow", "perceptual", "photos", "output"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--default-fidelity", type=float, default=1.0)
+    for name in ("low", "high", "default-fidelity"):
+        parser.add_argument(f"--{name}", type=float, required=True)
     arguments = parser.parse_args()
     release(**vars(arguments))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains both ends of nano's slider and joins them.
+# Trains nano's perceptual end and makes the slider.
 #
 #   bash experiments/202611_picture/train.sh PHOTOS FLOW_MODEL
 #
@@ -15,7 +15,5 @@ fi
 data=(data.folder=runs/train.safetensors "val.folder=$photos/val")
 linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
   --override "init_from=$flow" "${data[@]}"
-linearsr train --config configs/nano.py:mean --workdir runs/mean \
-  --override init_from=runs/perceptual/model "${data[@]}"
-python experiments/202611_picture/release.py runs/mean/model runs/perceptual/model \
-  "$photos/photos.jsonl" runs/nano --default-fidelity 0.75
+python experiments/202611_picture/release.py "$flow" runs/perceptual/model \
+  "$photos/photos.jsonl" runs/nano --low 0.23 --high 0.75 --default-fidelity 1

@@ -19,8 +19,10 @@ _SLOPE = 0.2
 _NOT_NORMALIZED = ("first", "last")
 
 
-def space_to_depth(x: Float[Array, "B H W C"]) -> Float[Array, "B h w 4C"]:
-    """Puts 2x2 pixels side by side in the channels; h = H / 2, w = W / 2."""
+def space_to_depth(
+    x: Float[Array, "B H W C"],
+) -> Float[Array, "B H//2 W//2 4*C"]:
+    """Puts 2x2 pixels side by side in the channels."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -60,7 +62,7 @@ class UNetDiscriminator(nn.Module):
         return nn.Conv(4, (3, 3), name="last")(first)
 
 
-def _matrices(params: PyTree) -> dict[tuple[str, ...], Float[Array, "I O"]]:
+def _matrices(params: PyTree) -> dict[tuple[str, ...], Float[Array, "_ _"]]:
     """Collects the kernels that are normalised, as matrices from inputs to outputs."""
     flat = traverse_util.flatten_dict(params)
     return {

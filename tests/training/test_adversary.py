@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import debug
-from linearsr_jax.training import loop, writers
+from linearsr_jax.training import loop, trainer, writers
 from linearsr_jax.training.adversary import Adversary
 
 
@@ -92,7 +92,7 @@ def make_config(photos):
 def test_resumes_bit_for_bit(photos, tmp_path, monkeypatch):
     whole = loop.train_and_evaluate(make_config(photos), tmp_path / "whole").state
     with monkeypatch.context() as patch:
-        patch.setattr(writers, "make_writer", lambda *_, **__: CrashingWriter())
+        patch.setattr(trainer, "make_writer", lambda *_, **__: CrashingWriter())
         with pytest.raises(Crash):
             loop.train_and_evaluate(make_config(photos), tmp_path / "crashed")
     resumed = loop.train_and_evaluate(make_config(photos), tmp_path / "crashed").state
