@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from linearsr_jax.core.image_io import find_images, read_image
-from linearsr_jax.evaluation.runner import bicubic
+from linearsr_jax.evaluation.baselines import bicubic
 from linearsr_jax.inference.upscaler import Upscaler
 
 SIDE, SCALE = 64, 4

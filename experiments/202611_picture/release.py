@@ -1,7 +1,7 @@
 """Makes a slider of two points on the line from the flow model to a perceptual one.
 
 python experiments/202611_picture/release.py FLOW PERCEPTUAL PHOTOS.jsonl OUT \
-    --low 0.23 --high 0.75 --default-fidelity 1
+    --low 0.23 --high 0.75 --default-fidelity 0.75
 
 README.md says why the ends are not the two models themselves.
 """
