@@ -20,7 +20,8 @@ from render import write_readme
 from sets import make_sets
 
 from linearsr_jax.core import image_io
-from linearsr_jax.evaluation.runner import evaluate, find_folders
+from linearsr_jax.evaluation.folders import find_folders
+from linearsr_jax.evaluation.runner import evaluate
 from linearsr_jax.evaluation.tables import summarize
 from linearsr_jax.inference.compilation_cache import enable_compilation_cache
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from linearsr_jax import Upscaler
-from linearsr_jax.evaluation.runner import bicubic, bicubic_unsharp
+from linearsr_jax.evaluation.baselines import bicubic, bicubic_unsharp
 from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
 
 Upscale = Callable[[np.ndarray], np.ndarray]
