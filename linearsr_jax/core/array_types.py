@@ -2,8 +2,8 @@
 
 Axis letters: B batch, H W image rows and columns, h w latent rows and columns,
 C channels, N tokens, T condition tokens, D width, K head size. In
-`Float[Array, "B N H K"]` H is the number of attention heads. The annotations are for
-readers; they cost nothing and are not checked at run time.
+`Float[Array, "B N H K"]` H is the number of attention heads. The annotations cost
+nothing at run time; tests check them, see docs/development.md.
 """
 
 import numpy as np

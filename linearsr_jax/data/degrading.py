@@ -77,4 +77,6 @@ def draw_device_plan(name: str, rng: np.random.Generator) -> DegradationPlan:
     params = get_degradation(name)
     if params is None:
         return dataclasses.replace(draw_plan(LIGHT, rng), is_bicubic=True)
+    if isinstance(params, CameraParams):
+        raise ValueError(f"degradation {name} is made on the host only")
     return draw_plan(params, rng)

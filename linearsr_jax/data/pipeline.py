@@ -22,6 +22,7 @@ from PIL import Image
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data import degradation_plan, degrading, sources
 from linearsr_jax.data.degradation_params import (
+    LIGHT,
     CameraParams,
     RealEsrganParams,
     get_degradation,
@@ -87,15 +88,18 @@ class PipelineConfig:
         Raises:
           ValueError: a degradation that only the host has.
         """
-        params = [get_degradation(name) for name in degrading.used(self.degradations)]
-        if any(isinstance(one, CameraParams) for one in params):
-            raise ValueError(
-                "degradation camera is made on the host only; set degrade_on=host, or "
-                "its weight to 0."
-            )
-        second_order = [one for one in params if one is not None]
+        second_order = []
+        for name in degrading.used(self.degradations):
+            params = get_degradation(name)
+            if isinstance(params, CameraParams):
+                raise ValueError(
+                    "degradation camera is made on the host only; set degrade_on=host, "
+                    "or its weight to 0."
+                )
+            if params is not None:
+                second_order.append(params)
         if not second_order:
-            return get_degradation("light")
+            return LIGHT
         return max(second_order, key=lambda p: (p.resize_range1[1], p.resize_range2[1]))
 
 

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from linearsr_jax.esgf import stability, tracker
 from linearsr_jax.esgf.params import DEFAULT_PARAMS, KneeParams
@@ -104,8 +104,8 @@ class _Metric:
 
 
 def find_knee(
-    steps: Float[np.ndarray, "N"],
-    metrics: Mapping[str, Float[np.ndarray, "N"]],
+    steps: Real[np.ndarray, "N"],
+    metrics: Mapping[str, Float[np.ndarray, "n"]],
     higher_is_better: Mapping[str, bool],
     params: KneeParams = DEFAULT_PARAMS,
 ) -> Verdict:

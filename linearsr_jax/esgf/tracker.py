@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from linearsr_jax.esgf.params import DEFAULT_PARAMS, KneeParams
 from linearsr_jax.esgf.rises import Family, Fit, fit_rises, robust_sd
@@ -49,7 +49,7 @@ class State:
 
 
 def track(
-    steps: Float[np.ndarray, "N"],
+    steps: Real[np.ndarray, "N"],
     values: Float[np.ndarray, "N"],
     params: KneeParams = DEFAULT_PARAMS,
 ) -> Iterator[State]:

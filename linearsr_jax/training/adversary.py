@@ -6,10 +6,10 @@ both (the non-saturating loss of Goodfellow et al., 2014). Their gradients come 
 backward pass in which each is a constant to the other.
 """
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from linearsr_jax.core.array_types import Array, Float, PyTree
 from linearsr_jax.core.rng import stream_key
@@ -19,12 +19,13 @@ from linearsr_jax.models.discriminator import (
     random_directions,
     turn_directions,
 )
+from linearsr_jax.models.layers import apply
 
 # Sides of the image that the parameters are made with; they do not depend on it.
 _ANY_SIDE = 8
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class AdversaryState:
     """What of a discriminator changes from step to step.
 
@@ -81,10 +82,10 @@ class Adversary:
         """
         normalized = normalize_spectrum(params, directions)
         constant = jax.lax.stop_gradient(normalized)
-        logits = self._network.apply({"params": constant}, image_hat)
+        logits = apply(self._network, constant, image_hat)
         of_model = jnp.mean(jax.nn.softplus(-logits), axis=(1, 2, 3))
         pair = jnp.concatenate([jax.lax.stop_gradient(image_hat), image_hr])
-        logits = self._network.apply({"params": normalized}, pair)
+        logits = apply(self._network, normalized, pair)
         logits_hat, logits_hr = jnp.split(logits, 2)
         wrong = jax.nn.softplus(logits_hat) + jax.nn.softplus(-logits_hr)
         return of_model, jnp.mean(wrong, axis=(1, 2, 3)) / 2

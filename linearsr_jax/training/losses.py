@@ -223,12 +223,12 @@ class Loss:
                 image_hr,
             )
             pair = image_hat, image_hr
-            viewed = None
+            viewed = pair
             if VIEWED & self._terms.keys():
-                viewed = [take_view(image, draws.views) for image in pair]
+                viewed = tuple(take_view(image, draws.views) for image in pair)
             for name, term in self._terms.items():
                 values[name] = term(*(viewed if name in VIEWED else pair))
-            if critic:
+            if critic and self.adversary:
                 values["adversarial"], values["discriminator"] = self.adversary.losses(
                     critic.params, critic.directions, *pair
                 )

@@ -54,7 +54,7 @@ def make_state(
         params,
         optimizer.init(params),
         new_guard(),
-        adversary and adversary.init(),
+        adversary.init() if adversary else None,
     )
 
 
@@ -86,7 +86,7 @@ def make_train_step(
     def train_step(state, batch, codec, expert):
         key = stream_key(seed, "train_step", state.step, expert)
         draws = loss.draw(key, batch, codec, expert)
-        total, values, telemetry, (grads, critic_grads) = _loss_and_grads(
+        total, values, telemetry, (grads, critic_grads) = loss_and_grads(
             loss, state, codec, (batch, draws), accumulation
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -125,7 +125,7 @@ def make_train_step(
     return train_step_with_axis_rules
 
 
-def _loss_and_grads(loss, state, codec, samples, accumulation):
+def loss_and_grads(loss, state, codec, samples, accumulation):
     """Loss, each sample's values, telemetry and the gradients, all float32.
 
     The gradients are those in the model's parameters and in the discriminator's.

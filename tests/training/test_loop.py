@@ -133,7 +133,7 @@ def test_validation_is_logged_and_kept(whole_run):
     assert set(scores[-1]["voters"]) == {
         f"val_{metric}_{degradation}"
         for metric in ("lpips", "lr_psnr")
-        for degradation in ("bicubic", "light")
+        for degradation in ("bicubic", "light", "standard", "camera")
     }
     assert scores[-1]["higher_is_better"]["val_lpips_bicubic"] is False
 

@@ -21,11 +21,13 @@ from linearsr_jax.training import sharding
 from linearsr_jax.training.checkpoints import Checkpointer
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.step import (
-    _loss_and_grads,
+    TrainState,
+    loss_and_grads,
     make_init,
     make_train_step,
     unboxed,
 )
+from tests.training.test_record import make_record
 
 PRESET = get_preset("debug")
 
@@ -124,7 +126,7 @@ def test_came_saved_on_eight_devices_goes_on_on_one(came_on_eight, tmp_path):
     mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
     shardings = jax.tree.map(lambda _: sharding.replicated(mesh), state)
     with contextlib.closing(Checkpointer(tmp_path, keep=1)) as checkpointer:
-        checkpointer.save(1, state, {})
+        checkpointer.save(1, state, make_record())
     with contextlib.closing(Checkpointer(tmp_path, keep=1)) as checkpointer:
         restored = checkpointer.restore_state(1, state, shardings)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -190,12 +192,13 @@ class TestAccumulation:
     def test_values_keep_the_order_of_the_samples(self):
         """As the noise levels they are sorted by in the log."""
 
-        def loss(scale, codec, x, sigma):
+        def loss(scale, codec, x, sigma, critic):
             return scale * jnp.sum(x), ({"flow": x + sigma}, {"dead_rows": x[:1]})
 
         samples = (jnp.arange(6.0), jnp.arange(6.0) / 8)
-        total, values, telemetry, grad = _loss_and_grads(loss, 2.0, None, samples, 3)
-        assert (total, grad) == (30.0, 15.0)
+        state = TrainState(step=0, params=2.0, opt_state=None, guard=None)
+        total, values, telemetry, grads = loss_and_grads(loss, state, None, samples, 3)
+        assert (total, grads) == (30.0, (15.0, None))
         np.testing.assert_array_equal(values["flow"], samples[0] + samples[1])
         np.testing.assert_array_equal(telemetry["dead_rows"], [[0.0], [1.0], [2.0]])
 
@@ -264,7 +267,7 @@ class TestMixedPrecision:
         allowed, found = set(), set()
         for equation, where in low_precision_sums(jaxpr):
             name = equation.primitive.name
-            is_layer = where in ("layers.py", "conditioning.py", "reference.py")
+            is_layer = where in ("layers.py", "embeddings.py", "reference.py")
             if name in ("dot_general", "conv_general_dilated") and is_layer:
                 contraction = equation.params["dimension_numbers"]
                 if name == "dot_general" and contraction[1] != ((), ()):
