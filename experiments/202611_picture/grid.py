@@ -77,7 +77,7 @@ def main(model: str, folder: str, fidelity: str | None = None) -> None:
     upscaler = Upscaler.from_pretrained(model)
     place = None if fidelity is None else float(fidelity)
     values = [
-        measure(lambda lr: upscaler(lr, fidelity=place), read_image(path).pixels)
+        measure(lambda lr: upscaler(lr, fidelity=place), read_image(path).rgb)
         for path in find_images(Path(folder))
     ]
     fine, grid, fine_bicubic, grid_bicubic = np.mean(values, axis=0)

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     args = parser.parse_args()
     hr, lr = (
-        [read_image(p).pixels for p in find_images(args.realsr / side, recursive=False)]
+        [read_image(p).rgb for p in find_images(args.realsr / side, recursive=False)]
         for side in ("HR", "LR")
     )
     chosen = np.linspace(0, len(hr) - 1, args.count).round().astype(int)

@@ -30,7 +30,7 @@ def compare(model: Path, data: Path, count: int | None) -> dict:
     for number in np.unique(
         np.linspace(0, len(pairs) - 1, count or len(pairs), dtype=int)
     ):
-        hr, lr = (read_image(path).pixels for path in pairs[number])
+        hr, lr = (read_image(path).rgb for path in pairs[number])
         weights = {place: upscaler(lr, fidelity=place) for place in PLACES}
         low, high = (weights[place].astype(float) for place in (0.0, 1.0))
         for place in PLACES:

@@ -20,9 +20,10 @@ from render import write_readme
 from sets import make_sets
 
 from linearsr_jax.core import image_io
+from linearsr_jax.core.images import Image
 from linearsr_jax.evaluation.folders import find_folders
 from linearsr_jax.evaluation.runner import evaluate
-from linearsr_jax.evaluation.tables import summarize
+from linearsr_jax.evaluation.tables import ImageScores, summarize, to_json
 from linearsr_jax.inference.compilation_cache import enable_compilation_cache
 
 HERE = Path(__file__).parent
@@ -48,8 +49,8 @@ def make_outputs(method: Method, lr: Path, folder: Path) -> None:
         return
     upscale = method.load()
     for path in missing:
-        output = upscale(image_io.read_image(path).pixels)
-        image_io.write_image(folder / f"{path.stem}.png", output, "RGB")
+        output = upscale(image_io.read_image(path).rgb)
+        image_io.write_image(folder / f"{path.stem}.png", Image(output))
 
 
 def score(
@@ -75,7 +76,7 @@ def score(
     for key, rows in measured.items():
         file = scores / key / f"{metric}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        values = {row["image"]: row[metric] for row in rows}
+        values = {row.image: row.values[metric] for row in rows}
         file.write_text(json.dumps(values, indent=0) + "\n")
 
 
@@ -97,10 +98,10 @@ def collect(methods: Sequence[Method], scores: Path) -> dict[str, dict]:
             continue
         images = next(iter(values.values()))
         per_image = [
-            {"image": image, **{metric: values[metric][image] for metric in values}}
+            ImageScores(image, {metric: values[metric][image] for metric in values})
             for image in images
         ]
-        (summary,) = summarize({method.name: per_image})["rows"]
+        (summary,) = to_json(summarize({method.name: per_image}))["rows"]
         rows[summary.pop("name")] = summary
     return rows
 

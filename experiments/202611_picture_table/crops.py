@@ -68,7 +68,7 @@ def read_pair(crop: Crop, val: Path) -> tuple[np.ndarray, np.ndarray]:
     if crop.file is None:
         image_hr = draw_screenshot(SIDE + 2 * MARGIN)
     else:
-        image = image_io.read_image(val / crop.file).pixels
+        image = image_io.read_image(val / crop.file).rgb
         top, left = crop.top - MARGIN, crop.left - MARGIN
         padded = np.pad(image, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), "reflect")
         side = SIDE + 2 * MARGIN

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from linearsr_jax.core import image_io
+from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.data.degradation_params import DEGRADATIONS
 from linearsr_jax.data.degrading import degrade_by_name
@@ -45,7 +46,7 @@ def _make_pairs(photos: Path, folder: Path, degradation: str) -> None:
     for kind in ("HR", "LR"):
         (partial / kind).mkdir(parents=True, exist_ok=True)
     for path in image_io.find_images(photos):
-        image_hr = busiest_crop(image_io.read_image(path).pixels, CROP)
+        image_hr = busiest_crop(image_io.read_image(path).rgb, CROP)
         # Of the name, so that another photograph does not change the others.
         seed = zlib.crc32(f"{degradation} {path.stem}".encode())
         image_lr = degrade_by_name(
@@ -53,7 +54,7 @@ def _make_pairs(photos: Path, folder: Path, degradation: str) -> None:
         )
         for kind, image in (("HR", image_hr), ("LR", image_lr)):
             target = partial / kind / f"{path.stem}.png"
-            image_io.write_image(target, image, "RGB", overwrite=True)
+            image_io.write_image(target, Image(image), overwrite=True)
     partial.rename(folder)
 
 

@@ -37,11 +37,14 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         raise UsageError(str(error)) from error
     if args.json:
-        print(json.dumps(result))
-    elif result["model"] is not None:
-        model = result.pop("model")
-        for name, table in result.items():
+        found: dict = {"model": None}
+        if result is not None:
+            found = {"model": str(result.model)}
+            found |= {name: tables.to_json(x) for name, x in result.tables.items()}
+        print(json.dumps(found))
+    elif result is not None:
+        for name, rows in result.tables.items():
             print(f"held-out photographs, {name} input")
-            print(tables.format_table(table["rows"]) + "\n")
-        print(f"linearsr upscale IN -o OUT --model {model}")
+            print(tables.format_table(rows) + "\n")
+        print(f"linearsr upscale IN -o OUT --model {result.model}")
     return 0

@@ -5,9 +5,9 @@ others. Then the model upscales the held-out photographs as it was before and af
 They stay in the workdir as data sets for `linearsr eval`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -40,6 +40,18 @@ _SHOWN_SIDE = 64
 
 class FinetuneError(Exception):
     """Raised for a model or folder that cannot be used; one line."""
+
+
+class Comparison(NamedTuple):
+    """The model before and after, on the held-out photographs.
+
+    Attributes:
+      model: folder of the result.
+      tables: for each degradation, the rows of the baselines, "before" and "after".
+    """
+
+    model: Path
+    tables: Mapping[str, Sequence[tables.Row]]
 
 
 def finetune_config(
@@ -97,7 +109,7 @@ def finetune(
     model: str = "nano",
     overrides: Sequence[str] = (),
     progress: Callable[[Iterable], Iterable] = iter,
-) -> dict[str, Any]:
+) -> Comparison | None:
     """Trains, then compares before and after on the held-out photographs.
 
     The same call continues a run that stopped.
@@ -112,8 +124,7 @@ def finetune(
       progress: wraps the held-out photographs while they are scored.
 
     Returns:
-      {"model": folder, DEGRADATION: {"rows": [...]}}, see `tables.to_json`; None
-      instead of rows if a signal ended training early.
+      The comparison; None if a signal ended training early.
 
     Raises:
       FinetuneError: the workdir lies inside photos; see also `finetune_config`.
@@ -126,11 +137,11 @@ def finetune(
         )
     config = finetune_config(photos, model, overrides)
     if not train_and_evaluate(config, workdir).is_finished:
-        return {"model": None}
+        return None
     after = Upscaler.from_pretrained(workdir / "model")
     before = Upscaler.from_pretrained(model)
     upscalers = {"before": before, "after": after}
-    result: dict[str, Any] = {"model": str(workdir / "model")}
+    compared = {}
     names = after.model.training["held_out"]
     degradations = dict.fromkeys(("bicubic", *used(config.data.degradations)))
     _write_held_out(config.data.folder, names, workdir / "held_out", degradations)
@@ -143,9 +154,9 @@ def finetune(
             lr=folder / "LR",
             progress=progress,
         )
-        result[name] = tables.to_json(tables.summarize(scores.per_image))
+        compared[name] = tables.summarize(scores.per_image)
     _draw_before_after(workdir / "before_after.png", folder, upscalers)
-    return result
+    return Comparison(workdir / "model", compared)
 
 
 def _write_held_out(

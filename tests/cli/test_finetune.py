@@ -1,13 +1,15 @@
 """`linearsr finetune`: what is printed; tests/training/test_finetune.py trains."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from linearsr_jax.evaluation.tables import Average, Row
 from linearsr_jax.training import finetune as module
 from tests.cli.running import run
 
-ROWS = {"rows": [{"name": "after", "n": 2, "psnr": {"mean": 25.0, "stderr": 0.5}}]}
+ROWS = [Row("after", 2, {"psnr": Average(25.0, 0.5)})]
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def asked_for(monkeypatch):
 
     def finetune(photos, workdir, **settings):
         asked_for.update(settings, photos=photos, workdir=workdir)
-        return {"model": "mine/model", "bicubic": ROWS}
+        return module.Comparison(Path("mine/model"), {"bicubic": ROWS})
 
     monkeypatch.setattr(module, "finetune", finetune)
     return asked_for
@@ -38,7 +40,8 @@ def test_json_and_overrides(capsys, asked_for, tmp_path):
     overrides = ["--override", "steps=2", "seed=1", "--override", "batch_size=4"]
     code, out, _ = run(capsys, *arguments, *overrides)
     assert code == 0
-    assert json.loads(out) == {"model": "mine/model", "bicubic": ROWS}
+    rows = [{"name": "after", "n": 2, "psnr": {"mean": 25.0, "stderr": 0.5}}]
+    assert json.loads(out) == {"model": "mine/model", "bicubic": {"rows": rows}}
     assert asked_for["overrides"] == ["steps=2", "seed=1", "batch_size=4"]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from linearsr_jax.core import image_io
+from linearsr_jax.core.images import Image
 from linearsr_jax.data.degradation_params import DEGRADATIONS
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments/202611_picture_table"
@@ -28,7 +29,7 @@ def table():
 
 def write(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
-    image_io.write_image(path, pixels, "RGB")
+    image_io.write_image(path, Image(pixels))
 
 
 def noise(seed, height, width):

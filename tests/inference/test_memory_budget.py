@@ -9,6 +9,7 @@ import pytest
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.inference import memory_budget
 from linearsr_jax.inference.sampling import make_upscale
+from linearsr_jax.models.bands import stem_halo
 from linearsr_jax.models.presets import get_preset
 
 CODEC = PixelCodec()
@@ -40,6 +41,7 @@ def test_an_image_takes_no_more_and_not_much_less(name):
 
 def test_rows_fill_the_budget():
     model = get_preset("nano").make_model()
+    halo = stem_halo(model.stem_strides, model.stem_blocks)
     grid = (300, 200)
     whole = memory_budget.image_bytes(model, CODEC, 300 * 200)
     assert memory_budget.rows_that_fit(model, CODEC, grid, None) is None
@@ -49,7 +51,7 @@ def test_rows_fill_the_budget():
     for budget in (whole - 1, whole // 2):
         rows = memory_budget.rows_that_fit(model, CODEC, grid, budget)
         host = memory_budget.host_bytes(model, CODEC, 300 * 200)
-        windows = 2 * memory_budget.network_bytes(model, (rows + 6) * 200)
+        windows = 2 * memory_budget.network_bytes(model, (rows + 2 * halo) * 200)
         assert 1 < rows < 300
         assert host + windows <= budget
         assert host + windows + 2 * memory_budget.network_bytes(model, 200) > budget

@@ -53,8 +53,8 @@ def poisoned(monkeypatch):
                 for n, batch in enumerate(stream, start_batch)
             )
 
-    def loss(self, params, codec, batch, draws):
-        total, aux = real_loss(self, params, codec, batch, draws)
+    def loss(self, params, codec, batch, draws, critic):
+        total, aux = real_loss(self, params, codec, batch, draws, critic)
         return total * jnp.where(batch["image_hr"].max() == 0, jnp.nan, 1.0), aux
 
     monkeypatch.setattr(trainer, "global_batches", batches)

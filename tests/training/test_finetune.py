@@ -12,6 +12,7 @@ from PIL import Image
 from linearsr_jax.cli import main as cli
 from linearsr_jax.codecs import CODECS
 from linearsr_jax.core.image_io import read_image
+from linearsr_jax.evaluation.tables import to_json
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained import model_folder as pretrained
 from linearsr_jax.training.finetune import FinetuneError, finetune, finetune_config
@@ -65,12 +66,12 @@ def run(photos, base, tmp_path_factory):
 
 def test_table_compares_before_and_after(run):
     workdir, result = run
-    assert result["model"] == str(workdir / "model")
+    assert result.model == workdir / "model"
     for degradation in ("bicubic", "light"):
-        names = [row["name"] for row in result[degradation]["rows"]]
+        names = [row.name for row in result.tables[degradation]]
         assert names == ["bicubic", "bicubic+unsharp", "before", "after"]
-        before, after = result[degradation]["rows"][2:]
-        assert before["psnr"] != after["psnr"]
+        before, after = result.tables[degradation][2:]
+        assert before.averages["psnr"] != after.averages["psnr"]
 
 
 def test_held_out_photographs_are_not_trained_on(run, photos):
@@ -108,8 +109,8 @@ def test_it_starts_from_the_given_weights(photos, base, tmp_path):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
     jax.tree.map(close, after.experts, before.experts)
     for degradation in ("bicubic", "light"):
-        before, after = result[degradation]["rows"][2:]
-        assert before["psnr"]["mean"] == pytest.approx(after["psnr"]["mean"], abs=1e-3)
+        before, after = (row.averages["psnr"] for row in result.tables[degradation][2:])
+        assert before.mean == pytest.approx(after.mean, abs=1e-3)
 
 
 def test_a_finished_run_is_compared_again(run, photos, base):
@@ -125,7 +126,9 @@ def test_command(run, photos, base, capsys):
     arguments += ["--model", str(base), "--json", "--override", *OVERRIDES]
     assert cli.main(arguments) == 0
     last_line = capsys.readouterr().out.splitlines()[-1]
-    assert json.loads(last_line) == result
+    printed = json.loads(last_line)
+    assert printed.pop("model") == str(result.model)
+    assert printed == {name: to_json(rows) for name, rows in result.tables.items()}
     assert cli.main([*arguments[:4], "--override", "step=3"]) == 2
 
 
