@@ -50,8 +50,10 @@ EXTRAS = {
         "build",
         "matplotlib>=3.8",
         "pytest>=8",
+        "pytest-cov>=6",
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
+        "ty==0.0.107",
     ],
     # The pictures of `linearsr knee --plot`.
     "plot": ["matplotlib>=3.8"],
