@@ -47,6 +47,7 @@ def get_config(stage: str = "flow"):
     config.loss.l1 = 8.0
     config.loss.lpips = 14.0
     config.loss.adversarial = 0.8
+    config.loss.grid = 20.0
     config.discriminator.learning_rate = 4e-4
     config.optimizer.learning_rate = 6e-4
     config.optimizer.decay_steps = 1_800

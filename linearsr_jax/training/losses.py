@@ -31,6 +31,7 @@ from linearsr_jax.models.linear_attention import TELEMETRY
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.training.adversary import Adversary, AdversaryState
+from linearsr_jax.training.grid_loss import grid_term
 from linearsr_jax.training.views import draw_views, take_view
 
 # image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
@@ -55,6 +56,7 @@ def _load_lpips() -> ImageTerm:
 IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
     "l1": lambda: _l1,
     "lpips": _load_lpips,
+    "grid": lambda: grid_term,
 }
 # Terms that would be gamed if they saw each image at one place and scale.
 VIEWED = frozenset({"lpips"})
