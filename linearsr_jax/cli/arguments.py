@@ -3,6 +3,10 @@
 import argparse
 from pathlib import Path
 
+# Exit code of a training that a signal ended before its last step: the same command
+# continues it. BSD's EX_TEMPFAIL.
+STOPPED = 75
+
 
 class UsageError(Exception):
     """Arguments that do not go together; exit code 2."""

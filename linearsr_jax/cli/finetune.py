@@ -4,7 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from linearsr_jax.cli.arguments import UsageError, add_json, add_model, add_workdir
+from linearsr_jax.cli.arguments import (
+    STOPPED,
+    UsageError,
+    add_json,
+    add_model,
+    add_workdir,
+)
 from linearsr_jax.cli.progress import progress
 
 HELP = "fine-tune a model on your own photographs, or resume"
@@ -47,4 +53,4 @@ def run(args: argparse.Namespace) -> int:
             print(f"held-out photographs, {name} input")
             print(tables.format_table(rows) + "\n")
         print(f"linearsr upscale IN -o OUT --model {result.model}")
-    return 0
+    return STOPPED if result is None else 0

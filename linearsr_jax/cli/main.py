@@ -1,9 +1,10 @@
 """The `linearsr` command: parses, dispatches, and turns errors into exit codes.
 
 A command is a module of this folder with HELP, `add_arguments(parser)` and
-`run(args)`, which returns the exit code: 0 done, 1 failed, 2 wrong usage. Commands
-import what they run inside `run`, so that --help need not wait for JAX. With --json the
-last line of standard output is one JSON object; logs go to standard error.
+`run(args)`, which returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 stopped by
+a signal with a checkpoint. Commands import what they run inside `run`, so that --help
+need not wait for JAX. With --json the last line of standard output is one JSON object;
+logs go to standard error.
 """
 
 import argparse

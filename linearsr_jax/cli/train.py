@@ -2,7 +2,7 @@
 
 import argparse
 
-from linearsr_jax.cli.arguments import UsageError, add_workdir
+from linearsr_jax.cli.arguments import STOPPED, UsageError, add_workdir
 
 HELP = "train a model, or resume the run in its workdir"
 
@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     if len(args.config) > 1:
         from linearsr_jax.training.stages import run_stages
 
-        run_stages(stages, args.workdir)
+        is_finished = run_stages(stages, args.workdir)
     else:
         from linearsr_jax.training.loop import train_and_evaluate
 
-        train_and_evaluate(config, args.workdir)
-    return 0
+        is_finished = train_and_evaluate(config, args.workdir).is_finished
+    return 0 if is_finished else STOPPED

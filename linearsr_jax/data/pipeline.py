@@ -28,6 +28,7 @@ from linearsr_jax.data.degradation_params import (
     get_degradation,
 )
 from linearsr_jax.data.manifest import Manifest
+from linearsr_jax.data.workers import WorkerIterator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +264,7 @@ def make_dataset(
 
 def make_iterator(
     dataset: grain.MapDataset, *, num_workers: int = 0, prefetch: int = 2
-) -> grain.DatasetIterator:
+) -> grain.DatasetIterator | WorkerIterator:
     """Reads a dataset ahead of its consumer.
 
     The stream is the same whatever the arguments. Worker processes are spawned, so a
@@ -296,9 +297,5 @@ def make_iterator(
             # grain reads absl flags when it starts workers. Outside absl.app.run, as
             # in a notebook or a test, they are not parsed; their defaults are right.
             flags.FLAGS.mark_as_parsed()
-        stream = stream.mp_prefetch(
-            grain.MultiprocessingOptions(
-                num_workers=num_workers, per_worker_buffer_size=prefetch
-            )
-        )
+        return WorkerIterator(stream, num_workers=num_workers, buffer=prefetch)
     return iter(stream)

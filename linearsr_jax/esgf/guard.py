@@ -25,8 +25,9 @@ _RECENT, _USUAL = 10, 200
 # mean of white noise (losses are correlated, so six happen by chance), and by at least
 # a factor of two, or calm losses would trigger it.
 _DEVIATIONS, _LEAST = 10.0, np.log(2.0)
-# Steps before the usual values are known.
-_WARMUP = 200
+# Steps before the usual values are known. Until then a spike is a recent mean that
+# exceeds the mean of all steps so far by this factor.
+_WARMUP, _LEAST_IN_WARMUP = 200, np.log(20.0)
 # Outliers count as at most this many deviations in the usual values.
 _CLIP = 3.0
 
@@ -94,7 +95,8 @@ def observe(
     # Standard error of a mean that forgets at the rate 1 / _RECENT.
     error = deviation * np.sqrt(1 / (2 * _RECENT - 1))
     jump = after.recent - guard.usual
-    is_spike = is_warm & (jump > jnp.maximum(_DEVIATIONS * error, _LEAST))
+    beyond_noise = jnp.maximum(_DEVIATIONS * error, _LEAST)
+    is_spike = jump > jnp.where(is_warm, beyond_noise, _LEAST_IN_WARMUP)
     skipped = guard.skipped + 1
     is_stuck = skipped >= SKIPPED_IN_A_ROW
     trouble = jnp.where(is_finite, 2 * is_spike, 1 * is_stuck)

@@ -22,6 +22,7 @@ from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.stop_signal import StopSignal
 from linearsr_jax.training.trainer import open_trainer
+from linearsr_jax.training.workdir import check_not_lost, locked
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +56,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         weights of the last step or of the knee as a model folder.
 
     Raises:
-      TrainError: the workdir contains a run with another config, or the run has
-        diverged more than config.esgf.max_rewinds times.
+      TrainError: the workdir is in use, contains a run with another config, or a log
+        without checkpoints; or the run has diverged more than config.esgf.max_rewinds
+        times.
       OSError, ValueError: the photographs cannot be used; see
         `data.sources.open_source`.
     """
     workdir = Path(workdir)
     # Refuse bad fields before making the workdir.
     parts = make_parts(config)
-    workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(workdir))
+        check_not_lost(workdir)
         stack.enter_context(jax.set_mesh(parts.mesh))
         stop = stack.enter_context(StopSignal())
         trainer = stack.enter_context(open_trainer(parts, workdir))

@@ -31,6 +31,7 @@ from linearsr_jax.training.record import flatten
 from linearsr_jax.training.rewinding import data_seed, plan_rewind
 from linearsr_jax.training.step import make_train_step
 from linearsr_jax.training.validation import Validator
+from linearsr_jax.training.workdir import CHECKPOINTS
 from linearsr_jax.training.writers import make_writer
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Trainer:
         self._parts, self._settings, self._workdir = parts, settings, workdir
         self._checkpointer = _enter(
             stack,
-            Checkpointer(workdir / "checkpoints", keep=settings.keep_checkpoints),
+            Checkpointer(workdir / CHECKPOINTS, keep=settings.keep_checkpoints),
         )
         self._inputs = inputs = open_inputs(parts, self._checkpointer, workdir)
         self.record = inputs.record

@@ -17,10 +17,12 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from linearsr_jax.core.array_types import Array, UInt8
+from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.image_io import write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.esgf.evaluation import Validation
 from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.workdir import LOG, step_of
 
 logger = logging.getLogger(__name__)
 
@@ -129,23 +131,23 @@ class JsonLinesWriter(IgnoringWriter):
 
     Non-finite numbers are written as null, which strict readers can parse. Validations
     also have the directions of their scores; see `esgf.evaluation`. A resumed run drops
-    the lines of the steps that it will repeat.
+    the lines of the steps that it will repeat, and damaged ones, such as the line that
+    a killed run was writing.
     """
 
     def __init__(self, path: Path, resume_step: int):
         """Opens path for steps after resume_step."""
         kept = []
         if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= resume_step:
-                        kept.append(line + "\n")
-                except (json.JSONDecodeError, KeyError):
-                    continue  # a killed run was writing this line
+            for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+                step = step_of(line)
+                if step is None:
+                    logger.warning("%s: dropped line %d, it is damaged", path, number)
+                elif step <= resume_step:
+                    kept.append(line + b"\n")
         # Write it whole or not at all, since a run may be killed here too.
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(b"".join(kept))
         self._file = path.open("a")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -332,7 +334,7 @@ def make_writer(
     )
     return ManyWriters(
         LogWriter(),
-        JsonLinesWriter(workdir / "metrics.jsonl", resume_step),
+        JsonLinesWriter(workdir / LOG, resume_step),
         ImageFolderWriter(workdir / "images"),
         event_files,
     )

@@ -58,6 +58,16 @@ def test_a_jump_is_seen_within_twenty_steps(deviation, factor):
     assert np.all(trouble[first:] == 2)
 
 
+@pytest.mark.parametrize("is_sudden", [True, False])
+def test_a_loss_that_explodes_before_the_usual_values_are_known(is_sudden):
+    losses = np.geomspace(59, 3e6, 150) * noise(0.5, 150)
+    if is_sudden:
+        losses = np.concatenate([59 * noise(0.5, 20), np.full(10, 3e6)])
+    trouble = follow(losses)
+    assert trouble[-1] == 2
+    assert not trouble[:15].any()
+
+
 def test_steps_that_are_not_finite():
     nan = np.full(SKIPPED_IN_A_ROW, np.nan)
     trouble = follow(np.concatenate([QUIET, nan[:-1], QUIET, nan, QUIET]))

@@ -207,3 +207,16 @@ def test_clus_writer_is_used_where_the_config_asks_for_it(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(TrainError, match="needs TensorFlow: pip install tensorflow"):
         make_writer(tmp_path / "b", resume_step=0, tensorboard="clu")
+
+
+def test_damaged_lines_are_named_and_dropped(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    good = [b'{"step": 1}', b'{"step": 2}', b'{"step": 3}']
+    bad = [b'{"step": 2, "loss": \xff}', b"7", b'{"step": "2"}', b'{"step": 3, "lo']
+    path.write_bytes(b"\n".join([good[0], *bad[:3], good[1], good[2], bad[3]]))
+    JsonLinesWriter(path, resume_step=2).close()
+    assert path.read_bytes().splitlines() == good[:2]
+    named = [
+        int(message.split("line ")[1].split(",")[0]) for message in caplog.messages
+    ]
+    assert named == [2, 3, 4, 7]
