@@ -97,6 +97,7 @@ def observe(
     jump = after.recent - guard.usual
     beyond_noise = jnp.maximum(_DEVIATIONS * error, _LEAST)
     is_spike = jump > jnp.where(is_warm, beyond_noise, _LEAST_IN_WARMUP)
+    is_spike &= guard.count >= _RECENT
     skipped = guard.skipped + 1
     is_stuck = skipped >= SKIPPED_IN_A_ROW
     trouble = jnp.where(is_finite, 2 * is_spike, 1 * is_stuck)
