@@ -65,7 +65,7 @@ def test_tags_of_what_upscaling_refuses(capsys, tmp_path):
 
 def test_several_configs_are_stages(capsys, tmp_path, monkeypatch):
     asked_for = []
-    monkeypatch.setattr(stages, "run_stages", lambda *args: asked_for.append(args))
+    monkeypatch.setattr(stages, "run_stages", lambda *args: not asked_for.append(args))
     configs = ["configs/pretrain.py:debug", "configs/debug.py"]
     overrides = ["--override", "steps=9", "debug.seed=3"]
     code, _, _ = run(
