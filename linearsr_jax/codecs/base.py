@@ -66,6 +66,6 @@ class Codec(Protocol):
 
         Raises:
           CodecError: it has weights and the folder is None or holds others.
-          TypeError, ValueError: a setting that does not exist, or not like that.
+          ValueError: a setting that does not exist, or not like that.
         """
         ...

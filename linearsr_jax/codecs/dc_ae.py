@@ -133,7 +133,12 @@ class DcAeCodec:
             )
         config = DcAeConfig.from_dict(settings)
         try:
-            params = read_params(folder / WEIGHTS_FILE, parameter_shapes(config))
+            shapes = parameter_shapes(config)
+        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+            # Sizes of which one must divide another: the layers themselves say so.
+            raise CodecError(f"no network has these sizes: {config}") from error
+        try:
+            params = read_params(folder / WEIGHTS_FILE, shapes)
         except TensorFileError as error:
             raise CodecError(str(error)) from error
         return cls(params, config)

@@ -27,6 +27,18 @@ from linearsr_jax.codecs.dc_ae_blocks import (
     mean_of_groups,
 )
 from linearsr_jax.core.array_types import Array, Float, Key, PyTree
+from linearsr_jax.core.checked_fields import Ranges, check_fields
+
+_MAX_STAGES = 8
+_RANGES: Ranges = {
+    "widths": (1, 16384),
+    "encoder_depths": (0, 64),
+    "decoder_depths": (0, 64),
+    "first_attention": (0, _MAX_STAGES),
+    "head_size": (1, 4096),
+    "latent_channels": (1, 4096),
+    "scaling_factor": (1e-6, 1e6),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +68,8 @@ class DcAeConfig:
         }
         if len(lengths) != 1:
             raise ValueError(f"widths and depths must have one length: {self}")
+        if not 0 < len(self.widths) <= _MAX_STAGES:
+            raise ValueError(f"there must be 1 to {_MAX_STAGES} stages: {self}")
 
     @property
     def factor(self) -> int:
@@ -71,13 +85,10 @@ class DcAeConfig:
         """Inverts `to_dict`; lists become tuples.
 
         Raises:
-          TypeError, ValueError: a field that does not exist, or lists that do not fit.
+          ValueError: a field that does not exist, of another type or out of range, or
+            lists that do not fit.
         """
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in fields.items()
-        }
-        return cls(**values)
+        return cls(**check_fields(cls, fields, _RANGES))
 
 
 class Stage(nn.Module):

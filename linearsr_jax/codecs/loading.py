@@ -27,7 +27,7 @@ def make_codec(description: dict[str, Any], folder: Path | None) -> Codec:
 
     Raises:
       CodecError: see `Codec.load`.
-      KeyError, TypeError, ValueError: no such codec or setting.
+      KeyError, ValueError: no such codec or setting.
     """
     settings = dict(description)
     return CODECS[settings.pop("name")].load(settings, folder)
@@ -55,5 +55,5 @@ def load_codec(name: str, folder: str | Path) -> Codec:
         raise CodecError(f"{path}: describes codec {found}, and {name} is needed")
     try:
         return make_codec(description, Path(folder))
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise CodecError(f"{path}: unusable: {error}") from error

@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.core.checked_fields import Ranges, check_fields
 from linearsr_jax.core.scale import SCALE
+
+_RANGES: Ranges = {
+    "residual_std": (1e-6, 10),
+    "factor": (SCALE, SCALE),
+    "channels": (3 * SCALE**2, 3 * SCALE**2),
+}
 
 
 def upscale_bicubic(image_lr: Float[Array, "B h w 3"]) -> Float[Array, "B 4*h 4*w 3"]:
@@ -91,4 +98,4 @@ class PixelCodec:
     @classmethod
     def load(cls, settings: dict[str, Any], folder: Path | None) -> "PixelCodec":
         """See `Codec`."""
-        return cls(**settings)
+        return cls(**check_fields(cls, settings, _RANGES))

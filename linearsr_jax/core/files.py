@@ -5,10 +5,14 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
 SUMS_FILE = "SHA256SUMS"
+# Bounds of what is read from a folder that somebody else made. The largest expert
+# there is has 6.4 GB.
+_MAX_SUMS_BYTES, _MAX_BYTES = 1_000_000, 64_000_000_000
 
 
 @contextlib.contextmanager
@@ -69,16 +73,26 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
 def check_sums(folder: Path) -> dict[str, str]:
     """Checks the files of a folder against its SHA256SUMS.
 
+    The folder may come from anywhere: only regular files directly in it are read, or
+    links to such files, and none that is absurdly large.
+
     Returns:
-      The checksums by the names of the files.
+      The checksums by the names of the files; at least one.
 
     Raises:
-      ValueError: a file is missing, or does not match its checksum.
+      ValueError: there is no such list, it is damaged, or a file is missing, no regular
+        file or does not match its checksum.
     """
     sums = {}
     try:
-        for line in (folder / SUMS_FILE).read_text().splitlines():
+        text = read_bounded(folder / SUMS_FILE, _MAX_SUMS_BYTES).decode("utf-8")
+        for line in text.splitlines():
             expected, _, name = line.partition("  ")
+            if not _is_plain_name(name):
+                raise ValueError(
+                    f"{folder / SUMS_FILE}: {line!r:.80} names no file of this folder"
+                )
+            _check_regular(folder / name, _MAX_BYTES)
             if sha256(folder / name) != expected:
                 raise ValueError(
                     f"{folder / name}: does not match {SUMS_FILE}; copy the folder "
@@ -89,4 +103,38 @@ def check_sums(folder: Path) -> dict[str, str]:
         raise ValueError(
             f"{folder}: incomplete, {error.filename}: {error.strerror}"
         ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{folder / SUMS_FILE}: is not text") from error
+    if not sums:
+        raise ValueError(f"{folder / SUMS_FILE}: lists no files; copy it again")
     return sums
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Reads a whole file of at most so many bytes.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is a pipe, device or folder, or larger.
+    """
+    _check_regular(path, limit)
+    return path.read_bytes()
+
+
+def _check_regular(path: Path, limit: int) -> None:
+    # Before it is opened: opening a pipe waits, and a device never ends.
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path}: is not a regular file")
+    if status.st_size > limit:
+        raise ValueError(
+            f"{path}: has {status.st_size:,} bytes, more than the limit of {limit:,}"
+        )
+
+
+def _is_plain_name(name: str) -> bool:
+    return (
+        name not in ("", ".", "..")
+        and name.isprintable()
+        and not set(name) & set("/\\:")
+    )

@@ -31,7 +31,7 @@ from flax import traverse_util
 
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
 from linearsr_jax.core.array_types import Float, HostOrDevice, PyTree
-from linearsr_jax.core.files import check_sums, sha256, write_sums
+from linearsr_jax.core.files import SUMS_FILE, check_sums, sha256, write_sums
 from linearsr_jax.core.tensor_files import (
     TensorFileError,
     read_params,
@@ -40,15 +40,17 @@ from linearsr_jax.core.tensor_files import (
 )
 from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.models.presets import Preset
+from linearsr_jax.pretrained.model_config import (
+    CONFIG_FILE,
+    FORMAT,
+    ModelConfig,
+    read_config,
+)
 
-CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 WEIGHTS_FILE = "model.safetensors"
 NULL_CONDITION_FILE = "null_condition.safetensors"
 _NULL_CONDITION = "null_condition"
-_FORMAT = 1
-# Fields of presets that older folders name differently.
-_RENAMED_FIELDS = {"sigma_max": "unshifted_start"}
 # Matches all forms, also files of an earlier model in the folder.
 _WEIGHTS_FILE = re.compile(r"(model|mean)(_\d+)?\.safetensors")
 
@@ -208,7 +210,7 @@ def describe_folder(
       default_fidelity: of a model with a slider.
     """
     config = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "preset": dataclasses.asdict(preset),
         "boundaries": boundaries,
         "codec": describe_codec(codec),
@@ -224,74 +226,85 @@ def describe_folder(
 def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
     """Reads a model folder, or the bundled model of that name.
 
+    Args:
+      name_or_path: name of a bundled model, or a folder. Where a folder has the name of
+        a bundled model, "./NAME" and `Path("NAME")` stand for the folder.
+
     Raises:
-      PretrainedError: there is no such model, a file is damaged or missing, the
-        boundaries are bad or do not fit the number of experts, or tensors are missing,
-        unknown or of another shape.
+      PretrainedError: there is no such model, a file is damaged, missing or not listed
+        in SHA256SUMS, the config is unusable (see `model_config.read_config`) or does
+        not fit the number of experts, or tensors are missing, unknown or of another
+        shape.
     """
-    folder = _find(str(name_or_path))
+    folder = _find(name_or_path)
     try:
         files = check_sums(folder)
     except ValueError as error:
         raise PretrainedError(str(error)) from error
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        if config["format"] != _FORMAT:
-            raise PretrainedError(
-                f"{folder}: format {config['format']}; this version reads {_FORMAT}"
-            )
-        preset = _preset(config["preset"])
-        # Older folders lack the field and have one expert.
-        boundaries = check_boundaries(config.get("boundaries", ()))
-        codec = make_codec(config["codec"], folder)
-    except CodecError as error:
-        raise PretrainedError(str(error)) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PretrainedError(f"{folder / CONFIG_FILE}: unusable: {error!r}") from error
-    weights_files = _weights_files(boundaries)
-    # Older folders have no such field: they have no slider.
-    has_slider = "default_fidelity" in config
-    mean_files = _weights_files(boundaries, "mean") if has_slider else []
+        config = read_config(folder)
+    except (OSError, ValueError) as error:
+        raise PretrainedError(f"{folder / CONFIG_FILE}: unusable: {error}") from error
+    codec = _load_codec(config, folder)
+    weights_files = _weights_files(config.boundaries)
+    has_slider = config.default_fidelity is not None
+    mean_files = _weights_files(config.boundaries, "mean") if has_slider else []
     if found := _found_weights(folder) ^ {*weights_files, *mean_files}:
         raise PretrainedError(
-            f"{folder}: {CONFIG_FILE} has {len(boundaries)} boundaries, which need "
-            f"{', '.join(weights_files)}; missing or too many: "
+            f"{folder}: {CONFIG_FILE} has {len(config.boundaries)} boundaries, which "
+            f"need {', '.join(weights_files)}; missing or too many: "
             + ", ".join(sorted(found))
         )
-    shapes = parameter_shapes(preset)
+    needed = {CONFIG_FILE, *weights_files, *mean_files}
+    if unlisted := sorted(needed - files.keys()):
+        raise PretrainedError(
+            f"{folder / SUMS_FILE}: does not list {', '.join(unlisted)}; copy the "
+            "folder again"
+        )
+    shapes = parameter_shapes(config.preset)
     experts, means = (
-        tuple(_load_expert(folder / name, shapes) for name in files)
-        for files in (weights_files, mean_files)
+        tuple(_load_expert(folder / name, shapes) for name in names)
+        for names in (weights_files, mean_files)
     )
     null_condition = None
     if NULL_CONDITION_FILE in files:
         null_condition = _load_null_condition(
-            folder / NULL_CONDITION_FILE, preset.condition_features
+            folder / NULL_CONDITION_FILE, config.preset.condition_features
         )
     return PretrainedModel(
-        folder.name,
-        preset,
+        # Of ".", too.
+        folder.resolve().name,
+        config.preset,
         codec,
         experts,
-        boundaries,
-        config["training"],
+        config.boundaries,
+        config.training,
         null_condition,
         means or None,
-        config.get("default_fidelity", 1.0),
+        config.default_fidelity if has_slider else 1.0,
     )
+
+
+def _load_codec(config: ModelConfig, folder: Path) -> Codec:
+    try:
+        codec = make_codec(config.codec, folder)
+    except (CodecError, ValueError) as error:
+        raise PretrainedError(f"{folder / CONFIG_FILE}: codec: {error}") from error
+    preset = config.preset
+    expected = (preset.codec_factor, preset.latent_channels)
+    if (codec.factor, codec.channels) != expected:
+        raise PretrainedError(
+            f"{folder / CONFIG_FILE}: codec has factor {codec.factor} and "
+            f"{codec.channels} channels, the preset {expected[0]} and {expected[1]}"
+        )
+    return codec
 
 
 def weights_sha256(name_or_path: str | Path) -> list[str]:
     """Computes the SHA-256 of each expert's weights file, clean to noisy."""
-    folder = _find(str(name_or_path))
+    folder = _find(name_or_path)
     names = sorted(_found_weights(folder), key=lambda name: (len(name), name))
     return [sha256(folder / name) for name in names]
-
-
-def _preset(fields: dict[str, Any]) -> Preset:
-    fields = {_RENAMED_FIELDS.get(name, name): fields[name] for name in fields}
-    fields["stem_widths"] = tuple(fields["stem_widths"])
-    return Preset(**fields)
 
 
 def _weights_files(boundaries: Sequence[float], kind: str = "model") -> list[str]:
@@ -305,19 +318,22 @@ def _found_weights(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir() if _WEIGHTS_FILE.fullmatch(p.name)}
 
 
-def _find(name: str) -> Path:
-    path = Path(name)
-    if (path / CONFIG_FILE).is_file():
+def _find(name_or_path: str | Path) -> Path:
+    # A folder that happens to be called nano must not stand for the bundled model; a
+    # Path, or a name with a slash, is always a folder.
+    if isinstance(name_or_path, str) and name_or_path in bundled_models():
+        return Path(str(resources.files("linearsr_jax") / "weights" / name_or_path))
+    path = Path(name_or_path)
+    if str(name_or_path) and (path / CONFIG_FILE).is_file():
         if (path / "model" / CONFIG_FILE).is_file():
             raise PretrainedError(
-                f"{name}: is the workdir of a run; use its model, {path / 'model'}"
+                f"{path}: is the workdir of a run; use its model, {path / 'model'}"
             )
         return path
-    if name in bundled_models():
-        return Path(str(resources.files("linearsr_jax") / "weights" / name))
     known = ", ".join(bundled_models())
     raise PretrainedError(
-        f"{name}: no such model; give one of {known} or a folder with {CONFIG_FILE}"
+        f"{name_or_path}: no such model; give one of {known} or a folder with "
+        f"{CONFIG_FILE}"
     )
 
 

@@ -162,5 +162,5 @@ def test_folders_that_are_no_encoder(folder, tmp_path, monkeypatch):
         (tmp_path / "config.json").write_text(json.dumps(changed))
         refuses(match)
     fresh()
-    (tmp_path / "SHA256SUMS").write_text("")
+    write_sums(tmp_path, ["config.json"])
     refuses("SHA256SUMS: lacks", sum_anew=False)
