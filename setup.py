@@ -37,7 +37,9 @@ REQUIREMENTS = [
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
-    "pillow>=11",
+    "pillow>=11.3",
+    # Its extra brings libvips itself.
+    "pyvips[binary]>=3.0",
     "safetensors>=0.5",
     "scipy>=1.14",
     "tensorboardX>=2.6",
@@ -49,12 +51,18 @@ EXTRAS = {
     "test": [
         "build",
         "matplotlib>=3.8",
+        "pillow-heif>=1.0",
+        "pillow-jxl-plugin>=1.3",
+        "pypng>=0.20220715",
         "pytest>=8",
         "pytest-cov>=6",
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
+        "tifffile>=2025.1",
         "ty==0.0.107",
     ],
+    # HEIF and JPEG XL files.
+    "formats": ["pillow-heif>=1.0", "pillow-jxl-plugin>=1.3"],
     # The pictures of `linearsr knee --plot`.
     "plot": ["matplotlib>=3.8"],
     # VGG16's weights, for LPIPS-VGG and DISTS.

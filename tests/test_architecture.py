@@ -47,9 +47,8 @@ CONFIG_READERS = {
     "linearsr_jax.training.finetune",
 }
 
-# Pillow images that never were a file of their own; all other use is image_io's.
+# Pillow images that never were a file of their own; all other use is core/image_*.py's.
 PILLOW_IN_MEMORY = {
-    "linearsr_jax.core.image_metadata": "profiles and EXIF, for image_io",
     "linearsr_jax.data.pipeline": "scales crops",
     "linearsr_jax.evaluation.baselines": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
@@ -174,7 +173,7 @@ def test_config_objects_go_no_further_than_to_setup():
 def test_image_files_are_read_and_written_in_one_place():
     # Degradations and packing encode in memory.
     data = ("linearsr_jax.data.degradations", "linearsr_jax.data.prepare")
-    touches_files = ("linearsr_jax.core.image_io", *data)
+    touches_files = ("linearsr_jax.core.image_", *data)
     others = [name for name in FILES if not name.startswith(touches_files)]
     with_pillow = {name for name in others if "PIL" in imported_roots(name)}
     assert with_pillow <= PILLOW_IN_MEMORY.keys()

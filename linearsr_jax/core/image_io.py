@@ -1,89 +1,73 @@
 """Reading and writing image files.
 
 `read_image` turns every file into a `core.images.Image`, and its argument `refuse` says
-what a caller will not accept: upscaling and evaluation refuse what they would lose
-(STRICT); training and tagging only look at the colours and refuse nothing (LENIENT).
+what a caller will not accept: evaluation refuses all that it would lose (STRICT),
+upscaling what an Image does not hold (WHOLE); training and tagging only look at the
+colours and refuse nothing (LENIENT).
 """
 
 import contextlib
 import io
 import os
-import re
 import warnings
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import PIL.Image
-from PIL import ExifTags, ImageOps
 
 from linearsr_jax.core.files import written_whole
-from linearsr_jax.core.image_metadata import metadata_options, profile_of
+from linearsr_jax.core.image_decoding import (
+    convert_deep,
+    convert_image,
+    orientation_of,
+)
+from linearsr_jax.core.image_deep import is_deep
+from linearsr_jax.core.image_encoding import encode_image
+from linearsr_jax.core.image_formats import (
+    IMAGE_SUFFIXES,
+    ImageError,
+    format_of,
+    missing_package,
+    open_image,
+)
 from linearsr_jax.core.images import Image
 
 # Of a file: transparent pixels, more than 8 bits per channel, several frames, more
-# than MAX_PIXELS, and damage that Pillow passes over with a warning.
+# pixels than the limit, and damage that the decoders pass over with a warning.
 Trait = Literal["alpha", "depth", "frames", "size", "damage"]
 
 STRICT: frozenset[Trait] = frozenset(get_args(Trait))
+WHOLE: frozenset[Trait] = frozenset(("frames", "size", "damage"))
 LENIENT: frozenset[Trait] = frozenset()
-
-# What is written, by suffix: Pillow's format name and its options.
-_WRITERS = {
-    ".png": ("PNG", {}),
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
-    ".webp": ("WEBP", {"quality": 95}),
-    ".bmp": ("BMP", {}),
-    ".tif": ("TIFF", {"compression": "tiff_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
-}
-# Largest side in pixels that a format can hold; x4 reaches these with photographs.
-_MAX_SIDE = {"JPEG": 65535, "WEBP": 16383}
-
-IMAGE_SUFFIXES = tuple(_WRITERS)
-
-# A closed list, because some of Pillow's other readers start programs (EPS). GIF is
-# here for its still images and for a clear message about the animated ones.
-_READABLE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 
 # Below Pillow's own warning (89 million), so that this limit comes first. At x4 the
 # output of such an image has 1.3 billion pixels, 3.8 GB as uint8.
 MAX_PIXELS = 80_000_000
 
 
-class ImageError(ValueError):
-    """An image file that cannot be used, in one line: its name, the fault, the cure.
-
-    Attributes:
-      reason: the line without the name.
-    """
-
-    def __init__(self, name: str | os.PathLike, reason: str):
-        super().__init__(name, reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}: {self.reason}"
-
-
-def read_image(path: str | os.PathLike, *, refuse: Set[Trait] = STRICT) -> Image:
+def read_image(
+    path: str | os.PathLike,
+    *,
+    refuse: Set[Trait] = STRICT,
+    max_pixels: int = MAX_PIXELS,
+) -> Image:
     """Reads one image file.
 
-    Palette, CMYK and other colour spaces become RGB; black and white becomes
-    grayscale. Of a phone's multi-picture JPEG (MPO) the first picture, the
+    Palette and CMYK become RGB, CMYK by its profile if it has one; black and white
+    becomes grayscale. Of a phone's multi-picture JPEG (MPO) the first picture, the
     photograph, is taken. An alpha channel that is opaque everywhere is dropped.
-    Embedded colour profiles are kept and not applied. EXIF is that of JPEG, PNG and
-    WebP files.
+    Embedded colour profiles are kept and not applied.
 
     Args:
-      path: a PNG, JPEG, WebP, BMP, TIFF or still GIF, recognised by its content.
-      refuse: traits that make a file unusable. If not refused, the first frame is
-        taken and colours of 16 bits come as 8, which is as far as Pillow reads them.
+      path: a PNG, JPEG, WebP, BMP, TIFF, AVIF or still GIF, recognised by its content;
+        HEIF and JPEG XL where the extra `formats` is installed.
+      refuse: traits that make a file unusable. If several frames are not, the first is
+        taken.
+      max_pixels: the limit that the trait "size" is about.
 
     Returns:
-      The image, with 8 bits per channel, or 16 in grayscale.
+      The image. PNG, TIFF and AVIF of more than 8 bits per channel have 16.
 
     Raises:
       ImageError: missing, a folder, empty, not an image, damaged, in floating point, or
@@ -98,7 +82,7 @@ def read_image(path: str | os.PathLike, *, refuse: Set[Trait] = STRICT) -> Image
             raise ImageError(path, "is a folder; name an image file")
         if path.stat().st_size == 0:
             raise ImageError(path, "is empty (0 bytes); copy the file again")
-        return _read(path, path, refuse)
+        return _read(path, path, refuse, max_pixels)
 
 
 def decode_image(data: bytes, name: str, *, refuse: Set[Trait] = STRICT) -> Image:
@@ -110,7 +94,7 @@ def decode_image(data: bytes, name: str, *, refuse: Set[Trait] = STRICT) -> Imag
       refuse: see `read_image`.
     """
     with _errors_of(name):
-        return _read(io.BytesIO(data), name, refuse)
+        return _read(io.BytesIO(data), name, refuse, MAX_PIXELS)
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -121,13 +105,11 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
       ImageError: missing, not an image, damaged, or in floating point.
     """
-    with _errors_of(path), PIL.Image.open(path, formats=_READABLE_FORMATS) as image:
+    with _errors_of(path), open_image(path) as image:
         _refuse_floats(path, image)
         width, height = image.size
-        # Not image.getexif(): that of PNG decodes all pixels to look behind them.
-        orientation = PIL.Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         # Pillow gives the size of a TIFF as it will be.
-        if image.format != "TIFF" and orientation in (5, 6, 7, 8):
+        if image.format != "TIFF" and orientation_of(image) >= 5:
             return height, width
         return width, height
 
@@ -138,43 +120,45 @@ def write_image(
     *,
     keywords: Sequence[str] = (),
     overwrite: bool = False,
+    quality: int | None = None,
 ) -> None:
     """Writes one image file, whole or not at all; see `files.written_whole`.
 
-    PNG, BMP and TIFF (deflate) lose nothing. JPEG is written at quality
-    95 without chroma subsampling (4:4:4). WebP is written at quality 95, and its format
-    subsamples to 4:2:0: choose PNG where each pixel matters.
+    PNG, BMP and TIFF (deflate) lose nothing; PNG and TIFF hold 16 bits per channel,
+    AVIF 12, and the others get 8. JPEG and AVIF are written without chroma subsampling
+    (4:4:4); WebP subsamples to 4:2:0: choose PNG where each pixel matters. Profile,
+    EXIF, XMP and resolution are written where the format has a place for them.
 
     Args:
       path: the output; the suffix chooses the format, see IMAGE_SUFFIXES.
-      image: opaque, of 8 bits; for its profile and EXIF see `metadata_options`.
+      image: what to write; its EXIF and XMP get its width and height.
       keywords: what the image shows, written into its EXIF as XPKeywords, which
         photo managers show as tags; not in BMP.
       overwrite: whether an existing file may be replaced.
+      quality: of lossy formats, 1 to 100; None is 95. Lossless formats ignore it.
 
     Raises:
       ImageError: unknown suffix, existing output without `overwrite`, an image
-        too large for the format, or a folder that is missing or not writable.
-      ValueError: transparent, or of 16 bits.
+        too large for the format or with alpha that the format does not hold, or a
+        folder that is missing or not writable.
     """
     path = Path(path)
-    if image.alpha is not None or image.depth != 8:
-        raise ValueError("only opaque images of 8 bits can be written")
     check_output(path, overwrite=overwrite)
-    image_format, options = _WRITERS[path.suffix.lower()]
+    form = format_of(path)
     longest = max(image.pixels.shape[:2])
-    if longest > _MAX_SIDE.get(image_format, longest):
+    if longest > form.max_side:
         raise ImageError(
             path,
-            f"{longest} pixels a side, but {image_format} ends at "
-            f"{_MAX_SIDE[image_format]}; write .png instead",
+            f"{longest} pixels a side, but {form.name} ends at {form.max_side}; write "
+            ".png instead",
         )
-    options = options | metadata_options(image, keywords, image_format=image_format)
-    # Pillow knows grayscale as (H, W).
-    pixels = image.pixels if image.pixels.shape[2] == 3 else image.pixels[..., 0]
+    if image.alpha is not None and not form.has_alpha:
+        raise ImageError(
+            path, f"{form.name} cannot hold transparent pixels; write .png instead"
+        )
     try:
         with written_whole(path) as temporary:
-            PIL.Image.fromarray(pixels).save(temporary, format=image_format, **options)
+            encode_image(temporary, form, image, keywords=keywords, quality=quality)
             _refuse_existing(path, overwrite)  # it may have appeared while encoding
     except ImageError:
         raise
@@ -190,15 +174,11 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> None:
     """Refuses what `write_image` would, as far as the name tells: before the work.
 
     Raises:
-      ImageError: unknown suffix, a folder, or an existing file without `overwrite`.
+      ImageError: unknown suffix, one whose package is not installed, a folder, or an
+        existing file without `overwrite`.
     """
     path = Path(path)
-    if path.suffix.lower() not in _WRITERS:
-        raise ImageError(
-            path,
-            f"cannot write {path.suffix or 'a file without suffix'}; "
-            f"use one of {' '.join(IMAGE_SUFFIXES)}",
-        )
+    format_of(path)
     if path.is_dir():
         raise ImageError(path, "is a folder; name the output file")
     _refuse_existing(path, overwrite)
@@ -255,14 +235,15 @@ def _errors_of(name: str | os.PathLike):
     except PIL.UnidentifiedImageError as error:
         raise ImageError(
             name,
-            "is not an image that can be read here; "
-            "give a PNG, JPEG, WebP, BMP or TIFF file",
+            missing_package(name)
+            or "is not an image that can be read here; "
+            "give a PNG, JPEG, WebP, BMP, TIFF or AVIF file",
         ) from error
     except (
         PIL.Image.DecompressionBombWarning,
         PIL.Image.DecompressionBombError,
     ) as error:
-        raise ImageError(name, _too_many_pixels()) from error
+        raise ImageError(name, _too_many_pixels(MAX_PIXELS)) from error
     except FileNotFoundError as error:
         raise ImageError(name, "no such file; check the name") from error
     except PermissionError as error:
@@ -278,8 +259,14 @@ def _errors_of(name: str | os.PathLike):
 
 
 def _read(
-    file: Path | io.BytesIO, name: str | os.PathLike, refuse: Set[Trait]
+    file: Path | io.BytesIO,
+    name: str | os.PathLike,
+    refuse: Set[Trait],
+    max_pixels: int,
 ) -> Image:
+    if max_pixels > MAX_PIXELS:
+        # Pillow's own limit is the process's. It stays: other threads read too.
+        PIL.Image.MAX_IMAGE_PIXELS = max(PIL.Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     with contextlib.ExitStack() as stack:
         if "damage" in refuse:
             # Pillow's warnings are about this file; deprecations are not. Filters are
@@ -287,71 +274,28 @@ def _read(
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("error", UserWarning)
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-        image = stack.enter_context(PIL.Image.open(file, formats=_READABLE_FORMATS))
-        _check_header(name, image, refuse)
-        image.load()
-        return _convert(name, image, refuse)
-
-
-def _check_header(
-    name: str | os.PathLike, image: PIL.Image.Image, refuse: Set[Trait]
-) -> None:
-    if "size" in refuse and image.width * image.height > MAX_PIXELS:
-        raise ImageError(name, _too_many_pixels())
-    frames = getattr(image, "n_frames", 1)
-    # MPO's further pictures are previews, depth or the other eye, not an animation.
-    if "frames" in refuse and frames > 1 and image.format != "MPO":
-        raise ImageError(name, f"holds {frames} frames; save the one you want as a PNG")
-    if "depth" in refuse and _is_deeper_than_8_bits(image):
-        raise ImageError(
-            name,
-            "has more than 8 bits per channel, which is not supported yet; "
-            "save it as an 8-bit PNG",
-        )
-    _refuse_floats(name, image)
-
-
-def _convert(
-    name: str | os.PathLike, image: PIL.Image.Image, refuse: Set[Trait]
-) -> Image:
-    is_gray = image.mode in ("1", "L", "LA", "La")
-    is_deep = image.mode.startswith("I")
-    alpha = None
-    if image.has_transparency_data and not is_deep:
-        image = image.convert("RGBA")
-        alpha = np.asarray(ImageOps.exif_transpose(image).getchannel("A"))
-        if alpha.min() == 255:
-            alpha = None
-        elif "alpha" in refuse:
+        image = stack.enter_context(open_image(file))
+        if "size" in refuse and image.width * image.height > max_pixels:
+            raise ImageError(name, _too_many_pixels(max_pixels))
+        frames = getattr(image, "n_frames", 1)
+        # MPO's further pictures are previews, depth or the other eye, no animation.
+        if "frames" in refuse and frames > 1 and image.format != "MPO":
             raise ImageError(
-                name,
-                "has transparent pixels, and alpha is not supported yet; "
-                "flatten it first",
+                name, f"holds {frames} frames; save the one you want as a PNG"
             )
-    image = ImageOps.exif_transpose(image)
-    if is_deep:
-        # Pillow's 32-bit "I" is also what 16-bit files open as.
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("integer pixels outside 0..65535")
-        pixels = pixels.astype(np.uint16)[..., None]
-    elif is_gray:
-        pixels = np.asarray(image.convert("L"))[..., None]
-    else:
-        pixels = np.asarray(image.convert("RGB"))
-    icc = profile_of(image, pixels.shape[2])
-    return Image(pixels, alpha, icc, image.info.get("exif"))
-
-
-def _is_deeper_than_8_bits(image: PIL.Image.Image) -> bool:
-    """Tells whether decoding to 8 bits would lose depth; to be called before load()."""
-    if image.mode.startswith(("I", "F")):
-        return True
-    # Pillow decodes 16-bit colour PNG and TIFF to 8 bits without a word; only the
-    # raw mode of the undecoded data tells. (In a BMP "BGR;16" means 5-6-5 bits.)
-    return image.format in ("PNG", "TIFF") and any(
-        re.search(r";(16|32)", str(tile[3])) for tile in getattr(image, "tile", ())
-    )
+        _refuse_floats(name, image)
+        has_more_bits = is_deep(file, image)
+        if has_more_bits and "depth" in refuse:
+            raise ImageError(
+                name, "has more than 8 bits per channel; save it as an 8-bit PNG"
+            )
+        if has_more_bits and image.format in ("PNG", "TIFF", "AVIF"):
+            read = convert_deep(file, image, accept_damage="damage" not in refuse)
+        else:
+            read = convert_image(image)
+    if read.alpha is not None and "alpha" in refuse:
+        raise ImageError(name, "has transparent pixels; flatten it first")
+    return read
 
 
 def _refuse_floats(name: str | os.PathLike, image: PIL.Image.Image) -> None:
@@ -366,9 +310,9 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
         raise ImageError(path, "exists already; choose another name or --overwrite")
 
 
-def _too_many_pixels() -> str:
+def _too_many_pixels(limit: int) -> str:
     return (
-        f"has more than {MAX_PIXELS // 1_000_000} million pixels, the limit here; "
+        f"has more than {limit / 1e6:g} million pixels, the limit here; "
         "crop or scale it down first"
     )
 

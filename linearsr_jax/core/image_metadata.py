@@ -1,6 +1,8 @@
-"""Colour profiles and EXIF, from what Pillow reads to what it writes."""
+"""Profiles, EXIF, XMP and resolution, from what Pillow reads to what is written."""
 
 import logging
+import math
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +16,27 @@ _logger = logging.getLogger(__name__)
 
 # XPKeywords, which Windows introduced: UTF-16, separated by semicolons.
 _XP_KEYWORDS = 0x9C9E
+# Of a TIFF's first directory, what describes the photograph and not the file's layout.
+_TIFF_TAGS = {
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.HostComputer,
+    ExifTags.Base.Copyright,
+    ExifTags.Base.Rating,
+    ExifTags.Base.XPTitle,
+    ExifTags.Base.XPComment,
+    ExifTags.Base.XPAuthor,
+    ExifTags.Base.XPKeywords,
+    ExifTags.Base.XPSubject,
+}
+_XMP_SIDES = (
+    (rb"(?:tiff:ImageWidth|exif:PixelXDimension)", 1),
+    (rb"(?:tiff:ImageLength|exif:PixelYDimension)", 0),
+)
 
 
 def profile_of(image: PIL.Image.Image, channels: int) -> bytes | None:
@@ -26,50 +49,93 @@ def profile_of(image: PIL.Image.Image, channels: int) -> bytes | None:
     return icc if icc[16:20] == {1: b"GRAY", 3: b"RGB "}[channels] else None
 
 
-def metadata_options(
-    image: Image, keywords: Sequence[str], *, image_format: str
-) -> dict[str, Any]:
-    """Returns the options of Pillow's `save` that write an image's metadata.
+def metadata_of(image: PIL.Image.Image) -> dict[str, Any]:
+    """Returns the fields exif, xmp and dpi of an `Image`, from one that Pillow read."""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    if xmp is not None:
+        xmp = _set_xmp(xmp, rb"tiff:Orientation", 1)
+    return {"exif": _exif_of(image), "xmp": xmp, "dpi": _dpi_of(image)}
 
-    EXIF that is damaged is left out with a warning. In a TIFF its parts on exposure and
-    place are left out: Pillow cannot write them.
+
+def sized_xmp(image: Image) -> bytes | None:
+    """Returns an image's XMP, in which the image's own width and height are set."""
+    xmp = image.xmp
+    for name, axis in _XMP_SIDES:
+        if xmp is not None:
+            xmp = _set_xmp(xmp, name, image.pixels.shape[axis])
+    return xmp
+
+
+def sized_exif(image: Image, keywords: Sequence[str] = ()) -> PIL.Image.Exif | None:
+    """Makes the EXIF to be written with an image.
+
+    EXIF that is damaged is left out with a warning.
 
     Args:
-      image: whose profile and EXIF it is, as it will be written.
-      keywords: added to the EXIF.
-      image_format: Pillow's name of the format.
+      image: whose EXIF it is; its own width and height replace those of the EXIF.
+      keywords: written as XPKeywords, which photo managers show as tags.
     """
-    options: dict[str, Any] = {}
-    if image_format == "BMP":
-        return options  # it has no place for either
-    if image.icc is not None:
-        options["icc_profile"] = image.icc
     if image.exif is None and not keywords:
-        return options
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            options["exif"] = _exif_bytes(image, keywords, image_format)
+            exif = _sized(image)
+            exif.tobytes()
     # Damaged EXIF makes Pillow raise almost anything.
     except Exception as error:
         _logger.warning("EXIF is damaged and left out (%s)", error)
-        plain = Image(image.pixels)
-        options["exif"] = _exif_bytes(plain, keywords, image_format)
-    return options
+        exif = PIL.Image.Exif()
+    if keywords:
+        exif[_XP_KEYWORDS] = ";".join(keywords).encode("utf-16-le") + b"\0\0"
+    return exif
 
 
-def _exif_bytes(image: Image, keywords: Sequence[str], image_format: str) -> bytes:
+def _sized(image: Image) -> PIL.Image.Exif:
     exif = PIL.Image.Exif()
     exif.load(image.exif or b"")
-    if image_format == "TIFF":
-        exif.pop(ExifTags.IFD.Exif, None)
-        exif.pop(ExifTags.IFD.GPSInfo, None)
-    elif ExifTags.IFD.Exif in exif:
+    exif.pop(ExifTags.Base.Orientation, None)
+    if ExifTags.IFD.Exif in exif:
         height, width = image.pixels.shape[:2]
         exposure = exif.get_ifd(ExifTags.IFD.Exif)
         for tag, side in (("ExifImageWidth", width), ("ExifImageHeight", height)):
             if ExifTags.Base[tag] in exposure:
                 exposure[ExifTags.Base[tag]] = side
-    if keywords:
-        exif[_XP_KEYWORDS] = ";".join(keywords).encode("utf-16-le") + b"\0\0"
-    return exif.tobytes()
+    return exif
+
+
+def _exif_of(image: PIL.Image.Image) -> bytes | None:
+    if image.format != "TIFF":
+        return image.info.get("exif")
+    try:
+        found, exif = image.getexif(), PIL.Image.Exif()
+        exif.update({tag: found[tag] for tag in _TIFF_TAGS & found.keys()})
+        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if ifd := found.get_ifd(part):
+                exif.get_ifd(part).update(ifd)
+        data = exif.tobytes()
+    # Damaged EXIF makes Pillow raise almost anything.
+    except Exception as error:
+        _logger.warning("EXIF is damaged and left out (%s)", error)
+        return None
+    return data if data != PIL.Image.Exif().tobytes() else None
+
+
+def _dpi_of(image: PIL.Image.Image) -> tuple[float, float] | None:
+    try:
+        dpi = tuple(float(value) for value in image.info.get("dpi") or ())
+    # TIFFs have fractions of zeros.
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    if len(dpi) != 2 or not all(math.isfinite(v) and v > 0 for v in dpi):
+        return None
+    return dpi
+
+
+def _set_xmp(xmp: bytes, name: bytes, value: int) -> bytes:
+    """Replaces a number in XMP, which is an attribute or an element."""
+    number = str(value).encode()
+    pattern = rb"(" + name + rb"""\s*=\s*["']|<""" + name + rb"""[^>/]*>\s*)\d+"""
+    return re.sub(pattern, lambda match: match[1] + number, xmp)

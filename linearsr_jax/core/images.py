@@ -14,7 +14,10 @@ class Image:
         whole range.
       alpha: (H, W) of the same type, 0 where transparent; None for an opaque image.
       icc: colour profile of the pixels; None stands for sRGB.
-      exif: EXIF metadata, whose orientation is that of the pixels.
+      exif: EXIF metadata as read; its orientation and size are those of the file and
+        do not count.
+      xmp: XMP metadata, of which the same holds.
+      dpi: pixels per inch, horizontal and vertical.
 
     Raises:
       ValueError: another type or shape, or no pixels.
@@ -24,6 +27,8 @@ class Image:
     alpha: np.ndarray | None = None
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
 
     def __post_init__(self):
         shape, dtype = self.pixels.shape, self.pixels.dtype
@@ -46,13 +51,25 @@ class Image:
         return 8 * self.pixels.dtype.itemsize
 
     @property
+    def channels(self) -> np.ndarray:
+        """The colours, and alpha as the last channel if there is one: (H, W, 1..4)."""
+        return (
+            self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
+        )
+
+    @property
     def rgb(self) -> np.ndarray:
         """The colours as uint8 (H, W, 3), as networks and metrics look at them.
 
         Grayscale is repeated, 16 bits are rounded to 8, and alpha is ignored.
         """
-        pixels = self.pixels
-        if self.depth == 16:
-            # 65535 = 255 * 257
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = to_8_bits(self.pixels)
         return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
+
+
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Rounds uint16 to the nearest of the 256 levels; uint8 is returned as it is."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    # 65535 = 255 * 257
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -9,10 +9,10 @@ import zlib
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import pytest
 
 from linearsr_jax.core import image_io
+from linearsr_jax.core.image_formats import format_of
 from linearsr_jax.core.image_io import (
     IMAGE_SUFFIXES,
     LENIENT,
@@ -71,10 +71,12 @@ def test_round_trip(tmp_path, suffix, mode):
     is_webp = suffix == ".webp"
     assert image.pixels.shape[2] == (3 if is_webp else pixels.shape[2])
     difference = np.abs(image.rgb.astype(int) - pixels)
-    if suffix in (".jpg", ".jpeg"):
-        assert difference.max() <= 8
-    elif is_webp:
+    if is_webp:
         assert difference.mean() < 4
+    elif suffix == ".jxl":
+        assert difference.mean() < 3
+    elif format_of(path).quality is not None:
+        assert difference.max() <= 8
     else:
         assert difference.max() == 0
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -91,7 +93,8 @@ def test_keywords_are_in_the_exif(tmp_path, suffix):
         assert found is None
     else:
         assert bytes(found).decode("utf-16-le").rstrip("\0") == "rose;café"
-    np.testing.assert_allclose(read_image(path).pixels, smooth_image(), atol=12)
+    found = read_image(path).pixels.astype(int)
+    assert np.abs(found - smooth_image()).mean() < 4
 
 
 def test_jpeg_is_not_subsampled(tmp_path):
@@ -172,16 +175,13 @@ def test_transparent_pixels_are_refused(tmp_path, mode):
     assert "flatten" in refusal(path)
 
 
-@pytest.mark.parametrize("depth", ["gray", "colour png", "colour tiff", "float"])
+@pytest.mark.parametrize("depth", ["gray", "colour png", "colour tiff"])
 def test_more_than_8_bits_is_refused(tmp_path, depth):
     path = tmp_path / "in.png"
     if depth == "gray":
         PIL.Image.fromarray(np.full((4, 5), 40000, np.uint16)).save(path)
     elif depth == "colour png":
         path.write_bytes(png(2, 1, 16, 2, b"\0" + bytes(12)))
-    elif depth == "float":
-        path = tmp_path / "in.tif"
-        PIL.Image.fromarray(np.ones((4, 5), np.float32)).save(path)
     else:
         # Little-endian TIFF of one pixel: tags width to planar configuration.
         path = tmp_path / "in.tif"
@@ -310,12 +310,10 @@ def test_outputs_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(ImageError, match="16383"):
         wide = Image(np.zeros((1, 16384, 3), np.uint8))
         write_image(tmp_path / "out.webp", wide)
-    with pytest.raises(ValueError, match="8 bits"):
-        deep = Image(np.zeros((2, 3, 1), np.uint16))
-        write_image(tmp_path / "out.png", deep)
-    with pytest.raises(ValueError, match="opaque"):
-        clear = Image(image.pixels, image.pixels[..., 0])
-        write_image(tmp_path / "out.png", clear)
+    clear = Image(image.pixels, image.pixels[..., 0])
+    for suffix in ("jpg", "bmp"):
+        with pytest.raises(ImageError, match="cannot hold transparent pixels"):
+            write_image(tmp_path / f"out.{suffix}", clear)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -397,14 +395,6 @@ def test_lenient_reading_takes_what_strict_refuses(tmp_path, name):
     assert read_size(path) == (30, 20)
 
 
-def test_16_bit_colour_comes_as_8(tmp_path):
-    path = tmp_path / "in.png"
-    path.write_bytes(png(2, 1, 16, 2, b"\0" + bytes(range(12))))
-    image = read_image(path, refuse=LENIENT)
-    # The high bytes, which is what Pillow reads.
-    np.testing.assert_array_equal(image.pixels, [[[0, 2, 4], [6, 8, 10]]])
-
-
 def test_one_trait_alone_is_refused(tmp_path):
     path = tmp_path / "in.png"
     PIL.Image.fromarray(np.zeros((4, 5, 4), np.uint8)).save(path)
@@ -454,6 +444,6 @@ def test_running_out_of_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
     def run_out(image):
         raise MemoryError
 
-    monkeypatch.setattr(PIL.ImageOps, "exif_transpose", run_out)
+    monkeypatch.setattr(image_io, "convert_image", run_out)
     with pytest.raises(MemoryError):
         read_image(path)

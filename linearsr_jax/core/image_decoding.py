@@ -1,0 +1,126 @@
+"""From what Pillow opened to a `core.images.Image`: colours, alpha, upright pixels."""
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from PIL import ExifTags, ImageCms
+
+from linearsr_jax.core.image_deep import read_deep
+from linearsr_jax.core.image_metadata import metadata_of, profile_of
+from linearsr_jax.core.images import Image
+
+_logger = logging.getLogger(__name__)
+
+
+def convert_image(image: PIL.Image.Image) -> Image:
+    """Turns a Pillow image into one of ours, upright, with what it carries.
+
+    Palette, CMYK and other colour spaces become RGB, CMYK by its profile if it has one;
+    black and white becomes grayscale. An alpha channel that is opaque everywhere is
+    dropped.
+
+    Raises:
+      ValueError: pixels that are floats or integers outside 0..65535.
+    """
+    image.load()
+    orientation = orientation_of(image)
+    alpha = None
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown")
+    if image.mode.startswith("I"):
+        # Pillow's 32-bit "I" is also what 16-bit files open as.
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("integer pixels outside 0..65535")
+        pixels = pixels.astype(np.uint16)[..., None]
+    else:
+        is_gray = image.mode in ("1", "L", "LA", "La")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            alpha = np.asarray(image.getchannel("A"))
+        if is_gray:
+            pixels = np.asarray(image.convert("L"))[..., None]
+        else:
+            pixels = np.asarray(_to_rgb(image))
+    return _assemble(image, pixels, alpha, orientation)
+
+
+def convert_deep(
+    file: Path | io.BytesIO, image: PIL.Image.Image, *, accept_damage: bool
+) -> Image:
+    """Reads a file of more than 8 bits per channel; see `convert_image`.
+
+    Args:
+      file: where the image is from.
+      image: what Pillow opened and has not decoded, which has the metadata.
+      accept_damage: see `read_deep`.
+    """
+    if image.format == "TIFF":
+        orientation = orientation_of(image)
+    else:
+        image.load()  # PNGs may have metadata behind the pixels
+        # libvips turns what the container of an AVIF says, and its EXIF does not count.
+        orientation = 1 if image.format == "AVIF" else orientation_of(image)
+    channels = read_deep(file, str(image.format), accept_damage=accept_damage)
+    has_alpha = channels.shape[2] in (2, 4)
+    pixels = channels[..., :-1] if has_alpha else channels
+    # A TIFF's extra channel need not be alpha: Pillow knows.
+    alpha = channels[..., -1] if has_alpha and image.has_transparency_data else None
+    return _assemble(image, pixels, alpha, orientation)
+
+
+def orientation_of(image: PIL.Image.Image) -> int:
+    """Returns EXIF's orientation of an image, 1 (upright) to 8.
+
+    That of a PNG may lie behind the pixels, which are not decoded for it.
+    """
+    # Not image.getexif(): that of PNG decodes all pixels.
+    orientation = PIL.Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _assemble(image, pixels, alpha, orientation):
+    if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+        alpha = None
+    pixels = _upright(pixels, orientation)
+    return Image(
+        pixels,
+        None if alpha is None else _upright(alpha, orientation),
+        icc=profile_of(image, pixels.shape[2]),
+        **metadata_of(image),
+    )
+
+
+def _upright(pixels, orientation):
+    # The EXIF standard: where row 0 and column 0 of the stored image belong.
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _to_rgb(image):
+    icc = image.info.get("icc_profile")
+    if image.mode != "CMYK" or not icc:
+        return image.convert("RGB")
+    try:
+        return ImageCms.profileToProfile(
+            image,
+            ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+            ImageCms.createProfile("sRGB"),
+            # What printers' programs show by default.
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            outputMode="RGB",
+        )
+    except (ImageCms.PyCMSError, OSError) as error:
+        _logger.warning(
+            "CMYK without a usable profile: colours are a guess (%s)", error
+        )
+        return image.convert("RGB")

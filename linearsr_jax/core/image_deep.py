@@ -1,0 +1,159 @@
+"""Images of more than 8 bits per channel, which Pillow cannot hold in colour.
+
+By libvips: it reads and writes PNG and TIFF of 16 bits and AVIF of 12 with every
+compression, keeps profile, EXIF and XMP, and its wheel is 8 MB (imagecodecs has 26 MB
+and leaves the metadata to us, OpenCV 61 MB and loses it, tifffile alone reads no LZW).
+"""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from linearsr_jax.core.images import Image
+
+# Above this a TIFF needs 64-bit offsets, if nothing can be compressed.
+_BIG_TIFF = 2**32 - 2**24
+_MM_PER_INCH = 25.4
+# Signature and the chunk IHDR, which is the first.
+_PNG_HEADER = 8 + 25
+
+
+def is_deep(file: Path | io.BytesIO, image: PIL.Image.Image) -> bool:
+    """Tells whether 8 bits would lose depth; to be called before Pillow decodes.
+
+    Args:
+      file: where the image is from.
+      image: what Pillow opened.
+    """
+    if image.mode.startswith(("I", "F")):
+        return True
+    if image.format == "AVIF":
+        return bool(_open(file, "AVIF").get("bits-per-sample") > 8)
+    # Pillow decodes 16-bit colour PNG and TIFF to 8 bits without a word; only the
+    # raw mode of the undecoded data tells. (In a BMP "BGR;16" means 5-6-5 bits.)
+    return image.format in ("PNG", "TIFF") and (
+        any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        # Planar TIFFs have the raw mode of a plane.
+        or _bits_per_sample(image) > 8
+    )
+
+
+def read_deep(
+    file: Path | io.BytesIO, image_format: str, *, accept_damage: bool
+) -> np.ndarray:
+    """Reads the pixels of a PNG, TIFF or AVIF; CMYK becomes sRGB by its profile.
+
+    Args:
+      file: a name, or all bytes.
+      image_format: Pillow's name of the format.
+      accept_damage: whether pixels that are missing may come out as black.
+
+    Returns:
+      uint16 (H, W, 1..4): gray or RGB, not turned upright, and alpha.
+
+    Raises:
+      ValueError: pixels of another type than unsigned integers of up to 16 bits.
+      pyvips.Error: it cannot be decoded.
+    """
+    image = _open(file, image_format, "none" if accept_damage else "error")
+    if image.format != "ushort":
+        raise ValueError(f"pixels of type {image.format}; only 8 or 16 bits are read")
+    if image.interpretation == "cmyk":
+        image = image.icc_transform(
+            "srgb", embedded=True, input_profile="cmyk", depth=16
+        )
+    pixels = image.numpy()
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def write_deep(
+    path: Path,
+    image_format: str,
+    image: Image,
+    *,
+    exif: bytes | None = None,
+    quality: int = 95,
+) -> None:
+    """Writes an image of 16 bits, with its profile, XMP and resolution.
+
+    Args:
+      path: the output, replaced if it exists.
+      image_format: PNG, TIFF or AVIF, which gets 12 bits.
+      image: what to write.
+      exif: its EXIF; not written into a TIFF.
+      quality: of an AVIF, 1 to 100.
+    """
+    import pyvips
+
+    channels = image.channels
+    if image_format == "TIFF" and channels.shape[2] == 2:
+        # Gray with alpha in 16 bits is a TIFF that Pillow, for one, does not open.
+        channels = channels[..., [0, 0, 0, 1]]
+    out = pyvips.Image.new_from_array(
+        channels, interpretation="grey16" if channels.shape[2] < 3 else "rgb16"
+    )
+    # Files get some resolution always; this is the usual one.
+    xres, yres = (dots / _MM_PER_INCH for dots in image.dpi or (72, 72))
+    # Metadata belongs to a copy: an array's image has none.
+    out = out.copy(xres=xres, yres=yres)
+    blobs = {"icc-profile-data": image.icc, "exif-data": exif, "xmp-data": image.xmp}
+    for name, blob in blobs.items():
+        if blob is not None:
+            out.set_type(pyvips.GValue.blob_type, name, blob)  # ty: ignore[invalid-argument-type]
+    icc, xmp, own = (getattr(pyvips.ForeignKeep, k) for k in ("ICC", "XMP", "EXIF"))
+    if image_format == "PNG":
+        # libvips would add fields to the EXIF, and writes XMP's UTF-8 as Latin-1.
+        data = out.pngsave_buffer(keep=icc)
+        with path.open("wb") as file:
+            file.write(data[:_PNG_HEADER])
+            if exif is not None:
+                file.write(_png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+            if image.xmp is not None:
+                head = b"XML:com.adobe.xmp" + bytes(5)  # no compression, no language
+                file.write(_png_chunk(b"iTXt", head + image.xmp))
+            file.write(data[_PNG_HEADER:])
+    elif image_format == "TIFF":
+        is_big = channels.nbytes > _BIG_TIFF
+        out.tiffsave(
+            str(path),
+            compression="deflate",
+            predictor="horizontal",
+            bigtiff=is_big,
+            resunit="inch",
+            keep=icc | xmp,
+        )
+    else:
+        out.heifsave(
+            str(path),
+            compression="av1",
+            bitdepth=12,
+            Q=quality,
+            subsample_mode="off",
+            keep=icc | xmp if exif is None else icc | xmp | own,
+        )
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def _open(file, image_format, fail_on="none"):
+    import pyvips
+
+    # It remembers files by name, and they change.
+    pyvips.cache_set_max(0)
+    loader = {"PNG": "pngload", "TIFF": "tiffload", "AVIF": "heifload"}[image_format]
+    if isinstance(file, io.BytesIO):
+        load = getattr(pyvips.Image, f"{loader}_buffer")
+        return load(file.getvalue(), fail_on=fail_on)
+    return getattr(pyvips.Image, loader)(str(file), fail_on=fail_on)
+
+
+def _bits_per_sample(image):
+    tags = getattr(image, "tag_v2", None) or {}
+    return max(tags.get(258, (8,)))

@@ -1,0 +1,184 @@
+"""More than 8 bits per channel, against files by and for other libraries."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import png
+import pytest
+import tifffile
+
+from linearsr_jax.core.image_io import (
+    LENIENT,
+    WHOLE,
+    ImageError,
+    decode_image,
+    read_image,
+    write_image,
+)
+from linearsr_jax.core.images import Image
+
+DEEP = np.random.default_rng(0).integers(0, 65536, (20, 30, 4), dtype=np.uint16)
+RGB, ALPHA = np.ascontiguousarray(DEEP[..., :3]), DEEP[..., 3]
+
+
+def read_with_pypng(path):
+    width, height, rows, info = png.Reader(bytes=path.read_bytes()).read()
+    assert info["bitdepth"] == 16
+    return np.vstack(list(rows)).reshape(height, width, -1)
+
+
+def read_with_tifffile(path):
+    pixels = tifffile.imread(path)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def write_with_pypng(path, pixels):
+    channels = pixels.shape[2]
+    writer = png.Writer(
+        *pixels.shape[1::-1],
+        bitdepth=16,
+        greyscale=channels < 3,
+        alpha=channels % 2 == 0,
+    )
+    with path.open("wb") as file:
+        writer.write(file, pixels.reshape(len(pixels), -1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bits_are_written_and_read(tmp_path, suffix, channels):
+    path = tmp_path / f"deep{suffix}"
+    pixels = RGB if channels > 2 else RGB[..., :1]
+    alpha = ALPHA if channels % 2 == 0 else None
+    write_image(path, Image(pixels, alpha))
+    found = (read_with_pypng if suffix == ".png" else read_with_tifffile)(path)
+    gray_alpha = found.shape[2] == 4 and channels == 2
+    expected = np.dstack([pixels] * (3 if gray_alpha else 1))
+    np.testing.assert_array_equal(found[..., : expected.shape[2]], expected)
+    image = read_image(path, refuse=WHOLE)
+    np.testing.assert_array_equal(image.rgb, Image(pixels).rgb)
+    if alpha is None:
+        assert image.alpha is None
+    else:
+        np.testing.assert_array_equal(found[..., -1], alpha)
+        np.testing.assert_array_equal(image.alpha, alpha)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_png_of_another_library(tmp_path, channels):
+    path = tmp_path / "in.png"
+    pixels = RGB if channels > 2 else RGB[..., :1]
+    both = np.dstack([pixels, ALPHA]) if channels % 2 == 0 else pixels
+    write_with_pypng(path, both)
+    for image in (
+        read_image(path, refuse=WHOLE),
+        decode_image(path.read_bytes(), "in.png", refuse=LENIENT),
+    ):
+        np.testing.assert_array_equal(image.channels, both)
+    with pytest.raises(ImageError, match="8 bits"):
+        read_image(path)
+
+
+TIFFS = {
+    "little-endian": {},
+    "big-endian": {"byteorder": ">"},
+    "deflate and predictor": {"compression": "zlib", "predictor": True},
+    "BigTIFF": {"bigtiff": True},
+    "strips": {"rowsperstrip": 3},
+}
+
+
+@pytest.mark.parametrize("name", TIFFS)
+def test_tiff_of_another_library(tmp_path, name):
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", **TIFFS[name])
+    np.testing.assert_array_equal(read_image(path, refuse=WHOLE).pixels, RGB)
+
+
+def test_further_forms_of_tiff(tmp_path):
+    path = tmp_path / "in.tif"
+    planes = np.moveaxis(RGB, -1, 0).copy()
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(read_image(path, refuse=WHOLE).pixels, RGB)
+    tifffile.imwrite(path, RGB[..., 0], photometric="miniswhite")
+    np.testing.assert_array_equal(
+        read_image(path, refuse=WHOLE).pixels, 65535 - RGB[..., :1]
+    )
+    # Premultiplied, as the file says: colours come straight.
+    color = (RGB.astype(np.uint64) * ALPHA[..., None] // 65535).astype(np.uint16)
+    both = np.dstack([color, ALPHA])
+    tifffile.imwrite(path, both, photometric="rgb", extrasamples=["assocalpha"])
+    image = read_image(path, refuse=WHOLE)
+    solid = ALPHA > 30000
+    assert np.abs(image.pixels[solid].astype(int) - RGB[solid]).max() <= 4
+    # A channel that is not said to be alpha is none, as with 8 bits.
+    tifffile.imwrite(path, DEEP, photometric="rgb", extrasamples=["unspecified"])
+    assert read_image(path, refuse=WHOLE).alpha is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.int16, np.float32])
+def test_other_types_are_refused(tmp_path, dtype):
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, RGB.astype(dtype), photometric="rgb")
+    with pytest.raises(ImageError):
+        read_image(path, refuse=WHOLE)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_orientation_of_deep_images(tmp_path, suffix):
+    path = tmp_path / f"in{suffix}"
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    if suffix == ".png":
+        write_with_pypng(path, RGB)
+        chunks = list(png.Reader(bytes=path.read_bytes()).chunks())
+        # EXIF may stand behind the pixels.
+        chunks.insert(-1, (b"eXIf", exif.tobytes()[6:]))
+        with path.open("wb") as file:
+            png.write_chunks(file, chunks)
+    else:
+        tag = [(0x0112, "H", 1, 6, True)]
+        tifffile.imwrite(path, RGB, photometric="rgb", extratags=tag)
+    image = read_image(path, refuse=WHOLE)
+    np.testing.assert_array_equal(image.pixels, RGB.swapaxes(0, 1)[:, ::-1])
+    write_image(tmp_path / "again.png", image)
+    with PIL.Image.open(tmp_path / "again.png") as again:
+        assert again.getexif().get(0x0112, 1) == 1
+
+
+def test_avif_holds_12_bits(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    ramp = np.repeat(((64 * y + x) * 16)[..., None], 3, axis=2).astype(np.uint16)
+    path = tmp_path / "deep.avif"
+    write_image(path, Image(ramp), quality=100)
+    image = read_image(path, refuse=WHOLE)
+    assert image.depth == 16
+    assert len(np.unique(image.pixels)) > 1000
+    assert np.abs(image.pixels.astype(int) - ramp).max() < 400
+    # Pillow reads 8 bits of it.
+    with PIL.Image.open(path) as shallow:
+        assert np.abs(np.asarray(shallow).astype(int) - image.rgb).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp"])
+def test_formats_of_8_bits_get_8_and_say_so(tmp_path, suffix, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / f"out{suffix}"
+    smooth = np.repeat(np.linspace(0, 65535, 64, dtype=np.uint16)[None, :, None], 9, 0)
+    write_image(path, Image(smooth))
+    assert "8 bits per channel of the image's 16" in caplog.text
+    found = read_image(path).rgb.astype(int)
+    assert np.abs(found - Image(smooth).rgb).mean() < 3
+
+
+def test_damage_is_refused_or_black(tmp_path):
+    path = tmp_path / "in.png"
+    write_with_pypng(path, RGB)
+    data = path.read_bytes()[:-900]
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_image(data, "in.png", refuse=WHOLE)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, RGB, photometric="rgb")
+    with pytest.raises(ImageError):
+        decode_image(buffer.getvalue()[:2000], "in.tif", refuse=WHOLE)
