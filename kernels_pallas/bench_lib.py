@@ -23,7 +23,11 @@ def device_name() -> str:
 
 
 def seconds_per_call(
-    function: Callable, *arrays: jax.Array, at_least: float = 0.2, repeats: int = 3
+    function: Callable,
+    *arrays: jax.Array,
+    calls: int = 10,
+    at_least: float = 0.2,
+    repeats: int = 3,
 ) -> float:
     """Times a function of arrays on the default device.
 
@@ -33,29 +37,36 @@ def seconds_per_call(
     Args:
       function: function of the arrays.
       *arrays: arguments of the function.
-      at_least: seconds that one repeat should take.
-      repeats: number of repeats of the whole loop.
+      calls: calls in the loop. 1 is for what takes milliseconds on an accelerator:
+        the function is called from Python as it is, so jit it.
+      at_least: seconds that one repeat should take; the loop runs that often.
+      repeats: number of repeats.
     """
 
     @jax.jit
-    def loop(count, arrays):
+    def loop(*arrays):
         def body(_, carry):
             # The barrier ties this call's arguments to the last call's result, so
             # that XLA neither drops a call nor lifts it out of the loop.
             arrays, _ = jax.lax.optimization_barrier(carry)
             return arrays, function(*arrays)
 
-        return jax.lax.fori_loop(0, count, body, (arrays, function(*arrays)))[1]
+        # The number is known when compiling: a GPU would otherwise ask the host before
+        # every iteration whether to go on. The first call is outside the loop.
+        return jax.lax.fori_loop(0, calls - 1, body, (arrays, function(*arrays)))[1]
 
-    def timed(count):
+    run = function if calls == 1 else loop
+
+    def timed(loops):
         start = time.perf_counter()
-        jax.block_until_ready(loop(count, arrays))
+        for _ in range(loops):
+            result = run(*arrays)
+        jax.block_until_ready(result)
         return time.perf_counter() - start
 
     timed(1)  # Compiles.
-    # A loop of n runs the function n + 1 times.
-    count = max(1, round(at_least / max(timed(1) / 2, 1e-7)))
-    return min(timed(count) for _ in range(repeats)) / (count + 1)
+    loops = max(1, round(at_least / max(timed(1), 1e-7)))
+    return min(timed(loops) for _ in range(repeats)) / (loops * calls)
 
 
 def copy_bandwidth() -> float:
@@ -92,6 +103,18 @@ def row(seconds: float, moved: int, copy: float, **labels: Any) -> dict[str, Any
     }
 
 
+def attempt(measure: Callable[[], dict[str, Any]], **labels: Any) -> dict[str, Any]:
+    """Makes a row of labels and of what measure returns, or of how it failed.
+
+    A kernel that fails must not lose the other rows.
+    """
+    try:
+        return {**labels, **measure()}
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        return {**labels, "error": f"{type(error).__name__}: {lines[0][:300]}"}
+
+
 def report(rows: list[dict[str, Any]], copy: float) -> dict[str, Any]:
     """Makes the JSON object that a benchmark prints."""
     return {
@@ -103,8 +126,9 @@ def report(rows: list[dict[str, Any]], copy: float) -> dict[str, Any]:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """Formats the report as a table."""
-    rows = [list(report["rows"][0]), *(list(r.values()) for r in report["rows"])]
+    """Formats the report as a table; a row that lacks a value has a dash there."""
+    names = list(dict.fromkeys(name for row in report["rows"] for name in row))
+    rows = [names, *([row.get(name) for name in names] for row in report["rows"])]
     cells = [["-" if value is None else str(value) for value in r] for r in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, r, widths)).rstrip() for r in cells]

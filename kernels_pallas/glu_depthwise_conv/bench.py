@@ -9,7 +9,7 @@ Prints one JSON object. What `dispatch.PREFERRED` says must come from it.
 import functools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,50 +39,71 @@ def bench() -> dict[str, Any]:
     """Measures everything; see the top of this file.
 
     Returns:
-      {"device", "jax", "copy_gb_per_s", "rows": [{"form", "pass", "expanded", "height",
-      "width", "dtype", "max_error", "ms", "gb_per_s", "fraction_of_copy"}]}. max_error
-      is that against float64 on 9 x 10 pixels, relative to the largest value.
+      {"device", "jax", "copy_gb_per_s", "rows": what `rows` yields}.
+    """
+    copy = bench_lib.copy_bandwidth()
+    return bench_lib.report(list(rows(copy)), copy)
 
-    Raises:
-      ArithmeticError: a form is further off than `MAX_ERROR`.
+
+def rows(
+    copy: float, cases: Sequence[tuple[int, int]] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Measures row by row.
+
+    Args:
+      copy: bytes per second of a copy, for the fraction.
+      cases: (E, rows and columns); by default those of the platform.
+
+    Yields:
+      {"form", "pass", "expanded", "height", "width", "dtype", "max_error", "ms",
+      "gb_per_s", "fraction_of_copy"}. max_error is that against float64 on 9 x 10
+      pixels, relative to the largest value. A form that fails, or is further off than
+      `MAX_ERROR`, has "error" in place of the measurements.
     """
     platform = jax.default_backend()
     dtype = "float32" if platform == "cpu" else "bfloat16"
-    forms: dict[str, Callable] = {
+    if cases is None:
+        cases = CPU_CASES if platform == "cpu" else ACCELERATOR_CASES
+    functions = forms()
+    error_of = functools.cache(functools.partial(max_error, dtype, functions))
+    for expanded, side in cases:
+        arrays = [jnp.asarray(a, dtype) for a in make_inputs(side, side, expanded)]
+
+        def measure(key, arrays=arrays):
+            error = error_of(key)
+            seconds = bench_lib.seconds_per_call(functions[key], *arrays)
+            moved = ARRAYS[key[1]] * arrays[-1].nbytes
+            return {"max_error": error, **bench_lib.row(seconds, moved, copy)}
+
+        for form, name in functions:
+            row = bench_lib.attempt(
+                functools.partial(measure, (form, name)),
+                **{"form": form, "pass": name},
+                **{"expanded": expanded, "height": side, "width": side},
+                dtype=dtype,
+            )
+            logger.info("%s", row)
+            yield row
+
+
+def forms() -> dict[tuple[str, str], Callable]:
+    """{(form, pass): function of x, kernel, bias, grad}, each that can run here."""
+    platform = jax.default_backend()
+    operations: dict[str, Callable] = {
         name: functools.partial(reference.gate_convolved, convolve)
         for name, convolve in (
             ("grouped", reference.depthwise_conv_grouped),
             ("shifted", reference.depthwise_conv_shifted),
         )
     }
-    forms[platform] = functools.partial(glu_depthwise_conv, implementation=platform)
-    functions = {
+    operations[platform] = functools.partial(
+        glu_depthwise_conv, implementation=platform
+    )
+    return {
         (form, name): function
-        for form, operation in forms.items()
+        for form, operation in operations.items()
         for name, function in _passes(operation).items()
     }
-    errors = {
-        key: _max_error(function, dtype, *key) for key, function in functions.items()
-    }
-    copy = bench_lib.copy_bandwidth()
-    rows = []
-    for expanded, side in CPU_CASES if platform == "cpu" else ACCELERATOR_CASES:
-        arrays = [jnp.asarray(a, dtype) for a in make_inputs(side, side, expanded)]
-        for (form, name), function in functions.items():
-            seconds = bench_lib.seconds_per_call(function, *arrays)
-            labels = {
-                "form": form,
-                "pass": name,
-                "expanded": expanded,
-                "height": side,
-                "width": side,
-                "dtype": dtype,
-                "max_error": errors[form, name],
-            }
-            moved = ARRAYS[name] * arrays[-1].nbytes
-            rows.append(bench_lib.row(seconds, moved, copy, **labels))
-            logger.info("%s", rows[-1])
-    return bench_lib.report(rows, copy)
 
 
 def _passes(operation: Callable) -> dict[str, Callable]:
@@ -109,12 +130,24 @@ def make_inputs(height, width, expanded):
     return [rng.standard_normal(shape, np.float32) for shape in shapes]
 
 
-def _max_error(function, dtype, form, name):
-    """Largest error on a small image, relative to the largest value."""
-    arrays = [jnp.asarray(a, dtype) for a in make_inputs(9, 10, 264)]
+def max_error(
+    dtype: str,
+    functions: dict[tuple[str, str], Callable],
+    key: tuple[str, str],
+    expanded: int = 264,
+    height: int = 9,
+    width: int = 10,
+) -> float:
+    """Computes a form's largest error against float64, relative to the largest value.
+
+    Raises:
+      ArithmeticError: it is beyond `MAX_ERROR`.
+    """
+    form, name = key
+    arrays = [jnp.asarray(a, dtype) for a in make_inputs(height, width, expanded)]
     exact = _float64(*(np.asarray(a, np.float64) for a in arrays))
     label = f"glu_depthwise_conv, form {form!r}, {name}"
-    return bench_lib.max_error(label, function, arrays, exact, MAX_ERROR[dtype])
+    return bench_lib.max_error(label, functions[key], arrays, exact, MAX_ERROR[dtype])
 
 
 def _float64(x, kernel, bias, grad):

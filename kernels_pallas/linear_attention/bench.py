@@ -9,10 +9,11 @@ Prints one JSON object. What `dispatch.PREFERRED` says must come from it.
 import functools
 import importlib
 import importlib.util
+import itertools
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,49 +46,64 @@ def bench() -> dict[str, Any]:
     """Measures everything; see the top of this file.
 
     Returns:
-      {"device", "jax", "copy_gb_per_s", "rows": [{"form", "pass", "heads", "tokens",
-      "dtype", "max_error", "ms", "gb_per_s", "fraction_of_copy"}]}. max_error is that
-      against float64 at 1,024 tokens, relative to the largest value; null for other
-      operations than this one.
+      {"device", "jax", "copy_gb_per_s", "rows": what `rows` yields}.
+    """
+    copy = bench_lib.copy_bandwidth()
+    return bench_lib.report(list(rows(copy)), copy)
 
-    Raises:
-      ArithmeticError: a form is further off than `MAX_ERROR`.
+
+def rows(
+    copy: float, cases: Sequence[tuple[int, int]] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Measures row by row.
+
+    Args:
+      copy: bytes per second of a copy, for the fraction.
+      cases: (heads, tokens); by default those of the platform.
+
+    Yields:
+      {"form", "pass", "heads", "tokens", "dtype", "max_error", "ms", "gb_per_s",
+      "fraction_of_copy"}. max_error is that against float64 at 1,024 tokens, relative
+      to the largest value; null for other operations than this one. A form that fails,
+      or is further off than `MAX_ERROR`, has "error" in place of the measurements.
     """
     platform = jax.default_backend()
     dtype = "float32" if platform == "cpu" else "bfloat16"
-    functions = {
+    if cases is None:
+        cases = CPU_CASES if platform == "cpu" else ACCELERATOR_CASES
+    functions = forms()
+    error_of = functools.cache(functools.partial(max_error, dtype, functions))
+    for heads, tokens in cases:
+        arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
+
+        def measure(form, name, arrays=arrays):
+            if (form, name) in functions:
+                error = error_of((form, name))
+                seconds = bench_lib.seconds_per_call(functions[form, name], *arrays)
+            else:
+                error, seconds = None, _OTHERS[form](arrays, name)
+            moved = ARRAYS[name] * arrays[0].nbytes
+            return {"max_error": error, **bench_lib.row(seconds, moved, copy)}
+
+        others = _others(tokens) if platform == "gpu" else ()
+        for form, name in (*functions, *itertools.product(others, ARRAYS)):
+            labels = {"form": form, "pass": name, "heads": heads, "tokens": tokens}
+            row = bench_lib.attempt(
+                functools.partial(measure, form, name), **labels, dtype=dtype
+            )
+            logger.info("%s", row)
+            yield row
+
+
+def forms() -> dict[tuple[str, str], Callable]:
+    """{(form, pass): function of q, k, v, grad} of what this device can run."""
+    return {
         (form, name): function
-        for form in ("reference", *({"tpu", "gpu"} & {platform}))
+        for form in ("reference", *({"tpu", "gpu"} & {jax.default_backend()}))
         for name, function in _passes(
             functools.partial(linear_attention, implementation=form)
         ).items()
     }
-    errors = {
-        key: _max_error(function, dtype, *key) for key, function in functions.items()
-    }
-    copy = bench_lib.copy_bandwidth()
-    rows = []
-    for heads, tokens in CPU_CASES if platform == "cpu" else ACCELERATOR_CASES:
-        arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
-        seconds = {
-            key: bench_lib.seconds_per_call(function, *arrays)
-            for key, function in functions.items()
-        }
-        if platform == "gpu":
-            seconds |= _others_on_gpu(arrays)
-        for (form, name), value in seconds.items():
-            labels = {
-                "form": form,
-                "pass": name,
-                "heads": heads,
-                "tokens": tokens,
-                "dtype": dtype,
-                "max_error": errors.get((form, name)),
-            }
-            moved = ARRAYS[name] * arrays[0].nbytes
-            rows.append(bench_lib.row(value, moved, copy, **labels))
-            logger.info("%s", rows[-1])
-    return bench_lib.report(rows, copy)
 
 
 def _passes(function: Callable) -> dict[str, Callable]:
@@ -108,12 +124,23 @@ def make_inputs(heads, tokens):
     return [rng.standard_normal(shape, np.float32) for _ in range(4)]
 
 
-def _max_error(function, dtype, form, name):
-    """Largest error at 1,024 tokens, relative to the largest value."""
-    arrays = [jnp.asarray(x, dtype) for x in make_inputs(2, 1024)]
+def max_error(
+    dtype: str,
+    functions: dict[tuple[str, str], Callable],
+    key: tuple[str, str],
+    heads: int = 2,
+    tokens: int = 1024,
+) -> float:
+    """Computes a form's largest error against float64, relative to the largest value.
+
+    Raises:
+      ArithmeticError: it is beyond `MAX_ERROR`.
+    """
+    form, name = key
+    arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
     exact = _float64(*(np.asarray(x, np.float64) for x in arrays))
     label = f"linear attention, form {form!r}, {name}"
-    return bench_lib.max_error(label, function, arrays, exact, MAX_ERROR[dtype])
+    return bench_lib.max_error(label, functions[key], arrays, exact, MAX_ERROR[dtype])
 
 
 def _float64(q, k, v, grad):
@@ -130,32 +157,19 @@ def _float64(q, k, v, grad):
     return out, dq, dk, dv
 
 
-def _others_on_gpu(arrays) -> dict[tuple[str, str], float]:
-    """{(form, pass): seconds} of other operations on arrays of the same shape."""
-    seconds = {}
-    short = arrays[0].shape[1] <= SOFTMAX_TOKENS
-    if short:
-        cudnn = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
-        for name, function in _passes(cudnn).items():
-            seconds["cudnn softmax", name] = bench_lib.seconds_per_call(
-                function, *arrays
-            )
+def _others(tokens: int) -> list[str]:
+    """Names what else one might call on a GPU."""
+    short = tokens <= SOFTMAX_TOKENS
+    names = ["cudnn softmax"] if short else []
     if importlib.util.find_spec("torch") is None:
         logger.info("no torch here: its attentions are left out")
-        return seconds
-    torch = importlib.import_module("torch")
-    forms = {"torch linear": torch.compile(_torch_linear_attention)}
-    if short:
-        forms["torch softmax"] = torch.nn.functional.scaled_dot_product_attention
-    shape = arrays[0].swapaxes(1, 2).shape
-    heads_first = [
-        torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        for _ in arrays
-    ]
-    for form, function in forms.items():
-        for name in ARRAYS:
-            seconds[form, name] = _torch_seconds(torch, function, heads_first, name)
-    return seconds
+        return names
+    return [*names, "torch linear", *(["torch softmax"] if short else [])]
+
+
+def _cudnn_seconds(arrays, name):
+    cudnn = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    return bench_lib.seconds_per_call(_passes(cudnn)[name], *arrays)
 
 
 def _torch_linear_attention(q, k, v):
@@ -166,8 +180,17 @@ def _torch_linear_attention(q, k, v):
     return (query @ state / (total + 1e-15)).to(q.dtype)
 
 
-def _torch_seconds(torch, function, arrays, name):
-    *inputs, grad = arrays
+def _torch_seconds(form, arrays, name):
+    torch = importlib.import_module("torch")
+    function = {
+        "torch linear": torch.compile(_torch_linear_attention),
+        "torch softmax": torch.nn.functional.scaled_dot_product_attention,
+    }[form]
+    shape = arrays[0].swapaxes(1, 2).shape
+    *inputs, grad = (
+        torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        for _ in arrays
+    )
 
     def call():
         out = function(*inputs)
@@ -185,6 +208,14 @@ def _torch_seconds(torch, function, arrays, name):
     timed(3)  # Compiles.
     count = max(1, round(0.2 / timed(1)))
     return min(timed(count) for _ in range(3)) / count
+
+
+# Name of another operation -> function (arrays of the same shape, pass) -> seconds.
+_OTHERS: dict[str, Callable] = {
+    "cudnn softmax": _cudnn_seconds,
+    "torch linear": functools.partial(_torch_seconds, "torch linear"),
+    "torch softmax": functools.partial(_torch_seconds, "torch softmax"),
+}
 
 
 if __name__ == "__main__":

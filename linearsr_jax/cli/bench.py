@@ -51,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
 
         result = bench_experts(args.preset, args.steps)
     elif args.part == "forward":
-        from linearsr_jax.benchmarks.model import bench_forward
+        from linearsr_jax.benchmarks.forward import bench_forward
 
         result = bench_forward(args.preset, args.size, args.dtype)
     else:
-        from linearsr_jax.benchmarks.model import bench_upscale
+        from linearsr_jax.benchmarks.upscale import bench_upscale
 
         result = bench_upscale(args.preset, args.size, args.steps, args.dtype)
     print(json.dumps(result) if args.json else bench_lib.format_report(result))
-    return 0
+    return int(any("error" in row for row in result["rows"]))

@@ -18,6 +18,10 @@ def test_attention(capsys, monkeypatch):
     assert code == 0
     assert json.loads(out) == report
     assert "form  ms" in run(capsys, "bench", "attention")[1]
+    report["rows"].append({"form": "y", "error": "off by 1"})
+    code, out, _ = run(capsys, "bench", "attention")
+    assert code == 1
+    assert out.splitlines()[-1].split(maxsplit=2) == ["y", "-", "off by 1"]
 
 
 def test_experts(capsys, monkeypatch):

@@ -337,3 +337,12 @@ class TestUntrainedPixelPreset:
         pixels = np.round((image[0] + 1) * 127.5)
         pillow = Image.fromarray(image_lr).resize((28, 20), Image.Resampling.BICUBIC)
         assert np.abs(pixels - np.asarray(pillow, np.float64)).max() <= 1
+
+
+@pytest.mark.parametrize("implementation", ["gpu", "tpu"])
+def test_parameters_do_not_depend_on_the_implementation(implementation):
+    """Kernels take neither the small image of init_params nor float32."""
+    key = jax.random.key(0)
+    kernels = LinearDiT(**SIZES, implementation=implementation).init_params(key)
+    plain = LinearDiT(**SIZES).init_params(key)
+    jax.tree.map(np.testing.assert_array_equal, kernels, plain)
