@@ -1,11 +1,10 @@
-"""Assigns noise levels to experts: boundaries, their derivation, the sampler's grid.
+"""Assigns noise levels to experts: boundaries and the sampler's grid.
 
 A model of n experts has n - 1 boundaries, increasing noise levels in (0, 1); one expert
 has none. Experts are counted from clean to noisy; expert i owns [boundary i - 1,
 boundary i), so that a boundary belongs to the noisier one, as in Wan 2.2.
 
-The paper gives the boundaries and the rule, but not the range of log-SNR that the rule
-starts from; docs/experts.md says what can be reconstructed of it.
+`log_snr` derives boundaries from a schedule by the paper's rule.
 """
 
 import itertools

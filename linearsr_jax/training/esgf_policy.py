@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -37,6 +38,39 @@ logger = logging.getLogger(__name__)
 
 # Number of photographs that sharpness is averaged over.
 _SHARPNESS_SAMPLES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Choice of the weights that a run exports.
+
+    Attributes:
+      step: step of the weights; beside the knee if the knee's own are not kept.
+      trained_to: last step of the run.
+      by: "knee", "hand" (config.esgf.knee_step) or "last step".
+      knee_step: knee that was chosen; None for the last step.
+      verdict: verdict on all validations; None without validation.
+    """
+
+    step: int
+    trained_to: int
+    by: Literal["knee", "hand", "last step"] = "last step"
+    knee_step: int | None = None
+    verdict: Verdict | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Converts to what the model's config and stages.json store."""
+        values: dict[str, Any] = {
+            "step": self.step,
+            "trained_to": self.trained_to,
+            "by": self.by,
+        }
+        if self.knee_step is not None:
+            values["knee_step"] = self.knee_step
+        if self.verdict is not None:
+            names = ("verdict", "knee_step", "decided_at_step", "reason")
+            values["found"] = {name: getattr(self.verdict, name) for name in names}
+        return values
 
 
 @dataclasses.dataclass(frozen=True)

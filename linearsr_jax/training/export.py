@@ -14,6 +14,7 @@ from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained.model_card import model_card
 from linearsr_jax.pretrained.model_folder import save_pretrained
+from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.expert_axis import split
 from linearsr_jax.training.record import RunRecord
 
@@ -25,7 +26,7 @@ def export_model(
     record: RunRecord,
     codec: Codec,
     files: Mapping[str, Sequence[str]],
-    esgf: Mapping[str, Any],
+    selection: Selection,
 ) -> None:
     """Writes the averaged weights of a run as a model folder; call it on every process.
 
@@ -36,7 +37,7 @@ def export_model(
       codec: codec of the run.
       files: names of the photographs trained on (files) and held out (held_out), and
         their tags (tags).
-      esgf: step of the weights, and why it was chosen.
+      selection: step of the weights, and why it was chosen.
     """
     if jax.process_count() > 1:
         # Each process has only its part of the weights.
@@ -53,17 +54,17 @@ def export_model(
         (
             {"step": validation.step, **validation.scores}
             for validation in record.validations
-            if validation.step == esgf["step"]
+            if validation.step == selection.step
         ),
         None,
     )
     training = {
-        "step": esgf["step"],
+        "step": selection.step,
         "config": config,
         "versions": record.versions,
         **files,
         "evaluation": evaluation,
-        "esgf": esgf,
+        "esgf": selection.to_json(),
         "rewinds": [dataclasses.asdict(rewind) for rewind in record.rewinds],
         "origin": record.origin,
     }

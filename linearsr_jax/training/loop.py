@@ -12,12 +12,12 @@ import contextlib
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from linearsr_jax.training.cadence import find_due
+from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.stop_signal import StopSignal
@@ -33,14 +33,17 @@ class TrainResult:
 
     Attributes:
       state: state of all experts after the last step.
-      is_finished: whether workdir/model was written; False if a signal came before.
-      esgf: step of the weights in that model, and the knee that chose it; None if the
-        model was not written.
+      selection: choice of the weights in workdir/model; None if a signal came before
+        it was written.
     """
 
     state: TrainState
-    is_finished: bool
-    esgf: dict[str, Any] | None = None
+    selection: Selection | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether workdir/model was written."""
+        return self.selection is not None
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
@@ -96,6 +99,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
                 logger.info(
                     "stopped at step %d; run the same command to continue", trainer.step
                 )
-                return TrainResult(trainer.state, is_finished=False)
-        esgf = trainer.export()
-    return TrainResult(trainer.state, is_finished=True, esgf=esgf)
+                return TrainResult(trainer.state, selection=None)
+        selection = trainer.export()
+    return TrainResult(trainer.state, selection)

@@ -59,12 +59,12 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
         if not (stage and is_same and stage["config"] == as_json):
             logger.info("stage %s", name)
             result = train_and_evaluate(config, workdir / name)
-            if not result.is_finished:
+            if result.selection is None:
                 return False
             trained: dict[str, Any] = {
                 "name": name,
                 "init_from": done[-1]["name"] if done else config.init_from,
-                "esgf": result.esgf,
+                "esgf": result.selection.to_json(),
                 "config": as_json,
             }
             stage = trained

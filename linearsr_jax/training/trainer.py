@@ -6,18 +6,18 @@ import json
 import logging
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from clu.parameter_overview import get_parameter_overview
 
+from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.esgf.guard import TROUBLES
 from linearsr_jax.esgf.knee import Verdict
 from linearsr_jax.training.batches import global_batches
 from linearsr_jax.training.checkpoints import Candidates, Checkpointer
-from linearsr_jax.training.esgf_policy import Monitor, choose_knee, judge
+from linearsr_jax.training.esgf_policy import Monitor, Selection, choose_knee, judge
 from linearsr_jax.training.expert_axis import over_experts
 from linearsr_jax.training.export import export_model
 from linearsr_jax.training.initial_state import StartState
@@ -267,16 +267,16 @@ class Trainer:
         self._judge(judge(self.record.validations, self._settings.val.metrics))
         self._open_streams()
 
-    def export(self) -> dict[str, Any]:
+    def export(self) -> Selection:
         """Writes workdir/model: the averaged weights of the knee or of the last step.
 
         Returns:
-          The step of the weights, and why it was chosen, as in the model card.
+          The choice of the weights.
 
         Raises:
           TrainError: see `Monitor.restore`.
         """
-        esgf, params = self._choose_result()
+        selection, params = self._choose_result()
         photographs = self._inputs.photographs
         files = {"files": photographs.source.manifest.files}
         if photographs.held_out and not self._settings.val.folder:
@@ -289,24 +289,25 @@ class Trainer:
             record=self.record,
             codec=self._inputs.codec,
             files=files,
-            esgf=esgf,
+            selection=selection,
         )
-        return esgf
+        return selection
 
-    def _choose_result(self):
-        esgf = {"step": self.step, "trained_to": self.step, "by": "last step"}
-        params = ema_params(self.state.opt_state)
-        knee = choose_knee(
-            self._settings.esgf, self.record.validations, self._verdict, is_over=True
+    def _choose_result(self) -> tuple[Selection, PyTree]:
+        has_verdict = bool(self.record.validations)
+        selection = Selection(
+            step=self.step,
+            trained_to=self.step,
+            verdict=self._verdict if has_verdict else None,
         )
-        if self._monitor and knee is not None:
-            esgf["step"], params = self._monitor.restore(knee, self.state)
-            by_hand = self._settings.esgf.knee_step == knee
-            esgf |= {"knee_step": knee, "by": "hand" if by_hand else "knee"}
-        if self.record.validations:
-            names = ("verdict", "knee_step", "decided_at_step", "reason")
-            esgf["found"] = {name: getattr(self._verdict, name) for name in names}
-        return esgf, params
+        esgf = self._settings.esgf
+        knee = choose_knee(esgf, self.record.validations, self._verdict, is_over=True)
+        if self._monitor is None or knee is None:
+            return selection, ema_params(self.state.opt_state)
+        step, params = self._monitor.restore(knee, self.state)
+        by = "hand" if esgf.knee_step == knee else "knee"
+        chosen = dataclasses.replace(selection, step=step, by=by, knee_step=knee)
+        return chosen, params
 
 
 def _enter(stack: contextlib.ExitStack, thing):

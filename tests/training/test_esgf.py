@@ -172,31 +172,33 @@ def stopping(photos):
 def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     config = make_config(photos, **stopping)
     result = train_and_evaluate(config, tmp_path / "run")
-    found = result.esgf["found"]
-    assert abs(found["knee_step"] - (KNEE + 1)) <= 2
-    assert result.esgf["by"] == "knee"
-    assert result.esgf["step"] == found["knee_step"]
+    selection = result.selection
+    knee = selection.verdict.knee_step
+    assert abs(knee - (KNEE + 1)) <= 2
+    assert selection.by == "knee"
+    assert selection.step == knee
     # As late as patience says, and no later.
-    assert result.esgf["trained_to"] == found["decided_at_step"] + config.esgf.patience
+    decided = selection.verdict.decided_at_step
+    assert selection.trained_to == decided + config.esgf.patience
     model = pretrained.load_pretrained(tmp_path / "run/model")
-    assert model.training["esgf"] == result.esgf
+    assert model.training["esgf"] == selection.to_json()
     # The weights are those of a run that had ended there.
-    config = make_config(photos, **stopping | {"steps": found["knee_step"]})
+    config = make_config(photos, **stopping | {"steps": knee})
     short = train_and_evaluate(config, tmp_path / "short").state
     expected = split(ema_params(short.opt_state))
     jax.tree.map(
         np.testing.assert_array_equal, *jax.device_get([model.experts, expected])
     )
     verdict = json.loads((tmp_path / "run/knee.json").read_text())
-    assert verdict["knee_step"] == found["knee_step"]
+    assert verdict["knee_step"] == knee
     # The same command again trains no further.
     config = make_config(photos, **stopping)
     again = train_and_evaluate(config, tmp_path / "run")
-    assert again.esgf == result.esgf
+    assert again.selection == selection
     # By hand another knee.
     config = make_config(photos, **stopping, **{"esgf.knee_step": 4})
-    by_hand = train_and_evaluate(config, tmp_path / "run").esgf
-    assert (by_hand["step"], by_hand["by"]) == (4, "hand")
+    by_hand = train_and_evaluate(config, tmp_path / "run").selection
+    assert (by_hand.step, by_hand.by) == (4, "hand")
     assert pretrained.load_pretrained(tmp_path / "run/model").training["step"] == 4
     # One that is not kept is not replaced by another.
     shutil.rmtree(tmp_path / "run/candidates/3")
@@ -216,7 +218,7 @@ def test_the_ring_keeps_the_newest_and_the_knee(photos, tmp_path, stopping):
     stopping |= {"steps": 40, "esgf.stop_at_knee": False, "esgf.candidates": 4}
     result = train_and_evaluate(make_config(photos, **stopping), tmp_path)
     # Without stop_at_knee the result is the last step's, the knee only known.
-    assert result.esgf["step"] == result.esgf["trained_to"] == 40
+    assert result.selection.step == result.selection.trained_to == 40
     kept = {int(path.name) for path in (tmp_path / "candidates").glob("[0-9]*")}
     assert {37, 38, 39, 40} <= kept
     assert len(kept) <= 5

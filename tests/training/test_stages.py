@@ -11,6 +11,7 @@ import pytest
 from linearsr_jax.config.loading import ConfigError, load_stages
 from linearsr_jax.pretrained import model_folder as pretrained
 from linearsr_jax.training import stages, trainer
+from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.loop import TrainResult
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.writers import LogWriter, ManyWriters
@@ -127,11 +128,11 @@ def test_finished_stages_are_not_opened_again(photos, whole, monkeypatch):
 
 def test_another_start_means_training_again(photos, whole, monkeypatch):
     trained = []
-    esgf = {"step": 2}
+    selection = Selection(step=2, trained_to=2)
 
     def note(config, workdir):
         trained.append((workdir.name, Path(config.init_from).parent.name))
-        return TrainResult(None, is_finished=True, esgf=esgf)
+        return TrainResult(None, selection)
 
     monkeypatch.setattr(stages, "train_and_evaluate", note)
     monkeypatch.setattr(stages, "_write", lambda *_: None)
@@ -140,7 +141,7 @@ def test_another_start_means_training_again(photos, whole, monkeypatch):
 
 
 def test_a_signal_ends_it_and_the_rest_is_left(photos, tmp_path, monkeypatch):
-    unfinished = TrainResult(None, is_finished=False)
+    unfinished = TrainResult(None, None)
     monkeypatch.setattr(stages, "train_and_evaluate", lambda *_: unfinished)
     assert not stages.run_stages(load(photos), tmp_path)
     assert not (tmp_path / "stages.json").exists()
