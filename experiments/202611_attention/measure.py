@@ -17,7 +17,7 @@ from linearsr_jax.data.sources import open_source
 from linearsr_jax.evaluation.folders import find_folders, match_images
 from linearsr_jax.evaluation.runner import evaluate
 from linearsr_jax.inference.upscaler import Upscaler
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training.validation import degrade_fixed
 
 METRICS = ("psnr", "ssim", "lpips")
@@ -79,7 +79,7 @@ def main(variant: str, seed: int, photos: Path, benchmarks: Path, runs: Path) ->
         print(f"{out}: is there")
         return
     with variants.attending(variant):
-        model = pretrained.load_pretrained(folder / "model")
+        model = model_folder.load_pretrained(folder / "model")
         upscaler = Upscaler(model)
         predict = context.make_predict(model)
         pairs = open_pairs(photos, model.training["held_out"])

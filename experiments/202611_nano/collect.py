@@ -7,14 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 
 RESULTS = Path("experiments/202611_nano/results.json")
 
 
 def main(workdir: str) -> None:
     """Writes RESULTS from the run's evaluations and log."""
-    training = pretrained.load_pretrained("nano-flow").training
+    training = model_folder.load_pretrained("nano-flow").training
     rows = {
         path.stem.removeprefix("eval_"): json.loads(path.read_text())["rows"]
         for path in sorted(Path(workdir).glob("eval_*.json"))

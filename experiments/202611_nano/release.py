@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 from linearsr_jax.pretrained.model_card import model_card
 
 TARGET = Path("linearsr_jax/weights/nano-flow")
@@ -15,7 +15,7 @@ TARGET = Path("linearsr_jax/weights/nano-flow")
 
 def main(workdir: str, photos: str) -> None:
     """Reads workdir/model, writes `TARGET`."""
-    model = pretrained.load_pretrained(Path(workdir) / "model")
+    model = model_folder.load_pretrained(Path(workdir) / "model")
     licences = {}
     for line in Path(photos).read_text().splitlines():
         photo = json.loads(line)
@@ -23,7 +23,7 @@ def main(workdir: str, photos: str) -> None:
     card = model_card(model.training)
     for name in model.training["files"]:
         card = card.replace(f"- {name}\n", f"- {name}: {licences[name]}\n")
-    pretrained.save_pretrained(
+    model_folder.save_pretrained(
         TARGET,
         model.experts,
         model.preset,

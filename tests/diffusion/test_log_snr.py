@@ -30,9 +30,7 @@ def test_flow_at_a_half_is_symmetric():
 
 
 def test_shifted_flow_is_flow_in_shifted_levels():
-    shifted = bisect_log_snr(
-        flow_log_snr(3.0), 6, anchor=0.6, clean=5.0, noisy=-7.0
-    )
+    shifted = bisect_log_snr(flow_log_snr(3.0), 6, anchor=0.6, clean=5.0, noisy=-7.0)
     anchor = float(shift_sigma(0.6, 3.0))
     plain = bisect_log_snr(flow_log_snr(), 6, anchor=anchor, clean=5.0, noisy=-7.0)
     assert len(shifted) == 5

@@ -11,13 +11,13 @@ from linearsr_jax.cli.info import describe
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.core.files import sha256
 from linearsr_jax.models.presets import get_preset
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 from tests.experts_testing import make_experts
 
 
 @pytest.fixture
 def folder(tmp_path):
-    pretrained.save_pretrained(
+    model_folder.save_pretrained(
         tmp_path / "model",
         make_experts(1),
         get_preset("debug"),
@@ -35,14 +35,14 @@ def rewrite_sums(folder):
 
 
 def test_round_trip(folder):
-    model = pretrained.load_pretrained(folder)
+    model = model_folder.load_pretrained(folder)
     assert model.preset == get_preset("debug")
     assert model.codec == PixelCodec(residual_std=0.25)
     jax.tree.map(np.testing.assert_array_equal, model.experts, make_experts(1))
 
 
 def save_experts(folder, experts, boundaries):
-    pretrained.save_pretrained(
+    model_folder.save_pretrained(
         folder,
         experts,
         get_preset("debug"),
@@ -64,12 +64,12 @@ def change_config(folder, **fields):
 
 def test_experts_round_trip(tmp_path):
     save_experts(tmp_path, make_experts(3), (0.25, 0.75))
-    model = pretrained.load_pretrained(tmp_path)
+    model = model_folder.load_pretrained(tmp_path)
     assert model.boundaries == (0.25, 0.75)
     expected = make_experts(3)
     jax.tree.map(np.testing.assert_array_equal, model.experts, expected)
     sums = (tmp_path / "SHA256SUMS").read_text()
-    for index, found in enumerate(pretrained.weights_sha256(tmp_path)):
+    for index, found in enumerate(model_folder.weights_sha256(tmp_path)):
         assert f"{found}  model_{index}.safetensors\n" in sums
     described = describe(str(tmp_path))["model"]
     assert described["experts"] == len(described["sha256"]) == 3
@@ -93,7 +93,7 @@ def test_a_folder_without_boundaries_holds_one_expert(folder):
     assert config.pop("boundaries") == []
     (folder / "config.json").write_text(json.dumps(config))
     rewrite_sums(folder)
-    model = pretrained.load_pretrained(folder)
+    model = model_folder.load_pretrained(folder)
     assert (model.boundaries, len(model.experts)) == ((), 1)
 
 
@@ -102,7 +102,7 @@ def test_a_folder_with_the_old_name_of_a_field(folder):
     preset = json.loads((folder / "config.json").read_text())["preset"]
     preset["sigma_max"] = preset.pop("unshifted_start") / 2
     change_config(folder, preset=preset)
-    assert pretrained.load_pretrained(folder).preset.unshifted_start == 0.5
+    assert model_folder.load_pretrained(folder).preset.unshifted_start == 0.5
 
 
 def test_saving_fewer_experts_leaves_no_file_of_the_others(tmp_path):
@@ -110,7 +110,7 @@ def test_saving_fewer_experts_leaves_no_file_of_the_others(tmp_path):
     for boundaries in ((0.2, 0.8), (0.5,), ()):
         expected = make_experts(3)[: len(boundaries) + 1][::-1]
         save_experts(tmp_path, expected, boundaries)
-        model = pretrained.load_pretrained(tmp_path)
+        model = model_folder.load_pretrained(tmp_path)
         jax.tree.map(np.testing.assert_array_equal, model.experts, expected)
     names = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert names == ["model.safetensors", "model_card.safetensors"]
@@ -120,8 +120,8 @@ def test_saving_fewer_experts_leaves_no_file_of_the_others(tmp_path):
 def test_another_number_of_experts_than_boundaries_separate(tmp_path, boundaries):
     save_experts(tmp_path, make_experts(3), (0.2, 0.8))
     change_config(tmp_path, boundaries=boundaries)
-    with pytest.raises(pretrained.PretrainedError, match=r"model_\d\.safetensors"):
-        pretrained.load_pretrained(tmp_path)
+    with pytest.raises(model_folder.PretrainedError, match=r"model_\d\.safetensors"):
+        model_folder.load_pretrained(tmp_path)
     with pytest.raises(ValueError, match="separate"):
         save_experts(tmp_path / "other", make_experts(3), boundaries)
     assert not (tmp_path / "other").exists()
@@ -133,8 +133,8 @@ def test_another_number_of_experts_than_boundaries_separate(tmp_path, boundaries
 def test_bad_boundaries(tmp_path, boundaries):
     save_experts(tmp_path, make_experts(3), (0.2, 0.8))
     change_config(tmp_path, boundaries=boundaries)
-    with pytest.raises(pretrained.PretrainedError, match=r"config\.json: unusable"):
-        pretrained.load_pretrained(tmp_path)
+    with pytest.raises(model_folder.PretrainedError, match=r"config\.json: unusable"):
+        model_folder.load_pretrained(tmp_path)
 
 
 def test_a_damaged_expert_is_named(tmp_path):
@@ -142,21 +142,21 @@ def test_a_damaged_expert_is_named(tmp_path):
     arrays = load_file(tmp_path / "model_1.safetensors")
     stacked = {name: np.stack([x, x]) for name, x in arrays.items()}
     save_file(stacked, tmp_path / "model_1.safetensors")
-    with pytest.raises(pretrained.PretrainedError, match="does not match"):
-        pretrained.load_pretrained(tmp_path)
+    with pytest.raises(model_folder.PretrainedError, match="does not match"):
+        model_folder.load_pretrained(tmp_path)
     change_config(tmp_path)
     message = r"model_1\.safetensors: \d+ tensors of another shape"
-    with pytest.raises(pretrained.PretrainedError, match=message):
-        pretrained.load_pretrained(tmp_path)
+    with pytest.raises(model_folder.PretrainedError, match=message):
+        model_folder.load_pretrained(tmp_path)
     (tmp_path / "model_1.safetensors").unlink()
-    with pytest.raises(pretrained.PretrainedError, match="incomplete"):
-        pretrained.load_pretrained(tmp_path)
+    with pytest.raises(model_folder.PretrainedError, match="incomplete"):
+        model_folder.load_pretrained(tmp_path)
 
 
 def test_null_condition_round_trip(tmp_path):
     expected = np.arange(48, dtype=np.float32).reshape(3, 16)
     for null_condition in (expected, None):
-        pretrained.save_pretrained(
+        model_folder.save_pretrained(
             tmp_path,
             make_experts(1),
             get_preset("debug"),
@@ -165,7 +165,7 @@ def test_null_condition_round_trip(tmp_path):
             card="",
             null_condition=null_condition,
         )
-        actual = pretrained.load_pretrained(tmp_path).null_condition
+        actual = model_folder.load_pretrained(tmp_path).null_condition
         if null_condition is None:
             assert actual is None
         else:
@@ -176,7 +176,7 @@ def test_null_condition_round_trip(tmp_path):
 
 @pytest.mark.parametrize("shape", [(3, 15), (16,), (1, 3, 16)])
 def test_null_condition_of_another_shape(tmp_path, shape):
-    pretrained.save_pretrained(
+    model_folder.save_pretrained(
         tmp_path,
         make_experts(1),
         get_preset("debug"),
@@ -186,16 +186,16 @@ def test_null_condition_of_another_shape(tmp_path, shape):
         null_condition=np.zeros(shape, np.float32),
     )
     with pytest.raises(
-        pretrained.PretrainedError, match=r"must contain null_condition"
+        model_folder.PretrainedError, match=r"must contain null_condition"
     ):
-        pretrained.load_pretrained(tmp_path)
+        model_folder.load_pretrained(tmp_path)
 
 
 def test_changed_file_is_noticed(folder):
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(pretrained.PretrainedError, match="does not match SHA256SUMS"):
-        pretrained.load_pretrained(folder)
+    with pytest.raises(model_folder.PretrainedError, match="does not match SHA256SUMS"):
+        model_folder.load_pretrained(folder)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "of another shape"])
@@ -209,37 +209,37 @@ def test_tensors_that_do_not_fit_are_listed(folder, change):
         arrays["head.bias"] = np.zeros(3, np.float32)
     save_file(arrays, folder / "model.safetensors")
     rewrite_sums(folder)
-    with pytest.raises(pretrained.PretrainedError, match=f"1 tensors {change}: head"):
-        pretrained.load_pretrained(folder)
+    with pytest.raises(model_folder.PretrainedError, match=f"1 tensors {change}: head"):
+        model_folder.load_pretrained(folder)
 
 
 def test_truncated_weights_with_matching_sums(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     rewrite_sums(folder)
-    with pytest.raises(pretrained.PretrainedError, match=r"model\.safetensors"):
-        pretrained.load_pretrained(folder)
+    with pytest.raises(model_folder.PretrainedError, match=r"model\.safetensors"):
+        model_folder.load_pretrained(folder)
 
 
 def test_missing_pieces(folder):
     (folder / "SHA256SUMS").unlink()
-    with pytest.raises(pretrained.PretrainedError, match="incomplete"):
-        pretrained.load_pretrained(folder)
-    with pytest.raises(pretrained.PretrainedError, match="no such model"):
-        pretrained.load_pretrained("absent")
+    with pytest.raises(model_folder.PretrainedError, match="incomplete"):
+        model_folder.load_pretrained(folder)
+    with pytest.raises(model_folder.PretrainedError, match="no such model"):
+        model_folder.load_pretrained("absent")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 99}'])
 def test_unusable_config(folder, text):
     (folder / "config.json").write_text(text)
     rewrite_sums(folder)
-    with pytest.raises(pretrained.PretrainedError):
-        pretrained.load_pretrained(folder)
+    with pytest.raises(model_folder.PretrainedError):
+        model_folder.load_pretrained(folder)
 
 
 def test_bundled_nano_is_whole():
-    assert "nano" in pretrained.bundled_models()
-    model = pretrained.load_pretrained("nano")
+    assert "nano" in model_folder.bundled_models()
+    model = model_folder.load_pretrained("nano")
     config = model.training["config"]
     assert config["preset"] == "nano"
     assert model.training["step"] == config["steps"]
@@ -250,7 +250,7 @@ def test_bundled_nano_is_whole():
 def slider(tmp_path):
     means, experts = make_experts(2), make_experts(2)
     experts = tuple(jax.tree.map(lambda x: 3 * x + 1, own) for own in experts)
-    pretrained.save_pretrained(
+    model_folder.save_pretrained(
         tmp_path / "slider",
         experts,
         get_preset("debug"),
@@ -266,7 +266,7 @@ def slider(tmp_path):
 
 def test_slider_round_trip(slider):
     folder, means, experts = slider
-    model = pretrained.load_pretrained(folder)
+    model = model_folder.load_pretrained(folder)
     assert model.default_fidelity == 0.75
     same = np.testing.assert_array_equal
     jax.tree.map(same, model.mean_experts, means)
@@ -288,15 +288,15 @@ def test_half_a_slider_is_named(slider):
     lines = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
     kept = [line for line in lines if "mean_1" not in line]
     (folder / "SHA256SUMS").write_text("".join(kept))
-    with pytest.raises(pretrained.PretrainedError, match=r"mean_1\.safetensors"):
-        pretrained.load_pretrained(folder)
+    with pytest.raises(model_folder.PretrainedError, match=r"mean_1\.safetensors"):
+        model_folder.load_pretrained(folder)
 
 
 def test_writing_without_slider_removes_an_older_ones(slider):
     folder, means, _ = slider
     save_experts(folder, means, (0.5,))
     assert not list(folder.glob("mean*"))
-    model = pretrained.load_pretrained(folder)
+    model = model_folder.load_pretrained(folder)
     assert model.mean_experts is None
     with pytest.raises(ValueError, match="no fidelity slider"):
         model.experts_at(0.5)

@@ -11,7 +11,7 @@ import pytest
 
 from configs import debug
 from linearsr_jax.esgf.evaluation import Evaluation
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training import trainer
 from linearsr_jax.training.checkpoints import Checkpointer
 from linearsr_jax.training.expert_axis import split
@@ -74,7 +74,7 @@ def test_three_steps_that_are_not_finite_rewind(photos, tmp_path):
         rewinds = kept.restore_record(6).rewinds
     reason = "3 steps in a row were not finite"
     assert rewinds == (Rewind(step=5, to=4, reason=reason),)
-    training = pretrained.load_pretrained(tmp_path / "run/model").training
+    training = model_folder.load_pretrained(tmp_path / "run/model").training
     assert training["rewinds"] == [{"step": 5, "to": 4, "reason": reason}]
     log = read_log(tmp_path / "run")
     assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
@@ -180,7 +180,7 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     # As late as patience says, and no later.
     decided = selection.verdict.decided_at_step
     assert selection.trained_to == decided + config.esgf.patience
-    model = pretrained.load_pretrained(tmp_path / "run/model")
+    model = model_folder.load_pretrained(tmp_path / "run/model")
     assert model.training["esgf"] == selection.to_json()
     # The weights are those of a run that had ended there.
     config = make_config(photos, **stopping | {"steps": knee})
@@ -199,7 +199,7 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     config = make_config(photos, **stopping, **{"esgf.knee_step": 4})
     by_hand = train_and_evaluate(config, tmp_path / "run").selection
     assert (by_hand.step, by_hand.by) == (4, "hand")
-    assert pretrained.load_pretrained(tmp_path / "run/model").training["step"] == 4
+    assert model_folder.load_pretrained(tmp_path / "run/model").training["step"] == 4
     # One that is not kept is not replaced by another.
     shutil.rmtree(tmp_path / "run/candidates/3")
     config = make_config(photos, **stopping, **{"esgf.knee_step": 3})
@@ -210,7 +210,7 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     shutil.rmtree(tmp_path / "run/candidates")
     with pytest.raises(TrainError, match=r"candidates: is empty, the weights of step"):
         train_and_evaluate(make_config(photos, **stopping), tmp_path / "run")
-    assert pretrained.load_pretrained(tmp_path / "run/model").training["step"] == 4
+    assert model_folder.load_pretrained(tmp_path / "run/model").training["step"] == 4
 
 
 @pytest.mark.usefixtures("curve")

@@ -14,7 +14,7 @@ from linearsr_jax.codecs import CODECS
 from linearsr_jax.core.image_io import read_image
 from linearsr_jax.evaluation.tables import to_json
 from linearsr_jax.models.presets import get_preset
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training.finetune import FinetuneError, finetune, finetune_config
 from linearsr_jax.training.record import TrainError
 
@@ -36,7 +36,7 @@ def save_model(folder, preset):
     # The head starts at zero, and then the model is bicubic whatever else it holds.
     params["head"]["kernel"] = 0.05 * np.sin(np.arange(32 * 48)).reshape(32, 48)
     config = {"training": {}, "card": "A model of no skill.\n"}
-    pretrained.save_pretrained(folder, (params,), preset, CODECS["pixel"](), **config)
+    model_folder.save_pretrained(folder, (params,), preset, CODECS["pixel"](), **config)
     return folder
 
 
@@ -76,7 +76,7 @@ def test_table_compares_before_and_after(run):
 
 def test_held_out_photographs_are_not_trained_on(run, photos):
     workdir, _ = run
-    training = pretrained.load_pretrained(workdir / "model").training
+    training = model_folder.load_pretrained(workdir / "model").training
     (held_out,) = training["held_out"]
     assert {*training["files"], held_out} == {path.name for path in photos.iterdir()}
     assert held_out not in training["files"]
@@ -103,8 +103,8 @@ def test_it_starts_from_the_given_weights(photos, base, tmp_path):
     overrides = (*OVERRIDES, "optimizer.learning_rate=0.0", "steps=1")
     overrides += ("optimizer.final_learning_rate=0.0", "val.metrics=('psnr',)")
     result = finetune(photos, tmp_path / "run", model=str(base), overrides=overrides)
-    after = pretrained.load_pretrained(tmp_path / "run" / "model")
-    before = pretrained.load_pretrained(base)
+    after = model_folder.load_pretrained(tmp_path / "run" / "model")
+    before = model_folder.load_pretrained(base)
     # The average of equal weights is rounded.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
     jax.tree.map(close, after.experts, before.experts)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import debug
 from linearsr_jax.data import pipeline
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training import trainer
 from linearsr_jax.training.expert_axis import split
 from linearsr_jax.training.loop import train_and_evaluate
@@ -110,7 +110,7 @@ def test_rejected_files_are_named_and_kept_out(whole_run):
 
 def test_finished_run_leaves_a_loadable_model(whole_run):
     workdir, state = whole_run
-    model = pretrained.load_pretrained(workdir / "model")
+    model = model_folder.load_pretrained(workdir / "model")
     assert model.preset.width == 32
     average = ema_params(state.opt_state)
     assert_same_bits(model.experts, split(average))
@@ -200,9 +200,9 @@ def test_a_signal_at_the_last_step_loses_nothing(photos, tmp_path, monkeypatch):
         config.steps = 1
         config.optimizer.decay_steps = config.optimizer.warmup_steps = 0
     train_and_evaluate(config, tmp_path)
-    assert pretrained.load_pretrained(tmp_path / "model").training["step"] == 1
-    with pytest.raises(pretrained.PretrainedError, match=r"use its model, .*model"):
-        pretrained.load_pretrained(tmp_path)
+    assert model_folder.load_pretrained(tmp_path / "model").training["step"] == 1
+    with pytest.raises(model_folder.PretrainedError, match=r"use its model, .*model"):
+        model_folder.load_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from linearsr_jax.config.loading import ConfigError, load_stages
-from linearsr_jax.pretrained import model_folder as pretrained
+from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training import stages, trainer
 from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.loop import TrainResult
@@ -61,7 +61,7 @@ def whole(photos, tmp_path_factory):
 
 def load_experts(workdir):
     return [
-        pretrained.load_pretrained(workdir / name / "model").experts for name in NAMES
+        model_folder.load_pretrained(workdir / name / "model").experts for name in NAMES
     ]
 
 
@@ -103,7 +103,7 @@ def test_each_stage_starts_from_the_one_before(photos, whole):
     assert [stage["init_from"] for stage in recorded] == ["", "pretrain", "experts"]
     assert [stage["esgf"]["step"] for stage in recorded] == [4, 4, 4]
     pretrain, experts, sft = (
-        pretrained.load_pretrained(whole / name / "model") for name in NAMES
+        model_folder.load_pretrained(whole / name / "model") for name in NAMES
     )
     assert [len(model.experts) for model in (pretrain, experts, sft)] == [1, 4, 4]
     assert experts.boundaries == (0.223, 0.875, 0.939)
