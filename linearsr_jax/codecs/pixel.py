@@ -23,7 +23,7 @@ _RANGES: Ranges = {
 }
 
 
-def upscale_bicubic(image_lr: Float[Array, "B h w 3"]) -> Float[Array, "B 4*h 4*w 3"]:
+def upscale_bicubic(image_lr: Float[Array, "B y x 3"]) -> Float[Array, "B 4*y 4*x 3"]:
     """Enlarges x4 by the bicubic kernel of Pillow and MATLAB (Keys, a = -0.5), float32.
 
     At the border the kernel is cut off and renormalised, as Pillow does.

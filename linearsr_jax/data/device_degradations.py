@@ -39,7 +39,7 @@ def degrade_on_device(
     *,
     params: RealEsrganParams,
     factor: int = SCALE,
-) -> UInt8[Array, "B h w 3"]:
+) -> UInt8[Array, "B y x 3"]:
     """Degrades each image by its plan; a pure function, to be jitted.
 
     The result depends neither on the image's place in the batch nor on the others.
@@ -52,7 +52,7 @@ def degrade_on_device(
       factor: HR size over LR size.
 
     Returns:
-      LR images; h = H / factor and w = W / factor.
+      LR images; y = H / factor and x = W / factor.
     """
     degrade = functools.partial(_degrade, params=params, factor=factor)
     return jax.vmap(degrade)(images_hr, plan)

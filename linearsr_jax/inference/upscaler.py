@@ -246,7 +246,7 @@ class Upscaler:
 
     def _upscale(
         self,
-        pixels: UInt8[np.ndarray, "h w 3"],
+        pixels: UInt8[np.ndarray, "y x 3"],
         *,
         experts: tuple[PyTree, ...],
         steps: int,

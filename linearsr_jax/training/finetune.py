@@ -197,7 +197,7 @@ def _draw_before_after(
 
 def _centre(
     image: UInt8[np.ndarray, "H W 3"], side: int
-) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+) -> tuple[UInt8[np.ndarray, "y x 3"], tuple[int, int]]:
     """Crops the centre to at most `side`; returns it and its (top, left)."""
     height, width = (min(side, size) for size in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

@@ -38,7 +38,7 @@ LEVELS = (0.11, 0.55, 0.907, 0.97, 1.0)
 
 def degrade_fixed(
     image_hr: UInt8[np.ndarray, "H W 3"], number: int, name: str
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "y x 3"]:
     """Makes the LR image of a validation photograph.
 
     Args:

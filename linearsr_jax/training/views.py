@@ -33,7 +33,7 @@ def draw_views(key: Key[Array, ""], count: int) -> Float[Array, "B 3"]:
 
 def take_view(
     image: Float[Array, "B H W 3"], views: Float[Array, "B 3"]
-) -> Float[Array, "B h w 3"]:
+) -> Float[Array, "B y x 3"]:
     """Shows the images through their views, antialiased cubic; whole pixels at scale 1.
 
     Args:
@@ -41,7 +41,7 @@ def take_view(
       views: from `draw_views`.
 
     Returns:
-      h = SIDE H, w = SIDE W, rounded down.
+      y = SIDE H, x = SIDE W, rounded down.
     """
     height, width, channels = image.shape[1:]
     shape = (int(SIDE * height), int(SIDE * width), channels)
