@@ -96,7 +96,7 @@ def rows(
 
 
 def forms() -> dict[tuple[str, str], Callable]:
-    """{(form, pass): function of q, k, v, grad} of what this device can run."""
+    """Maps (form, pass) to a function of q, k, v, grad} of what this device can run."""
     return {
         (form, name): function
         for form in ("reference", *({"tpu", "gpu"} & {jax.default_backend()}))
