@@ -96,7 +96,7 @@ def rows(
 
 
 def forms() -> dict[tuple[str, str], Callable]:
-    """Maps (form, pass) to a function of q, k, v, grad} of what this device can run."""
+    """Maps (form, pass) to functions of (q, k, v, grad); only forms that can run here."""
     return {
         (form, name): function
         for form in ("reference", *({"tpu", "gpu"} & {jax.default_backend()}))
