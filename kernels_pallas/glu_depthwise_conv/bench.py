@@ -87,7 +87,7 @@ def rows(
 
 
 def forms() -> dict[tuple[str, str], Callable]:
-    """Maps (form, pass) to functions of (x, kernel, bias, grad); only forms that can run here."""
+    """Maps (form, pass) to functions of (x, kernel, bias, grad) that run here."""
     platform = jax.default_backend()
     operations: dict[str, Callable] = {
         name: functools.partial(reference.gate_convolved, convolve)

@@ -96,7 +96,7 @@ def rows(
 
 
 def forms() -> dict[tuple[str, str], Callable]:
-    """Maps (form, pass) to functions of (q, k, v, grad); only forms that can run here."""
+    """Maps (form, pass) to functions of (q, k, v, grad) that run here."""
     return {
         (form, name): function
         for form in ("reference", *({"tpu", "gpu"} & {jax.default_backend()}))
