@@ -53,7 +53,8 @@ PILLOW_IN_MEMORY = {
     "linearsr_jax.evaluation.baselines": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
     "linearsr_jax.tagging.resizing": "makes the squares that the networks take",
-    "linearsr_jax.inference.upscaler": "takes and returns Pillow images",
+    "linearsr_jax.inference.pictures": "takes and returns Pillow images",
+    "linearsr_jax.inference.transparency": "scales planes",
 }
 
 # Imported only where they are installed; elsewhere other code does the work, or an

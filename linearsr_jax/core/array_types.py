@@ -7,9 +7,19 @@ The annotations cost nothing at run time; tests check them, see docs/development
 """
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Real, UInt8
 
 # An array of NumPy or of JAX, where either will do.
 HostOrDevice = np.ndarray | Array
 
-__all__ = ["Array", "Bool", "Float", "HostOrDevice", "Int", "Key", "PyTree", "UInt8"]
+__all__ = [
+    "Array",
+    "Bool",
+    "Float",
+    "HostOrDevice",
+    "Int",
+    "Key",
+    "PyTree",
+    "Real",
+    "UInt8",
+]

@@ -1,9 +1,9 @@
 """Reading and writing image files.
 
 `read_image` turns every file into a `core.images.Image`, and its argument `refuse` says
-what a caller will not accept: evaluation refuses all that it would lose (STRICT),
-upscaling what an Image does not hold (WHOLE); training and tagging only look at the
-colours and refuse nothing (LENIENT).
+what a caller will not accept: what an Image does not hold (WHOLE) or, for evaluation,
+also what its 8-bit colours lose (STRICT); training and tagging only look at the colours
+and refuse nothing (LENIENT).
 """
 
 import contextlib
@@ -49,7 +49,7 @@ MAX_PIXELS = 80_000_000
 def read_image(
     path: str | os.PathLike,
     *,
-    refuse: Set[Trait] = STRICT,
+    refuse: Set[Trait] = WHOLE,
     max_pixels: int = MAX_PIXELS,
 ) -> Image:
     """Reads one image file.
@@ -85,7 +85,7 @@ def read_image(
         return _read(path, path, refuse, max_pixels)
 
 
-def decode_image(data: bytes, name: str, *, refuse: Set[Trait] = STRICT) -> Image:
+def decode_image(data: bytes, name: str, *, refuse: Set[Trait] = WHOLE) -> Image:
     """Reads one image file's bytes; see `read_image`.
 
     Args:

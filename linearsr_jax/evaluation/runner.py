@@ -127,7 +127,7 @@ def _write_outputs(
     """Upscales all LR images into a new folder of PNG files."""
     folder.mkdir()
     for path in progress(image_io.find_images(lr)):
-        output = _apply(method, path, image_io.read_image(path).rgb)
+        output = _apply(method, path, _read(path))
         image_io.write_image(folder / f"{path.stem}.png", Image(output))
     return folder
 
@@ -145,14 +145,14 @@ def _score_images(
     scores: dict[str, list[ImageScores]] = {name: [] for name in methods}
     for files in progress(match_images(folders)):
         references = {
-            kind: image_io.read_image(files[folder]).rgb
+            kind: _read(files[folder])
             for kind, folder in (("hr", hr), ("lr", lr))
             if folder is not None
         }
         for name, method in methods.items():
             if isinstance(method, Path):
                 path = files[method]
-                output = image_io.read_image(path).rgb
+                output = _read(path)
             else:
                 path = files[lr]
                 output = _apply(method, path, references["lr"])
@@ -210,3 +210,7 @@ def _measure(
 
 def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def _read(path):
+    return image_io.read_image(path, refuse=image_io.STRICT).rgb

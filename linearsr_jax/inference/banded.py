@@ -17,7 +17,7 @@ from linearsr_jax.core.array_types import (
     Float,
     HostOrDevice,
     PyTree,
-    UInt8,
+    Real,
 )
 from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.core.scale import SCALE
@@ -78,7 +78,7 @@ class BandedDenoiser:
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """See `Denoiser`; the state's arrays are overwritten."""
@@ -110,7 +110,7 @@ class BandedDenoiser:
         self,
         codec: Codec,
         latents: Float[HostOrDevice, "1 h w C"],
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
     ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """See `Denoiser`; in bands where the codec's pixels depend on few rows."""
         height, halo = latents.shape[1], codec.decode_halo

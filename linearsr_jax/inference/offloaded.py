@@ -15,7 +15,7 @@ from linearsr_jax.core.array_types import (
     Float,
     HostOrDevice,
     PyTree,
-    UInt8,
+    Real,
 )
 from linearsr_jax.diffusion.samplers import SamplerState, SolverTable
 from linearsr_jax.inference.guidance import Guidance
@@ -59,7 +59,7 @@ class OffloadedDenoiser:
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """See `Denoiser`; returns when the steps are done."""
@@ -72,7 +72,7 @@ class OffloadedDenoiser:
         self,
         codec: Codec,
         latents: Float[HostOrDevice, "1 h w C"],
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
     ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """See `Denoiser`."""
         return self._decode(codec, latents, image_lr)

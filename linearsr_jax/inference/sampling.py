@@ -22,7 +22,7 @@ from linearsr_jax.core.array_types import (
     Float,
     HostOrDevice,
     PyTree,
-    UInt8,
+    Real,
 )
 from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.core.rng import block_noise, stream_key
@@ -124,7 +124,7 @@ class Denoiser(Protocol):
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """Takes the steps of one expert; the state's batch is one."""
@@ -134,7 +134,7 @@ class Denoiser(Protocol):
         self,
         codec: Codec,
         latents: Float[HostOrDevice, "1 h w C"],
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
     ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """Returns the HR image, about [-1, 1], and whether all of it is finite."""
         ...
@@ -145,7 +145,7 @@ def upscale(
     segments: Sequence[Segment],
     experts: Sequence[PyTree],
     codec: Codec,
-    image_lr: UInt8[HostOrDevice, "H W 3"],
+    image_lr: Real[HostOrDevice, "H W 3"],
     noise: Float[HostOrDevice, "h w C"],
     guidance: Guidance = Guidance(),  # noqa: B008 (immutable)
 ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
@@ -195,7 +195,7 @@ class WholeDenoiser:
         params: PyTree,
         state: SamplerState,
         table: SolverTable,
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
         guidance: Guidance,
     ) -> SamplerState:
         """See `Denoiser`: one scan over the table's rows."""
@@ -223,7 +223,7 @@ class WholeDenoiser:
         self,
         codec: Codec,
         latents: Float[HostOrDevice, "1 h w C"],
-        image_lr: UInt8[HostOrDevice, "H W 3"],
+        image_lr: Real[HostOrDevice, "H W 3"],
     ) -> tuple[Float[HostOrDevice, "4*H 4*W 3"], Bool[Array, ""] | bool]:
         """See `Denoiser`; also of a part of the rows."""
         image = codec.decode(

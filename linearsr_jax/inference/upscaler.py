@@ -4,20 +4,21 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 
-from linearsr_jax.core.array_types import Float, PyTree, UInt8
-from linearsr_jax.core.image_range import to_uint8
+from linearsr_jax.core.array_types import Float, PyTree, Real
+from linearsr_jax.core.image_range import to_levels
 from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser
+from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.guidance import (
     ConditionError,
     Guidance,
@@ -27,12 +28,14 @@ from linearsr_jax.inference.guidance import (
 )
 from linearsr_jax.inference.memory_budget import default_budget, rows_that_fit
 from linearsr_jax.inference.offloaded import OffloadedDenoiser
+from linearsr_jax.inference.pictures import ImageLike, like, to_image
 from linearsr_jax.inference.sampling import (
     cut_segments,
     draw_noise,
     make_upscale,
     upscale,
 )
+from linearsr_jax.inference.transparency import fill_transparent, limit_alpha
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
@@ -40,15 +43,12 @@ from linearsr_jax.tagging.vocabulary import parse_tags
 
 logger = logging.getLogger(__name__)
 
+# Rec. 601, as that of files; one column.
+_LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
+
 # Blocks per iteration of the loop over depth. On CPU a rolled loop's copies cost nano a
 # third of its time; unrolling adds a quarter of a second to compiling, once per size.
 UNROLLED_BLOCKS = 4
-
-ImageLike = TypeVar("ImageLike", np.ndarray, PIL.Image.Image, Image)
-
-
-class UpscaleError(Exception):
-    """An image or setting that cannot be used, or an output that is not finite."""
 
 
 class Upscaler:
@@ -156,8 +156,8 @@ class Upscaler:
         """Upscales one image.
 
         Args:
-          image: PIL image of mode RGB or L, uint8 array (H, W, 3), (H, W, 1) or
-            (H, W), or opaque `core.images.Image` of 8 bits; any size.
+          image: PIL image of any mode but F, `core.images.Image`, or uint8 or uint16
+            array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with alpha last; any size.
           steps: network evaluations. One gives the conditional mean, the closest to
             the true image on average; more sample detail. None is the model's
             default.
@@ -173,8 +173,9 @@ class Upscaler:
             the model's default. Every place costs the same.
 
         Returns:
-          The same kind of image, four times as high and wide; a `core.images.Image`
-          keeps its profile and EXIF.
+          The same kind of image, four times as high and wide, of the same depth. A
+          Pillow image is upright and L, RGB, RGBA or I;16. It and a
+          `core.images.Image` keep profile, EXIF, XMP and resolution.
 
         Raises:
           UpscaleError: unusable image, steps, seed, scale or fidelity, tags and a
@@ -182,9 +183,10 @@ class Upscaler:
           ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
-        if not isinstance(steps, int) or steps < 1:
-            raise UpscaleError(f"steps must be a whole number above 0, got {steps}")
-        if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        steps, seed = _whole("steps", steps), _whole("seed", seed)
+        if steps < 1:
+            raise UpscaleError(f"steps must be 1 or more, got {steps}")
+        if not 0 <= seed < 2**32:
             raise UpscaleError(f"seed must be in [0, 2**32), got {seed}")
         if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
             raise UpscaleError(
@@ -195,17 +197,14 @@ class Upscaler:
         if condition is None:
             condition = condition_from_tags(self.select_tags(tags), self.model.preset)
         guidance = make_guidance(condition, null_condition(self.model), guidance_scale)
-        pixels = _pixels_of(image)
-        pixels_hr = to_uint8(
-            self._upscale(
-                np.broadcast_to(pixels, (*pixels.shape[:2], 3)),
-                steps=steps,
-                seed=seed,
-                guidance=guidance,
-                experts=self._experts_at(self._place(fidelity)),
-            )
+        run = functools.partial(
+            self._upscale,
+            steps=steps,
+            seed=seed,
+            guidance=guidance,
+            experts=self._experts_at(self._place(fidelity)),
         )
-        return _like(image, pixels_hr if pixels.shape[2] == 3 else _luma(pixels_hr))
+        return like(image, _upscale_channels(to_image(image), run))
 
     def _place(self, fidelity: float | None) -> float | None:
         """Where the slider stands; None for a model that has none."""
@@ -246,13 +245,13 @@ class Upscaler:
 
     def _upscale(
         self,
-        pixels: UInt8[np.ndarray, "y x 3"],
+        pixels: Real[np.ndarray, "y x 3"],
         *,
         experts: tuple[PyTree, ...],
         steps: int,
         seed: int,
         guidance: Guidance,
-    ) -> Float[np.ndarray, "4*h 4*w 3"]:
+    ) -> Float[np.ndarray, "4*y 4*x 3"]:
         height, width = pixels.shape[:2]
         # Codecs with a factor above 4 need LR sides that fill whole latent pixels.
         multiple = self.model.codec.factor // SCALE
@@ -282,36 +281,30 @@ class Upscaler:
         return np.asarray(image)[: SCALE * height, : SCALE * width]
 
 
-def _pixels_of(image: Any) -> np.ndarray:
-    """Returns the pixels, uint8 (H, W, 3) or (H, W, 1), or refuses the image."""
-    if isinstance(image, Image):
-        if image.alpha is not None:
-            raise UpscaleError("alpha is not supported yet; leave it out")
-        pixels = image.pixels
-    elif isinstance(image, PIL.Image.Image) and image.mode not in ("RGB", "L"):
-        raise UpscaleError(f"image mode {image.mode} is not supported; convert to RGB")
-    else:
-        pixels = np.asarray(image)
-    if pixels.dtype != np.uint8:
-        raise UpscaleError(f"pixels must be uint8, got {pixels.dtype}")
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise UpscaleError(
-            f"image must be (H, W, 3), (H, W, 1) or (H, W) and not empty, "
-            f"got {np.shape(image)}"
-        )
-    return pixels
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UpscaleError(f"{name} must be a whole number, got {value}") from None
 
 
-def _like(image: Any, pixels: np.ndarray) -> Any:
-    """Makes an image of the same kind of uint8 (H, W, 3) or (H, W, 1) pixels."""
-    if isinstance(image, Image):
-        return dataclasses.replace(image, pixels=pixels)
-    if isinstance(image, PIL.Image.Image):
-        return PIL.Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-    return pixels if np.ndim(image) == 3 else pixels[..., 0]
+def _upscale_channels(image: Image, run: Callable[[np.ndarray], np.ndarray]) -> Image:
+    """Upscales colours and alpha, each through a function from levels to [-1, 1]."""
+    pixels, alpha = image.pixels, image.alpha
+    if alpha is not None:
+        pixels = fill_transparent(pixels, alpha)
+    pixels_hr = _run_on(pixels, run)
+    alpha_hr = None
+    if alpha is not None:
+        alpha_hr = limit_alpha(_run_on(alpha[..., None], run)[..., 0], alpha)
+    return dataclasses.replace(image, pixels=pixels_hr, alpha=alpha_hr)
 
 
-def _luma(pixels: np.ndarray) -> np.ndarray:
-    return np.asarray(PIL.Image.fromarray(pixels).convert("L"))[..., None]
+def _run_on(pixels, run):
+    """Upscales (H, W, 1) or (H, W, 3) of uint8 or uint16 to the same type."""
+    # The network knows levels up to 255; those of 16 bits lie between them.
+    levels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / 257
+    image = run(np.broadcast_to(levels, (*levels.shape[:2], 3)))
+    if pixels.shape[2] == 1:
+        image = image @ _LUMA
+    return to_levels(image, pixels.dtype)

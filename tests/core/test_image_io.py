@@ -16,6 +16,7 @@ from linearsr_jax.core.image_formats import format_of
 from linearsr_jax.core.image_io import (
     IMAGE_SUFFIXES,
     LENIENT,
+    STRICT,
     ImageError,
     decode_image,
     find_images,
@@ -50,7 +51,7 @@ def png(width, height, bit_depth, colour_type, rows):
 
 def refusal(path):
     with pytest.raises(ImageError) as caught:
-        read_image(path)
+        read_image(path, refuse=STRICT)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message

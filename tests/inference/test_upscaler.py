@@ -11,8 +11,6 @@ from linearsr_jax import Upscaler
 from linearsr_jax.core import images
 from linearsr_jax.inference.upscaler import UpscaleError
 
-CLEAR = images.Image(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))
-
 
 @pytest.fixture(scope="module")
 def upscaler():
@@ -53,8 +51,8 @@ def test_grayscale_is_the_luma_that_files_get(upscaler, pixels):
     gray = pixels[..., 0]
     colour = upscaler(np.repeat(gray[..., None], 3, axis=2))
     luma = colour @ np.array([0.299, 0.587, 0.114])
-    # Pillow rounds its fixed-point luma to the nearest level.
-    assert np.abs(upscaler(gray) - luma).max() <= 0.51
+    # Here of rounded levels, and there rounded itself.
+    assert np.abs(upscaler(gray) - luma).max() <= 1.01
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (2, 1, 3)])
@@ -85,11 +83,9 @@ def test_one_step_owes_nothing_to_the_seed(upscaler, pixels):
     ("image", "settings", "message"),
     [
         (np.zeros((4, 4, 3), np.float32), {}, "uint8"),
-        (np.zeros((4, 4, 4), np.uint8), {}, "image must be"),
+        (np.zeros((4, 4, 5), np.uint8), {}, "image must be"),
         (np.zeros((0, 4, 3), np.uint8), {}, "not empty"),
-        (Image.new("RGBA", (4, 4)), {}, "mode RGBA"),
-        (images.Image(np.zeros((4, 4, 3), np.uint16)), {}, "uint8"),
-        (CLEAR, {}, "alpha"),
+        (Image.new("F", (4, 4)), {}, "mode F"),
         (np.zeros((4, 4, 3), np.uint8), {"steps": 0}, "steps"),
         (np.zeros((4, 4, 3), np.uint8), {"steps": 1.5}, "steps"),
         (np.zeros((4, 4, 3), np.uint8), {"seed": -1}, "seed"),
