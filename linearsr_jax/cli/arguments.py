@@ -1,7 +1,10 @@
 """Arguments that several commands share."""
 
 import argparse
+import math
 from pathlib import Path
+
+from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
 
 # Exit code of a training that a signal ended before its last step: the same command
 # continues it. BSD's EX_TEMPFAIL.
@@ -89,6 +92,63 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def steps(text: str) -> int:
+    """Parses a number of sampler steps, in [1, MAX_STEPS].
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_STEPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in 1 .. {MAX_STEPS}")
+    return int(text)
+
+
+def gigabytes(text: str) -> float:
+    """Parses an amount of memory, above 0 and finite.
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB above 0")
+    return value
+
+
+def guidance_scale(text: str) -> float:
+    """Parses a strength of guidance, in [0, MAX_GUIDANCE_SCALE].
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    value = _number(text)
+    if not 0 <= value <= MAX_GUIDANCE_SCALE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number from 0 to {MAX_GUIDANCE_SCALE:g}"
+        )
+    return value
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Parses a share of the work, i/n with 1 <= i <= n.
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    index, _, count = text.partition("/")
+    is_whole = index.isdecimal() and count.isdecimal()
+    if not is_whole or not 1 <= int(index) <= int(count):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share i/n, such as 1/4")
+    return int(index), int(count)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def seed(text: str) -> int:
     """Parses a seed, in [0, 2**32).
 
@@ -106,10 +166,7 @@ def fidelity(text: str) -> float:
     Raises:
       argparse.ArgumentTypeError: it is not one.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value

@@ -2,9 +2,9 @@
 
 A command is a module of this folder with HELP, `add_arguments(parser)` and
 `run(args)`, which returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 stopped by
-a signal with a checkpoint. Commands import what they run inside `run`, so that --help
-need not wait for JAX. With --json the last line of standard output is one JSON object;
-logs go to standard error.
+a signal with a checkpoint, 130 ended by Ctrl-C, 143 by SIGTERM. Commands import what
+they run inside `run`, so that --help need not wait for JAX. With --json the last line
+of standard output is one JSON object; logs go to standard error.
 """
 
 import argparse
@@ -48,16 +48,20 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    args = make_parser().parse_args(argv)
+    try:
+        return _run(make_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        print("linearsr: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
     )
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if args.debug else logging.INFO)
     try:
         return COMMANDS[args.command].run(args)
-    except KeyboardInterrupt:
-        print("linearsr: interrupted", file=sys.stderr)
-        return 1
     except UsageError as error:
         return _fail(args, error, 2)
     except Exception as error:

@@ -1,21 +1,32 @@
 """`linearsr upscale`: enlarges images four times."""
 
 import argparse
-import json
 import logging
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from linearsr_jax.cli.arguments import (
+    UsageError,
     add_dtype,
-    add_inputs,
     add_json,
     add_model,
-    add_overwrite,
     add_seed,
     fidelity,
-    positive,
+    gigabytes,
+    guidance_scale,
+    shard,
+    steps,
 )
+from linearsr_jax.cli.batch_report import BatchReport
+from linearsr_jax.cli.beside import Stopped, run_beside
+
+if TYPE_CHECKING:
+    from linearsr_jax.inference.batch import Output
+    from linearsr_jax.inference.batch_plan import Failure, Plan
+    from linearsr_jax.inference.upscaler import Upscaler
 
 HELP = "upscale images x4"
 
@@ -24,19 +35,11 @@ _logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    add_inputs(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="OUT",
-        help="file (.png .jpg .webp .bmp .tif) for one image, otherwise a folder",
-    )
+    _add_files(parser)
     add_model(parser)
     parser.add_argument(
         "--steps",
-        type=positive,
+        type=steps,
         metavar="N",
         help="network evaluations: 1 stays closest to the original, more add detail "
         "(default: the model's)",
@@ -67,14 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guidance-scale",
-        type=float,
+        type=guidance_scale,
         default=1.0,
         metavar="W",
         help="strength of the tags; any value but 1, the default, doubles the time",
     )
     parser.add_argument(
         "--max-memory",
-        type=float,
+        type=gigabytes,
         metavar="GB",
         help="memory for one image, besides the weights; larger images are upscaled "
         "in bands, with the same result (default: half of the machine's, 80 %% of an "
@@ -86,53 +89,151 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep at most two experts on the device: less memory, slower",
     )
     add_dtype(parser, "precision; bfloat16 suits large models on accelerators")
-    add_overwrite(parser, "existing outputs")
     add_json(parser)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help='image file, folder, pattern such as "in/**/*.jpg", or - for standard '
+        "input",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="file for one image (the suffix chooses the format), otherwise a folder; "
+        "- for standard output, as PNG",
+    )
+    parser.add_argument(
+        "--recursive", action="store_true", help="search folders inside folders too"
+    )
+    parser.add_argument(
+        "--suffix",
+        default="",
+        metavar="TEXT",
+        help="in a folder: text after each input's name, e.g. _x4",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace existing outputs, but never an input",
+    )
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave existing outputs as they are, as always in a folder",
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="of N processes or machines that share the work, do the part of the I-th",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Upscales every input; one that fails does not stop the others."""
-    from linearsr_jax.inference.batch import plan_outputs, upscale_files
+    report = BatchReport(is_json=args.json)
+    if args.output == "-" and args.json:
+        raise UsageError("-o - and --json both write to standard output; drop one")
+    if args.output == "-" and sys.stdout.isatty():
+        raise UsageError("-o -: standard output is a terminal; redirect it")
+    try:
+        with report:
+            for event in run_beside(lambda: _work(args)):
+                report.add(event)
+    except Stopped as stopped:
+        _end_now(report, stopped)
+    return report.finish()
+
+
+def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
+    """Yields the plan, and then what becomes of each image."""
+    from linearsr_jax.core.files import remove_abandoned
+    from linearsr_jax.inference.batch_plan import Naming, PlanError, make_plan
+
+    try:
+        plan = make_plan(
+            args.inputs,
+            args.output,
+            recursive=args.recursive,
+            naming=Naming(args.suffix),
+            overwrite=args.overwrite,
+            skip_existing=args.skip_existing,
+            shard=args.shard,
+        )
+    except PlanError as error:
+        raise UsageError(str(error)) from error
+    yield plan
+    for folder in {job.target.parent for job in plan.jobs if job.target}:
+        remove_abandoned(folder)
+    if plan.jobs:
+        # All that is above takes no JAX: a finished batch is finished at once.
+        yield from _upscale(args, plan)
+
+
+def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failure"]:
+    from linearsr_jax.inference.batch import upscale_files
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.inference.guidance import condition_from_file
     from linearsr_jax.inference.upscaler import Upscaler
 
     enable_compilation_cache()
-    jobs = plan_outputs(args.inputs, args.output, recursive=args.recursive)
     upscaler = Upscaler.from_pretrained(
         args.model,
         offload_experts=args.offload_experts,
         max_memory=args.max_memory,
         dtype=args.dtype,
     )
+    model = upscaler.model
+    is_of_one_step = model.mean_experts and model.preset.default_steps == 1
+    if is_of_one_step and (args.steps or 1) > 1:
+        _logger.warning(
+            "linearsr: model %s was trained for one step; more take longer and look "
+            "worse",
+            model.name,
+        )
     condition = None
     if args.condition:
-        condition = condition_from_file(args.condition, upscaler.model.preset)
-    outputs, failures = upscale_files(
+        condition = condition_from_file(args.condition, model.preset)
+    yield from upscale_files(
         upscaler,
-        jobs,
+        plan.jobs,
         overwrite=args.overwrite,
-        find_tags=_tag_finder(args, upscaler.model.tagger),
+        find_tags=_tag_finder(args, upscaler),
         steps=args.steps,
         seed=args.seed,
         condition=condition,
         guidance_scale=args.guidance_scale,
         fidelity=args.fidelity,
     )
-    if args.json:
-        print(json.dumps({"outputs": outputs}))
-    if failures and len(jobs) > 1:
-        _logger.error("linearsr: %d of %d images failed", failures, len(jobs))
-    return 1 if failures else 0
 
 
-def _tag_finder(args: argparse.Namespace, default_tagger: str) -> Callable:
+def _tag_finder(args: argparse.Namespace, upscaler: "Upscaler") -> Callable:
     """Returns a function from an image to its tags: the user's, or a tagger's."""
     from linearsr_jax.tagging import load_tagger
-    from linearsr_jax.tagging.vocabulary import parse_tags
 
     if args.condition or args.tags is not None:
-        tags = parse_tags(args.tags or "")
+        # Once, with one warning about those that the model does not know.
+        tags = upscaler.select_tags(args.tags or "")
         return lambda pixels: tags
-    tagger = load_tagger(args.tagger or default_tagger)
+    tagger = load_tagger(args.tagger or upscaler.model.tagger)
     return lambda pixels: [tag for tag, _ in tagger(pixels)]
+
+
+def _end_now(report: BatchReport, stopped: Stopped) -> None:
+    """Reports, and ends the process, whose other threads cannot be stopped."""
+    from linearsr_jax.core.files import abandon_unfinished
+
+    abandon_unfinished()
+    report.finish(interrupted_by=str(stopped))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    abandon_unfinished()
+    os._exit(128 + stopped.signal)

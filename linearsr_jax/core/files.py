@@ -3,9 +3,13 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
 import stat
+import threading
+import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
@@ -13,6 +17,16 @@ SUMS_FILE = "SHA256SUMS"
 # Bounds of what is read from a folder that somebody else made. The largest expert
 # there is has 6.4 GB.
 _MAX_SUMS_BYTES, _MAX_BYTES = 1_000_000, 64_000_000_000
+
+
+# Temporary files of this process that are being written, and the lock under which they
+# are begun and finished.
+_unfinished: set[Path] = set()
+_lock = threading.RLock()
+# Who writes a temporary file, so that others know whether it is abandoned.
+_PART = re.compile(r"\.[0-9a-f]{16}-([0-9a-f]{8})-(\d+)\.part")
+# After which a temporary file of another machine is taken to be abandoned.
+_MAX_PART_SECONDS = 24 * 3600
 
 
 @contextlib.contextmanager
@@ -34,21 +48,75 @@ def written_whole(path: Path) -> Generator[Path]:
       OSError: the file or folder cannot be written.
     """
     # A short name, because that of the file may already have the maximal length.
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    name = f".{secrets.token_hex(8)}-{_host()}-{os.getpid()}.part"
+    temporary = path.parent / name
+    with _lock:
+        _unfinished.add(temporary)
     try:
         yield temporary
         if temporary.is_file():
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _lock:
+            os.replace(temporary, path)
+            _unfinished.discard(temporary)
     except BaseException:  # Ctrl-C too
-        # The parent itself may be missing, or be a file.
-        with contextlib.suppress(OSError):
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
+        with _lock:
+            _remove(temporary)
+            _unfinished.discard(temporary)
         raise
+
+
+def abandon_unfinished() -> None:
+    """Removes what other threads are writing, right before the process ends itself.
+
+    From now on they neither begin nor finish a file. One of them may still create what
+    it began, so call this again at the very end.
+    """
+    _lock.acquire()
+    for temporary in _unfinished:
+        _remove(temporary)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes temporary files in a folder whose writers were killed.
+
+    Those of processes that run are left alone, and for a day those of other machines.
+    """
+    # The folder may be missing, and others may clean it at the same time.
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if (match := _PART.fullmatch(path.name)) and _is_abandoned(
+                path, *match.groups()
+            ):
+                _remove(path)
+
+
+def _is_abandoned(path: Path, host: str, process: str) -> bool:
+    if host != _host():
+        return time.time() - path.stat().st_mtime > _MAX_PART_SECONDS
+    if int(process) == os.getpid():
+        return path not in _unfinished
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _remove(temporary: Path) -> None:
+    # The parent itself may be missing, or be a file.
+    with contextlib.suppress(OSError):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -69,9 +69,6 @@ def dpm_solver_pp(sigmas: np.ndarray) -> SolverTable:
     )
 
 
-# Networks know a thousand noise levels; more steps only take longer.
-MAX_STEPS = 1000
-
 SOLVERS: dict[str, Callable[[np.ndarray], SolverTable]] = {
     "euler": euler,
     "dpm_solver_pp": dpm_solver_pp,

@@ -1,63 +1,62 @@
-"""Upscaling files: which input becomes which output, one after another."""
+"""Upscaling files: one image computes while the next is read and the last is written.
 
+What goes wrong with one image is reported, and the others are still done.
+"""
+
+import itertools
 import logging
+import shutil
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from linearsr_jax.core import image_io
-from linearsr_jax.inference.upscaler import UpscaleError, Upscaler
+from linearsr_jax.core.image_formats import ImageError
+from linearsr_jax.core.images import Image
+from linearsr_jax.inference.batch_plan import STREAM, Failure, Job
+from linearsr_jax.inference.upscaler import Upscaler
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
-# Of outputs in a folder: lossless, whatever the input was.
-_OUTPUT_SUFFIX = ".png"
-
+# LR pixels from which on an image is computed only after the last one is written, so
+# that two large outputs are not held at once.
+_OVERLAPPED_PIXELS = 4_000_000
+_STREAM_SUFFIX = ".png"
 
 FindTags = Callable[[np.ndarray], Sequence[str]]
 
 
-class Job(NamedTuple):
-    """One image to do."""
+@dataclass(frozen=True)
+class Output:
+    """An image that was upscaled.
 
-    input: Path
-    output: Path
-
-
-def plan_outputs(inputs: Sequence[Path], output: Path, *, recursive: bool) -> list[Job]:
-    """Decides where each image goes, before anything is done.
-
-    One image goes to `output` itself if that has an image suffix. Otherwise output
-    is a folder, made if missing, that gets NAME.png for each image; images found in
-    a folder's folders keep their place below it.
-
-    Raises:
-      image_io.ImageError: a missing input, a folder without images, or two inputs
-        that would share one output.
+    Attributes:
+      input, output: names of the files, "-" for a stream.
+      width, height: of the output, in pixels.
+      seconds: reading, computing and writing.
+      tags: tags that the model was told.
     """
-    is_single = len(inputs) == 1 and not inputs[0].is_dir()
-    if is_single and not output.is_dir() and output.suffix:
-        return [Job(inputs[0], output)]
-    if output.exists() and not output.is_dir():
-        raise image_io.ImageError(output, "is a file; several images need a folder")
-    jobs: dict[Path, Job] = {}
-    for given in inputs:
-        root = given if given.is_dir() else given.parent
-        for path in image_io.find_images(given, recursive=recursive):
-            target = (output / path.relative_to(root)).with_suffix(_OUTPUT_SUFFIX)
-            if target in jobs and jobs[target].input != path:
-                raise image_io.ImageError(
-                    target,
-                    f"{path} and {jobs[target].input} would both become this file; "
-                    "upscale them into different folders",
-                )
-            jobs[target] = Job(path, target)
-    return list(jobs.values())
+
+    input: str
+    output: str
+    width: int
+    height: int
+    seconds: float
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Timed:
+    value: Any
+    seconds: float
 
 
 def upscale_files(
@@ -67,61 +66,134 @@ def upscale_files(
     overwrite: bool,
     find_tags: FindTags,
     **settings: Any,
-) -> tuple[list[dict[str, Any]], int]:
-    """Runs the jobs; a failure is reported and the others still run.
+) -> Iterator[Output | Failure]:
+    """Runs the jobs in order; whatever one of them raises, the others still run.
 
     Args:
       upscaler: the model.
-      jobs: jobs from `plan_outputs`.
+      jobs: jobs from `batch_plan.make_plan`.
       overwrite: whether to replace existing outputs.
       find_tags: function from an image to its tags; those that the model knows are
         also written into the output.
       **settings: further arguments of `Upscaler.__call__`.
 
-    Returns:
-      The outputs in the form that --json prints, and the number of failures.
+    Yields:
+      What became of each job, in their order.
     """
-    outputs, failures = [], 0
-    with (
-        logging_redirect_tqdm(),
-        tqdm(jobs, unit="image", disable=None if len(jobs) > 1 else True) as bar,
-    ):
-        for job in bar:
+
+    def compute(image: Image) -> tuple[Image, tuple[str, ...]]:
+        tags = upscaler.select_tags(find_tags(image.rgb))
+        return upscaler(image, tags=tags, **settings), tags
+
+    def write(job: Job, image: Image, tags: Sequence[str]) -> None:
+        _write(job.target, image, tags, overwrite=overwrite)
+
+    waiting = iter(jobs)
+    images: deque[tuple[Job, Future]] = deque()
+    outputs: deque[tuple[Job, Future, Callable[[float], Output]]] = deque()
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+
+        def read_ahead(count: int) -> None:
+            for job in itertools.islice(waiting, count):
+                images.append((job, reader.submit(_timed, _read, job.source)))
+
+        def finish(keep: int) -> Iterator[Output | Failure]:
+            while len(outputs) > keep:
+                job, writing, describe = outputs.popleft()
+                try:
+                    yield describe(writing.result().seconds)
+                except Exception as error:
+                    yield _failure(job, error)
+
+        read_ahead(2)
+        while images:
+            job, reading = images.popleft()
             try:
-                done = _upscale_file(upscaler, job, overwrite, find_tags, settings)
-            except (image_io.ImageError, UpscaleError, OSError) as error:
-                failures += 1
-                logger.error("linearsr: %s", error)
+                image = reading.result()
+                read_ahead(1)
+                if image.value.pixels.size > 3 * _OVERLAPPED_PIXELS:
+                    yield from finish(0)
+                done = _timed(compute, image.value)
+            except Exception as error:
+                read_ahead(2 - len(images))
+                yield from finish(0)
+                yield _failure(job, error)
                 continue
-            outputs.append(done)
-            shown = "".join(f"  {tag}" for tag in done["tags"])
-            numbers = (done[key] for key in _REPORTED)
-            logger.info("%s -> %s  %dx%d  %.1f s%s", *job, *numbers, shown)
-    return outputs, failures
+            image_hr, tags = done.value
+            seconds = image.seconds + done.seconds
+            describe = _describer(job, image_hr, tags, seconds)
+            writing = writer.submit(_timed, write, job, *done.value)
+            outputs.append((job, writing, describe))
+            del image, done, image_hr, reading, writing
+            yield from finish(1)
+        yield from finish(0)
 
 
-_REPORTED = ("width", "height", "seconds")
-
-
-def _upscale_file(
-    upscaler: Upscaler,
-    job: Job,
-    overwrite: bool,
-    find_tags: FindTags,
-    settings: dict[str, Any],
-) -> dict[str, Any]:
+def _timed(function: Callable, *args: Any) -> _Timed:
     start = time.perf_counter()
-    image_io.check_output(job.output, overwrite=overwrite)
-    image = image_io.read_image(job.input)
-    tags = list(upscaler.select_tags(find_tags(image.rgb)))
-    image_hr = upscaler(image, tags=tags, **settings)
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    image_io.write_image(job.output, image_hr, keywords=tags, overwrite=overwrite)
-    return {
-        "input": str(job.input),
-        "output": str(job.output),
-        "width": image_hr.pixels.shape[1],
-        "height": image_hr.pixels.shape[0],
-        "seconds": round(time.perf_counter() - start, 3),
-        "tags": tags,
-    }
+    value = function(*args)
+    return _Timed(value, time.perf_counter() - start)
+
+
+def _describer(
+    job: Job, image: Image, tags: Sequence[str], seconds: float
+) -> Callable[[float], Output]:
+    """Returns a function from the seconds of writing to the description.
+
+    It does not keep the image.
+    """
+    height, width = image.pixels.shape[:2]
+    names = str(job.source or STREAM), str(job.target or STREAM)
+    return lambda writing: Output(
+        *names, width, height, round(seconds + writing, 3), tuple(tags)
+    )
+
+
+def _failure(job: Job, error: Exception) -> Failure:
+    _logger.debug("%s", job, exc_info=error)
+    return Failure(
+        str(job.source or STREAM), str(job.target or STREAM), _text_of(error)
+    )
+
+
+def _text_of(error: Exception) -> str:
+    """Returns one line about an error of one image, with the cure if there is one."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return (
+            "out of memory; --max-memory GB upscales in bands that take less, "
+            f"or close other programs ({text or 'no more is known'})"
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    is_own = type(error).__module__.startswith("linearsr_jax")
+    if is_own or isinstance(error, OSError | ValueError):
+        return text or type(error).__name__
+    return (
+        f"{type(error).__name__}: {text}; this is a bug, please report it with what "
+        "--debug shows"
+    )
+
+
+def _read(source: Path | None) -> Image:
+    if source is None:
+        return image_io.decode_image(sys.stdin.buffer.read(), "standard input")
+    return image_io.read_image(source)
+
+
+def _write(
+    target: Path | None, image: Image, tags: Sequence[str], *, overwrite: bool
+) -> None:
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image_io.write_image(target, image, keywords=tags, overwrite=overwrite)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"image{_STREAM_SUFFIX}")
+        image_io.write_image(path, image, keywords=tags)
+        try:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError as error:
+            raise ImageError("standard output", "was closed by its reader") from error

@@ -16,6 +16,7 @@ import numpy as np
 from linearsr_jax.core.array_types import Float, PyTree, Real
 from linearsr_jax.core.image_range import to_levels
 from linearsr_jax.core.images import Image
+from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser
 from linearsr_jax.inference.errors import UpscaleError
@@ -91,8 +92,10 @@ class Upscaler:
         """
         if dtype not in ("float32", "bfloat16"):
             raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")
-        if max_memory is not None and not max_memory > 0:
-            raise UpscaleError(f"max_memory must be above 0 GB, got {max_memory}")
+        if max_memory is not None and not 0 < max_memory < math.inf:
+            raise UpscaleError(
+                f"max_memory must be above 0 GB and finite, got {max_memory}"
+            )
         self.model = model
         self._budget = default_budget() if max_memory is None else int(max_memory * 1e9)
         self._network = network = model.preset.make_model(
@@ -160,14 +163,15 @@ class Upscaler:
             array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with alpha last; any size.
           steps: network evaluations. One gives the conditional mean, the closest to
             the true image on average; more sample detail. None is the model's
-            default.
+            default; at most `core.limits.MAX_STEPS`.
           seed: chooses the detail; 0 <= seed < 2**32. With one step of a pixel model
             nothing is random and every seed gives the same image.
           tags: what the image shows, see `select_tags`; a `tagging.load_tagger` can
             say it.
           condition: features in place of tags, from `guidance.condition_from_file`.
-          guidance_scale: how much the tags count; see `diffusion.guidance`. Other
-            than 1 costs twice the time, and means nothing without tags.
+          guidance_scale: how much the tags count, from 0 to
+            `core.limits.MAX_GUIDANCE_SCALE`; see `diffusion.guidance`. Other than 1
+            costs twice the time, and means nothing without tags.
           fidelity: for models with a slider: 0 is the mean of what the truth may be,
             the closest to it on average; 1 the picture that looks most real. None is
             the model's default. Every place costs the same.
@@ -183,14 +187,12 @@ class Upscaler:
           ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
-        steps, seed = _whole("steps", steps), _whole("seed", seed)
-        if steps < 1:
-            raise UpscaleError(f"steps must be 1 or more, got {steps}")
-        if not 0 <= seed < 2**32:
-            raise UpscaleError(f"seed must be in [0, 2**32), got {seed}")
-        if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+        steps = _whole("steps", steps, 1, MAX_STEPS)
+        seed = _whole("seed", seed, 0, 2**32 - 1)
+        if not 0 <= guidance_scale <= MAX_GUIDANCE_SCALE:
             raise UpscaleError(
-                f"guidance_scale must be 0 or more, got {guidance_scale}"
+                f"guidance_scale must be from 0 to {MAX_GUIDANCE_SCALE:g}, "
+                f"got {guidance_scale}"
             )
         if tags and condition is not None:
             raise UpscaleError("give tags or a condition, not both")
@@ -281,11 +283,17 @@ class Upscaler:
         return np.asarray(image)[: SCALE * height, : SCALE * width]
 
 
-def _whole(name: str, value: Any) -> int:
+def _whole(name: str, value: Any, least: int, greatest: int) -> int:
+    """Returns a whole number of any kind, numpy's too, as an int."""
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
-        raise UpscaleError(f"{name} must be a whole number, got {value}") from None
+        number = None
+    if number is None or isinstance(value, bool) or not least <= number <= greatest:
+        raise UpscaleError(
+            f"{name} must be a whole number from {least} to {greatest}, got {value!r}"
+        )
+    return number
 
 
 def _upscale_channels(image: Image, run: Callable[[np.ndarray], np.ndarray]) -> Image:

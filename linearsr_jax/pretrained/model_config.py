@@ -17,10 +17,11 @@ from linearsr_jax.core.checked_fields import (
     check_value,
 )
 from linearsr_jax.core.files import read_bounded
+from linearsr_jax.core.limits import MAX_STEPS
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.diffusion.experts import check_boundaries
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.diffusion.samplers import MAX_STEPS, SOLVERS
+from linearsr_jax.diffusion.samplers import SOLVERS
 from linearsr_jax.models.presets import TAG_COUNT, Preset
 
 CONFIG_FILE = "config.json"

@@ -49,7 +49,7 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.COMMANDS["info"], "run", interrupt)
-    assert run(capsys, "info") == (1, "", "linearsr: interrupted\n")
+    assert run(capsys, "info") == (130, "", "linearsr: interrupted\n")
 
 
 def test_a_bug_says_so_and_debug_shows_where(capsys, monkeypatch):

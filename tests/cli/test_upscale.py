@@ -1,11 +1,18 @@
 """`linearsr upscale`: files and folders in, files four times as large out."""
 
+import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from tests.cli.running import run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def describe(path):
@@ -90,8 +97,90 @@ def test_existing_output_is_kept(capsys, photo, tmp_path):
     assert describe(output) == ("RGB", (36, 24))
 
 
-def test_two_inputs_for_one_output(capsys, photo, tmp_path):
-    Image.open(photo).save(tmp_path / "photo.bmp")
-    code, _, err = run(capsys, "upscale", tmp_path, "-o", tmp_path / "out")
+def test_a_finished_folder_again(capsys, photo, tmp_path):
+    out = tmp_path / "out"
+    assert run(capsys, "upscale", photo, "-o", out)[0] == 0
+    before = (out / "photo.png").stat().st_mtime_ns
+    code, text, err = run(capsys, "upscale", photo, "-o", out, "--json")
+    assert code == 0
+    assert json.loads(text)["skipped"] == [
+        {"input": str(photo), "reason": "the output exists"}
+    ]
+    assert "1 skipped (the output exists)" in err
+    assert (out / "photo.png").stat().st_mtime_ns == before
+
+
+def test_failures_are_listed(capsys, photo, tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
+    inputs = (photo, tmp_path / "text.png", tmp_path / "absent.png")
+    code, text, err = run(capsys, "upscale", *inputs, "-o", tmp_path / "out", "--json")
     assert code == 1
-    assert "would both become" in err
+    result = json.loads(text)
+    assert [each["input"] for each in result["outputs"]] == [str(photo)]
+    assert [each["input"] for each in result["failures"]] == [
+        str(tmp_path / "absent.png"),
+        str(tmp_path / "text.png"),
+    ]
+    assert not result["interrupted"]
+    # The name is said once.
+    (line,) = (line for line in err.splitlines() if "text.png" in line)
+    assert line.count("text.png") == 1
+    assert "1 upscaled" in err
+    assert "2 failed" in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--steps", "0"],
+        ["--steps", "1001"],
+        ["--max-memory", "inf"],
+        ["--max-memory", "nan"],
+        ["--guidance-scale", "1e30"],
+        ["--guidance-scale", "nan"],
+        ["--seed", "-1"],
+        ["--shard", "3/2"],
+        ["--shard", "1"],
+        ["--overwrite", "--skip-existing"],
+        ["--suffix", "a/b"],
+    ],
+)
+def test_settings_that_are_refused(capsys, photo, tmp_path, options):
+    code, _, err = run(capsys, "upscale", photo, "-o", tmp_path / "out", *options)
+    assert code == 2
+    assert options[0] in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["", "-o", "x"], ["-", "-o", "-", "--json"]])
+def test_arguments_that_do_not_go_together(capsys, arguments):
+    assert run(capsys, "upscale", *arguments)[0] == 2
+
+
+def test_more_steps_than_a_model_was_trained_for(capsys, photo, tmp_path):
+    arguments = ("upscale", photo, "-o", tmp_path / "out", "--overwrite")
+    assert "look worse" in run(capsys, *arguments, "--steps", "2")[2]
+    for options in (["--steps", "1"], ["--model", "nano-flow", "--steps", "2"]):
+        assert "look worse" not in run(capsys, *arguments, *options)[2]
+
+
+def test_the_readmes_tags_do_something(capsys, tmp_path):
+    """Its example says "bird, branch" of its own photograph."""
+    source = tmp_path / "sample.png"
+    with Image.open(ROOT / "docs" / "images" / "sample.png") as sample:
+        sample.crop((0, 0, 48, 32)).save(source)
+    images = {}
+    for tags in ("", "bird, branch"):
+        output = tmp_path / f"{len(tags)}.png"
+        arguments = ("upscale", source, "-o", output, "--tags", tags)
+        assert run(capsys, *arguments)[0] == 0
+        images[tags] = np.asarray(Image.open(output)).astype(int)
+    assert np.abs(images[""] - images["bird, branch"]).max() > 0
+
+
+def test_streams(photo):
+    """In a process of its own, with real standard input and output."""
+    command = [sys.executable, "-m", "linearsr_jax", "upscale", "-", "-o", "-"]
+    done = subprocess.run(command, input=photo.read_bytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(io.BytesIO(done.stdout)).size == (36, 24)

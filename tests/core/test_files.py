@@ -1,10 +1,17 @@
 """Whole files: nothing half-written stays, nothing that was there is lost."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from linearsr_jax.core.files import sha256, write_text, written_whole
+from linearsr_jax.core.files import (
+    remove_abandoned,
+    sha256,
+    write_text,
+    written_whole,
+)
 
 
 def test_failing_write_leaves_what_was_there(tmp_path):
@@ -57,3 +64,49 @@ def test_sha256(tmp_path):
     path.write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.
     assert sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def killed_part(folder):
+    """Lets a process begin a file and kills it; returns the temporary name."""
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from linearsr_jax.core.files import written_whole\n"
+        "with written_whole(pathlib.Path(sys.argv[1], 'a')) as part:\n"
+        "    part.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    (part,) = folder.iterdir()
+    return part
+
+
+def test_what_a_killed_process_began_is_removed(tmp_path):
+    part = killed_part(tmp_path)
+    others = [tmp_path / name for name in (".hidden.part", "a.part", ".x-1-2.part")]
+    for other in others:
+        other.touch()
+    remove_abandoned(tmp_path)
+    assert not part.exists()
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_what_runs_is_left_alone(tmp_path):
+    with written_whole(tmp_path / "a") as part:
+        part.touch()
+        # As if the parent of this process, which runs, had begun it too.
+        other = part.with_name(part.name.replace(f"-{os.getpid()}", f"-{os.getppid()}"))
+        other.touch()
+        remove_abandoned(tmp_path)
+        assert part.exists()
+        assert other.exists()
+
+
+def test_what_another_machine_began_is_left_for_a_day(tmp_path):
+    part = tmp_path / f".{'0' * 16}-{'f' * 8}-1.part"
+    part.touch()
+    remove_abandoned(tmp_path)
+    assert part.exists()
+    os.utime(part, (0, 0))
+    remove_abandoned(tmp_path)
+    assert not part.exists()
+    remove_abandoned(tmp_path / "absent")

@@ -73,6 +73,18 @@ def test_seed_decides_the_detail_of_several_steps(upscaler, pixels):
     assert np.any(one != other)
 
 
+def test_whole_numbers_of_numpy(upscaler, pixels):
+    whole = upscaler(pixels, steps=2, seed=3)
+    numpys = upscaler(pixels, steps=np.int32(2), seed=np.int64(3))
+    np.testing.assert_array_equal(whole, numpys)
+
+
+@pytest.mark.parametrize("amount", [0, -1, np.inf, np.nan])
+def test_amounts_of_memory_that_are_none(upscaler, amount):
+    with pytest.raises(UpscaleError, match="max_memory"):
+        Upscaler(upscaler.model, max_memory=amount)
+
+
 def test_one_step_owes_nothing_to_the_seed(upscaler, pixels):
     np.testing.assert_array_equal(
         upscaler(pixels, steps=1, seed=1), upscaler(pixels, steps=1, seed=2)
@@ -88,6 +100,10 @@ def test_one_step_owes_nothing_to_the_seed(upscaler, pixels):
         (Image.new("F", (4, 4)), {}, "mode F"),
         (np.zeros((4, 4, 3), np.uint8), {"steps": 0}, "steps"),
         (np.zeros((4, 4, 3), np.uint8), {"steps": 1.5}, "steps"),
+        (np.zeros((4, 4, 3), np.uint8), {"steps": True}, "steps"),
+        (np.zeros((4, 4, 3), np.uint8), {"steps": 1001}, "steps"),
+        (np.zeros((4, 4, 3), np.uint8), {"guidance_scale": 1e30}, "guidance_scale"),
+        (np.zeros((4, 4, 3), np.uint8), {"guidance_scale": np.nan}, "guidance_scale"),
         (np.zeros((4, 4, 3), np.uint8), {"seed": -1}, "seed"),
     ],
 )

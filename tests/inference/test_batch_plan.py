@@ -1,0 +1,232 @@
+"""Plans of batches: what goes where, what is left out and what is refused."""
+
+import itertools
+import os
+
+import pytest
+
+from linearsr_jax.inference.batch_plan import Naming, PlanError, make_plan
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    """A working directory with images (empty files do for planning) and other files."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "in/a.jpg",
+        "in/B.PNG",
+        "in/notes.txt",
+        "in/.hidden.png",
+        "in/.git/x.png",
+        "in/deep/c.webp",
+        "in/deep/deeper/d.gif",
+        "in/deep/deeper/e.tif",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def pairs(plan):
+    return [(str(job.source), str(job.target)) for job in plan.jobs]
+
+
+def touch(*names):
+    for name in names:
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        open(name, "w").close()
+
+
+def test_folder():
+    plan = make_plan(["in"], "out")
+    assert pairs(plan) == [("in/B.PNG", "out/B.PNG"), ("in/a.jpg", "out/a.jpg")]
+    assert [skip.input for skip in plan.skipped] == ["in/notes.txt"]
+    assert plan.failures == ()
+
+
+def test_folders_inside_are_mirrored():
+    plan = make_plan(["in"], "out", recursive=True)
+    assert pairs(plan)[2:] == [
+        ("in/deep/c.webp", "out/deep/c.webp"),
+        ("in/deep/deeper/e.tif", "out/deep/deeper/e.tif"),
+    ]
+    assert [skip.input for skip in plan.skipped] == [
+        "in/notes.txt",
+        "in/deep/deeper/d.gif",
+    ]
+
+
+def test_patterns_keep_the_place_below_their_fixed_part():
+    assert pairs(make_plan(["in/*.jpg"], "out")) == [("in/a.jpg", "out/a.jpg")]
+    plan = make_plan(["in/**/*.[tw]*"], "out")
+    assert pairs(plan) == [
+        ("in/deep/c.webp", "out/deep/c.webp"),
+        ("in/deep/deeper/e.tif", "out/deep/deeper/e.tif"),
+    ]
+    assert [skip.input for skip in plan.skipped] == ["in/notes.txt"]
+    (failure,) = make_plan(["in/*.bmp"], "out").failures
+    assert (failure.input, failure.error) == ("in/*.bmp", "matches no image")
+
+
+def test_a_file_whose_name_looks_like_a_pattern():
+    touch("in/x[1].png")
+    assert pairs(make_plan(["in/x[1].png"], "out")) == [("in/x[1].png", "out/x[1].png")]
+
+
+def test_one_image_to_a_file_or_a_folder():
+    assert pairs(make_plan(["in/a.jpg"], "b.png")) == [("in/a.jpg", "b.png")]
+    assert pairs(make_plan(["in/a.jpg"], "b")) == [("in/a.jpg", "b/a.jpg")]
+    assert pairs(make_plan(["in/a.jpg"], "b.c/")) == [("in/a.jpg", "b.c/a.jpg")]
+    os.mkdir("d.png")
+    assert pairs(make_plan(["in/a.jpg"], "d.png")) == [("in/a.jpg", "d.png/a.jpg")]
+
+
+def test_streams():
+    (job,) = make_plan(["-"], "-").jobs
+    assert (job.source, job.target) == (None, None)
+    assert pairs(make_plan(["in/a.jpg"], "-")) == [("in/a.jpg", "None")]
+    assert pairs(make_plan(["-", "in/a.jpg"], "out")) == [
+        ("None", "out/stdin.png"),
+        ("in/a.jpg", "out/a.jpg"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "message"),
+    [
+        ([""], "out", "no name"),
+        (["in/a.jpg"], "", "no name"),
+        (["-", "-"], "out", "read once"),
+        (["in"], "x.png", "takes one image"),
+        (["in"], "-", "takes one image"),
+        (["in/a.jpg", "in/B.PNG"], "x.png", "takes one image"),
+        (["in", "in/a.jpg"], "-", "takes one image"),
+        (["in"], "in/notes.txt", "is a file"),
+        (["in"], "in", "the folder of the inputs"),
+        (["in"], "./in/deep/..", "the folder of the inputs"),
+    ],
+)
+def test_what_does_not_go_together(inputs, output, message):
+    with pytest.raises(PlanError, match=message):
+        make_plan(inputs, output)
+
+
+def test_missing_inputs_do_not_stop_the_others():
+    os.mkdir("empty")
+    plan = make_plan(["absent", "empty", "in/a.jpg", "gone.png"], "out")
+    assert pairs(plan) == [("in/a.jpg", "out/a.jpg")]
+    assert [failure.input for failure in plan.failures] == [
+        "absent",
+        "empty",
+        "gone.png",
+    ]
+
+
+def test_unreadable_folders_are_failures(monkeypatch):
+    """Simulated: the superuser may read all."""
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    plan = make_plan(["in"], "out", recursive=True)
+    assert len(plan.jobs) == 3
+    (failure,) = plan.failures
+    assert failure.input == "in/deep/deeper"
+    assert failure.error == "Permission denied"
+
+
+def test_outputs_that_would_share_a_name():
+    touch("in/a.PNG", "in/a.tif", "other/a.jpg", "in/a_jpg.png")
+    naming = Naming(image_suffix=".png")
+    plan = make_plan(["in", "other"], "out", naming=naming)
+    expected = {
+        "in/B.PNG": "out/B.png",
+        "in/a.PNG": "out/a_png.png",
+        "in/a.jpg": "out/a_jpg.png",
+        "in/a.tif": "out/a_tif.png",
+        "in/a_jpg.png": "out/a_jpg_png.png",
+        "other/a.jpg": "out/a_2.png",
+    }
+    assert dict(pairs(plan)) == expected
+    assert dict(pairs(make_plan(["in", "other"], "out", naming=naming))) == expected
+
+
+def test_the_same_input_twice_is_done_once():
+    assert len(make_plan(["in/a.jpg", "./in/a.jpg", "in"], "out").jobs) == 2
+
+
+def test_names_that_differ_in_capitals_only():
+    touch("in/A.jpg")
+    targets = [target.casefold() for _, target in pairs(make_plan(["in"], "out"))]
+    assert len(set(targets)) == 3
+
+
+def test_outputs_inside_the_inputs_are_no_inputs():
+    touch("in/big/a.jpg", "in/big/old.png")
+    plan = make_plan(["in"], "in/big", recursive=True)
+    assert not [source for source, _ in pairs(plan) if source.startswith("in/big")]
+    plan = make_plan(["in/**/*.png"], "in/big", recursive=True)
+    assert not [source for source, _ in pairs(plan) if source.startswith("in/big")]
+
+
+def test_suffix_in_the_folder_of_the_inputs():
+    naming = Naming("_x4")
+    first = make_plan(["in"], "in", naming=naming)
+    assert pairs(first) == [("in/B.PNG", "in/B_x4.PNG"), ("in/a.jpg", "in/a_x4.jpg")]
+    touch("in/B_x4.PNG")
+    again = make_plan(["in"], "in", naming=naming)
+    assert pairs(again) == [("in/a.jpg", "in/a_x4.jpg")]
+    with pytest.raises(PlanError, match="must not name a folder"):
+        make_plan(["in"], "out", naming=Naming("/../x"))
+
+
+def test_existing_outputs():
+    touch("out/a.jpg", "b.png")
+    plan = make_plan(["in"], "out")
+    assert pairs(plan) == [("in/B.PNG", "out/B.PNG")]
+    assert plan.skipped[-1].reason == "the output exists"
+    assert len(make_plan(["in"], "out", overwrite=True).jobs) == 2
+    (failure,) = make_plan(["in/a.jpg"], "b.png").failures
+    assert "--overwrite" in failure.error
+    plan = make_plan(["in/a.jpg"], "b.png", skip_existing=True)
+    assert (len(plan.jobs), len(plan.skipped), plan.failures) == (0, 1, ())
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_an_input_is_never_replaced(link):
+    target = "in/a.jpg"
+    if link:
+        target = "in/link.jpg"
+        link(os.path.abspath("in/a.jpg"), target)
+    plan = make_plan(["in/a.jpg"], target, overwrite=True)
+    assert plan.jobs == ()
+    assert "never replaced" in plan.failures[0].error
+    # Nor is another input.
+    plan = make_plan(["in/a.jpg", "in/B.PNG"], "in", overwrite=True)
+    assert plan.jobs == ()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("x.gif", "cannot write .gif"),
+        ("in/notes.txt/out/x.png", "Not a directory"),
+        ("in/notes.txt/x.png", "Not a directory"),
+    ],
+)
+def test_refusals_before_the_work(output, message):
+    (failure,) = make_plan(["in/a.jpg"], output).failures
+    assert message in failure.error
+
+
+def test_shards_share_the_work():
+    whole = make_plan(["in"], "out", recursive=True)
+    parts = [
+        pairs(make_plan(["in"], "out", recursive=True, shard=(i, 3))) for i in (1, 2, 3)
+    ]
+    assert sorted(itertools.chain(*parts)) == sorted(pairs(whole))
+    assert [len(part) for part in parts] == [2, 1, 1]
