@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tagger",
         metavar="NAME",
         help="network that tags each image: light, ram:FOLDER or none (default: the "
-        "model's)",
+        "model's, which is none for the bundled models)",
     )
     content.add_argument(
         "--condition",

@@ -51,6 +51,9 @@ _PRESET_RANGES: Ranges = {
     "attention_floor": (0, 1),
     "stem_blocks": (0, 256),
 }
+NO_TAGGER = "none"
+# Taggers that come with the package; a folder cannot name one outside it.
+_TAGGERS = (NO_TAGGER, "light")
 _CHOICES = {"codec": CODECS, "prediction": PREDICTIONS, "solver": SOLVERS}
 
 
@@ -64,6 +67,8 @@ class ModelConfig:
       boundaries: noise levels between the experts.
       training: record of the training; its "tags" are those that were seen.
       default_fidelity: where the slider stands; None for a model without one.
+      tagger: tagger that `linearsr upscale` runs unless told otherwise, "none" or
+        "light"; no field of most folders.
     """
 
     preset: Preset
@@ -71,6 +76,7 @@ class ModelConfig:
     boundaries: tuple[float, ...]
     training: dict[str, Any]
     default_fidelity: float | None
+    tagger: str
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -109,7 +115,11 @@ def read_config(folder: Path) -> ModelConfig:
         )
     training = check_value("training", config.get("training"), dict)
     check_value("tags", training.get("tags", []), tuple[str, ...])
-    return ModelConfig(preset, codec, check_boundaries(levels), training, fidelity)
+    tagger = check_value("tagger", config.get("tagger", NO_TAGGER), str)
+    if tagger not in _TAGGERS:
+        raise FieldError(f"tagger must be one of {', '.join(_TAGGERS)}: {tagger:.80}")
+    boundaries = check_boundaries(levels)
+    return ModelConfig(preset, codec, boundaries, training, fidelity, tagger)
 
 
 def _preset(fields: Any) -> Preset:

@@ -43,6 +43,7 @@ from linearsr_jax.models.presets import Preset
 from linearsr_jax.pretrained.model_config import (
     CONFIG_FILE,
     FORMAT,
+    NO_TAGGER,
     ModelConfig,
     read_config,
 )
@@ -75,6 +76,8 @@ class PretrainedModel:
       mean_experts: the slider's weights of fidelity 0, those of 1 being experts; None
         for a model without slider.
       default_fidelity: where the slider stands if nobody moves it.
+      tagger: tagger that `linearsr upscale` runs by default, see
+        `tagging.load_tagger`; "none" unless tags were measured to help this model.
     """
 
     name: str
@@ -86,6 +89,7 @@ class PretrainedModel:
     null_condition: Float[HostOrDevice, "T F"] | None = None
     mean_experts: tuple[PyTree, ...] | None = None
     default_fidelity: float = 1.0
+    tagger: str = NO_TAGGER
 
     def experts_at(self, fidelity: float) -> tuple[PyTree, ...]:
         """Returns the weights of a place on the slider, in [0, 1].
@@ -105,11 +109,6 @@ class PretrainedModel:
             self.mean_experts,
             self.experts,
         )
-
-    @property
-    def tagger(self) -> str:
-        """Tagger to use by default; see `tagging.load_tagger`."""
-        return "light" if self.training.get("tags") else "none"
 
 
 def bundled_models() -> list[str]:
@@ -132,6 +131,7 @@ def save_pretrained(
     null_condition: Float[HostOrDevice, "T F"] | None = None,
     mean_experts: Sequence[PyTree] | None = None,
     default_fidelity: float = 1.0,
+    tagger: str = NO_TAGGER,
 ) -> None:
     """Writes a model folder.
 
@@ -142,7 +142,7 @@ def save_pretrained(
       boundaries: noise levels between the experts; see `diffusion.experts`.
       training: record of the training, in values that JSON can store.
       card: model card in Markdown.
-      null_condition, mean_experts, default_fidelity: see `PretrainedModel`.
+      null_condition, mean_experts, default_fidelity, tagger: see `PretrainedModel`.
 
     Raises:
       ValueError: the boundaries are bad, or do not fit the number of experts.
@@ -180,6 +180,7 @@ def save_pretrained(
         training=training,
         card=card,
         default_fidelity=default_fidelity if mean_experts else None,
+        tagger=tagger,
     )
 
 
@@ -200,6 +201,7 @@ def describe_folder(
     training: dict[str, Any],
     card: str,
     default_fidelity: float | None = None,
+    tagger: str = NO_TAGGER,
 ) -> None:
     """Completes a folder of weights to a model folder: config, card and checksums.
 
@@ -208,6 +210,7 @@ def describe_folder(
       files: names of the files in it: weights, codec, null condition.
       preset, codec, boundaries, training, card: see `save_pretrained`.
       default_fidelity: of a model with a slider.
+      tagger: see `PretrainedModel`.
     """
     config = {
         "format": FORMAT,
@@ -218,6 +221,8 @@ def describe_folder(
     }
     if default_fidelity is not None:
         config["default_fidelity"] = default_fidelity
+    if tagger != NO_TAGGER:
+        config["tagger"] = tagger
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / CARD_FILE).write_text(card)
     write_sums(folder, (*files, CONFIG_FILE, CARD_FILE))
@@ -282,6 +287,7 @@ def load_pretrained(name_or_path: str | Path) -> PretrainedModel:
         null_condition,
         means or None,
         config.default_fidelity if has_slider else 1.0,
+        config.tagger,
     )
 
 

@@ -260,6 +260,7 @@ def slider(tmp_path):
         card="",
         mean_experts=means,
         default_fidelity=0.75,
+        tagger="light",
     )
     return tmp_path / "slider", means, experts
 
@@ -268,6 +269,7 @@ def test_slider_round_trip(slider):
     folder, means, experts = slider
     model = model_folder.load_pretrained(folder)
     assert model.default_fidelity == 0.75
+    assert model.tagger == "light"
     same = np.testing.assert_array_equal
     jax.tree.map(same, model.mean_experts, means)
     jax.tree.map(same, model.experts_at(0.0), means)
