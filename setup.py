@@ -26,14 +26,13 @@ def read_version() -> str:
 # of theirs that the present jax would do for, it replaces jax. (flax 0.12.9 asks for
 # jax >= 0.11.1, 0.12.8 for >= 0.10.0.) Raise a bound only to releases that still take
 # jax 0.10.2, the oldest supported; .ci/run checks that pip leaves that one alone.
+#
+# REQUIREMENTS is all that every command but `train`, `finetune` and `prepare tfds`
+# needs. optax and orbax-checkpoint are here for their bounds: flax brings them anyway.
 REQUIREMENTS = [
-    "absl-py",
-    "clu>=0.0.12",
     "flax>=0.12.8,<0.12.9",
-    "grain>=0.2.18",
     "jax",
     "jaxtyping>=0.3",
-    "ml_collections>=1.0",
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
@@ -41,14 +40,24 @@ REQUIREMENTS = [
     # Its extra brings libvips itself.
     "pyvips[binary]>=3.0",
     "safetensors>=0.5",
-    "scipy>=1.14",
-    "tensorboardX>=2.6",
-    "tensorflow-datasets>=4.9.10",
     "tqdm>=4.60",
 ]
 
+# What those commands need besides.
+TRAIN = [
+    "absl-py",
+    "clu>=0.0.12",
+    "grain>=0.2.18",
+    "ml_collections>=1.0",
+    "scipy>=1.14",
+    "tensorboardX>=2.6",
+    "tensorflow-datasets>=4.9.10",
+]
+
 EXTRAS = {
+    "train": TRAIN,
     "test": [
+        *TRAIN,
         "build",
         "matplotlib>=3.8",
         "pillow-heif>=1.0",
@@ -85,6 +94,8 @@ EXTRAS = {
     "aot": ["libtpu"],
     # jax's own names. Asked for by hand, and the only way to get another jax.
     "cuda": ["jax[cuda]"],
+    "cuda12": ["jax[cuda12]"],
+    "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
 }
 

@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from linearsr_jax.cli import main
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("linearsr_jax", "kernels_pallas")
 CONFIG = "linearsr_jax.config.loading"
@@ -203,14 +205,61 @@ def test_setup_lists_every_package():
     assert [f for f in folders if not (ROOT / f / "__init__.py").is_file()] == []
 
 
-def test_setup_requires_exactly_what_is_imported():
+def third_party(names) -> set[str]:
+    """Distributions that modules import, but for those that are optional."""
     imported = set().union(
-        *(imported_roots(name) - OPTIONAL.get(name, set()) for name in FILES)
+        *(imported_roots(name) - OPTIONAL.get(name, set()) for name in names)
     )
-    third_party = imported - sys.stdlib_module_names - set(PACKAGES)
-    needed = {DISTRIBUTIONS.get(name, name) for name in third_party}
-    required = {re.match(r"[\w-]+", r)[0] for r in setup_literal("REQUIREMENTS")}
-    assert needed == required
+    roots = imported - sys.stdlib_module_names - set(PACKAGES)
+    return {DISTRIBUTIONS.get(name, name) for name in roots}
+
+
+def required(name: str) -> set[str]:
+    return {re.match(r"[\w-]+", r)[0] for r in setup_literal(name)}
+
+
+def reached(names) -> set[str]:
+    """Modules that these import, directly or not, with the packages they are in."""
+    seen, waiting = set(), list(names)
+    while waiting:
+        if (name := waiting.pop()) in seen:
+            continue
+        seen.add(name)
+        parents = {name.rpartition(".")[0]} - {""}
+        waiting += (imports(name) | parents) & FILES.keys()
+    return seen
+
+
+def test_setup_requires_exactly_what_is_imported():
+    assert third_party(FILES) == required("REQUIREMENTS") | required("TRAIN")
+    assert not required("REQUIREMENTS") & required("TRAIN")
+
+
+def test_only_training_needs_the_extra():
+    """All other commands work with `pip install .` alone."""
+    training = {f"linearsr_jax.cli.{name}" for name in ("train", "finetune", "prepare")}
+    # main imports all commands, and they only what they share until they run.
+    others = {
+        name
+        for name in FILES
+        if name.startswith("linearsr_jax.cli.") and name not in training
+    } - {"linearsr_jax.cli.main"}
+    # What flax brings in any case is listed for its upper bound.
+    bounded = {"optax", "orbax-checkpoint"}
+    assert third_party(reached(others)) == required("REQUIREMENTS") - bounded
+
+
+def test_the_command_names_the_packages_of_the_extra():
+    names = {DISTRIBUTIONS.get(name, name) for name in main.TRAINING_PACKAGES}
+    assert names == required("TRAIN")
+
+
+def test_the_container_installs_what_there_is():
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    named = re.findall(r"--build-arg EXTRAS=([\w,]+)", text)
+    source = (ROOT / "setup.py").read_text("utf-8")
+    for extra in ",".join(named).split(","):
+        assert f'"{extra}": ' in source, extra
 
 
 def test_every_file_says_what_it_is():

@@ -57,7 +57,7 @@ def describe(name_or_path: str) -> dict[str, Any]:
     return {
         "linearsr_jax": __version__,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "devices": [device.device_kind for device in jax.devices()],
         "bundled_models": bundled_models(),
         "model": {
@@ -70,6 +70,13 @@ def describe(name_or_path: str) -> dict[str, Any]:
             "codec": describe_codec(model.codec),
         },
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _format(description: dict[str, Any], indent: str = "") -> str:

@@ -30,6 +30,19 @@ from linearsr_jax.core.version import __version__
 
 logger = logging.getLogger("linearsr_jax")
 
+# What the extra `train` installs, as it is imported. In an environment that has this
+# package pip adds only what is missing, wherever the package came from.
+TRAINING_PACKAGES = {
+    "absl",
+    "clu",
+    "grain",
+    "ml_collections",
+    "scipy",
+    "tensorboardX",
+    "tensorflow_datasets",
+}
+_INSTALL_TRAINING = 'pip install "linearsr_jax[train]"'
+
 # In the order in which --help lists them.
 COMMANDS = {
     "upscale": upscale,
@@ -64,6 +77,11 @@ def _run(args: argparse.Namespace) -> int:
         return COMMANDS[args.command].run(args)
     except UsageError as error:
         return _fail(args, error, 2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
+            raise
+        text = f"{args.command} needs more packages; run: {_INSTALL_TRAINING}"
+        return _fail(args, UsageError(text), 1)
     except Exception as error:
         if not _is_expected(error):
             logger.error("linearsr: this is a bug; --debug shows where")

@@ -52,6 +52,18 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     assert run(capsys, "info") == (130, "", "linearsr: interrupted\n")
 
 
+def test_a_command_without_its_packages_says_what_to_run(capsys, monkeypatch):
+    def import_grain(args):
+        raise ModuleNotFoundError("No module named 'grain'", name="grain.python")
+
+    monkeypatch.setattr(cli.COMMANDS["train"], "run", import_grain)
+    assert run(capsys, "train", "--config", "c", "--workdir", "w") == (
+        1,
+        "",
+        'linearsr: train needs more packages; run: pip install "linearsr_jax[train]"\n',
+    )
+
+
 def test_a_bug_says_so_and_debug_shows_where(capsys, monkeypatch):
     def fail(args):
         raise KeyError("lost")
