@@ -1,4 +1,4 @@
-"""`linearsr upscale`: enlarges images four times."""
+"""`linearsr upscale`: enlarges images."""
 
 import argparse
 import logging
@@ -22,13 +22,14 @@ from linearsr_jax.cli.arguments import (
 )
 from linearsr_jax.cli.batch_report import BatchReport
 from linearsr_jax.cli.beside import Stopped, run_beside
+from linearsr_jax.cli.output_arguments import add_format, add_max_pixels, add_size
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.batch import Output
     from linearsr_jax.inference.batch_plan import Failure, Plan
     from linearsr_jax.inference.upscaler import Upscaler
 
-HELP = "upscale images x4"
+HELP = "upscale images"
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network evaluations: 1 stays closest to the original, more add detail "
         "(default: the model's)",
     )
+    add_size(parser)
     add_seed(parser, "selects the detail that is added")
     parser.add_argument(
         "--fidelity",
@@ -83,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "in bands, with the same result (default: half of the machine's, 80 %% of an "
         "accelerator's)",
     )
+    add_max_pixels(parser)
     parser.add_argument(
         "--offload-experts",
         action="store_true",
@@ -106,7 +109,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="OUT",
         help="file for one image (the suffix chooses the format), otherwise a folder; "
-        "- for standard output, as PNG",
+        "- for standard output",
     )
     parser.add_argument(
         "--recursive", action="store_true", help="search folders inside folders too"
@@ -117,6 +120,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="in a folder: text after each input's name, e.g. _x4",
     )
+    add_format(parser)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
         "--overwrite",
@@ -156,19 +160,26 @@ def run(args: argparse.Namespace) -> int:
 def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
     """Yields the plan, and then what becomes of each image."""
     from linearsr_jax.core.files import remove_abandoned
+    from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
     from linearsr_jax.inference.batch_plan import Naming, PlanError, make_plan
+    from linearsr_jax.inference.errors import UpscaleError
+    from linearsr_jax.inference.sizes import OutputSize
 
+    suffix = Path(args.output).suffix.lower()
+    if args.format and suffix in IMAGE_SUFFIXES and suffix != f".{args.format}":
+        raise UsageError(f"--format {args.format} and -o {args.output}: drop one")
     try:
         plan = make_plan(
             args.inputs,
             args.output,
             recursive=args.recursive,
-            naming=Naming(args.suffix),
+            naming=Naming(args.suffix, args.format and f".{args.format}"),
             overwrite=args.overwrite,
             skip_existing=args.skip_existing,
             shard=args.shard,
         )
-    except PlanError as error:
+        OutputSize(args.scale, args.size, args.max_side)
+    except (PlanError, UpscaleError) as error:
         raise UsageError(str(error)) from error
     yield plan
     for folder in {job.target.parent for job in plan.jobs if job.target}:
@@ -179,7 +190,8 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
 
 
 def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failure"]:
-    from linearsr_jax.inference.batch import upscale_files
+    from linearsr_jax.core.image_io import MAX_PIXELS
+    from linearsr_jax.inference.batch import FileOptions, upscale_files
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.inference.guidance import condition_from_file
     from linearsr_jax.inference.upscaler import Upscaler
@@ -207,11 +219,19 @@ def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failu
         plan.jobs,
         overwrite=args.overwrite,
         find_tags=_tag_finder(args, upscaler),
+        files=FileOptions(
+            args.quality,
+            args.max_pixels or MAX_PIXELS,
+            stream_suffix=f".{args.format or 'png'}",
+        ),
         steps=args.steps,
         seed=args.seed,
         condition=condition,
         guidance_scale=args.guidance_scale,
         fidelity=args.fidelity,
+        scale=args.scale,
+        size=args.size,
+        max_side=args.max_side,
     )
 
 

@@ -85,16 +85,22 @@ def read_image(
         return _read(path, path, refuse, max_pixels)
 
 
-def decode_image(data: bytes, name: str, *, refuse: Set[Trait] = WHOLE) -> Image:
+def decode_image(
+    data: bytes,
+    name: str,
+    *,
+    refuse: Set[Trait] = WHOLE,
+    max_pixels: int = MAX_PIXELS,
+) -> Image:
     """Reads one image file's bytes; see `read_image`.
 
     Args:
       data: all bytes of the file.
       name: the file's, for errors.
-      refuse: see `read_image`.
+      refuse, max_pixels: see `read_image`.
     """
     with _errors_of(name):
-        return _read(io.BytesIO(data), name, refuse, MAX_PIXELS)
+        return _read(io.BytesIO(data), name, refuse, max_pixels)
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -313,7 +319,7 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
 def _too_many_pixels(limit: int) -> str:
     return (
         f"has more than {limit / 1e6:g} million pixels, the limit here; "
-        "crop or scale it down first"
+        "--max-pixels raises it"
     )
 
 

@@ -3,6 +3,7 @@
 What goes wrong with one image is reported, and the others are still done.
 """
 
+import functools
 import itertools
 import logging
 import shutil
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from linearsr_jax.core import image_io
 from linearsr_jax.core.image_formats import ImageError
 from linearsr_jax.core.images import Image
 from linearsr_jax.inference.batch_plan import STREAM, Failure, Job
+from linearsr_jax.inference.sizes import OutputSize
 from linearsr_jax.inference.upscaler import Upscaler
 
 _logger = logging.getLogger(__name__)
@@ -29,9 +31,25 @@ _logger = logging.getLogger(__name__)
 # LR pixels from which on an image is computed only after the last one is written, so
 # that two large outputs are not held at once.
 _OVERLAPPED_PIXELS = 4_000_000
-_STREAM_SUFFIX = ".png"
+# And from which on it is said what it will take.
+_ANNOUNCED_PIXELS = 1_000_000
 
 FindTags = Callable[[np.ndarray], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files are read and written.
+
+    Attributes:
+      quality: see `image_io.write_image`.
+      max_pixels: see `image_io.read_image`.
+      stream_suffix: of the format that standard output gets.
+    """
+
+    quality: int | None = None
+    max_pixels: int = image_io.MAX_PIXELS
+    stream_suffix: str = ".png"
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,7 @@ def upscale_files(
     *,
     overwrite: bool,
     find_tags: FindTags,
+    files: FileOptions = FileOptions(),
     **settings: Any,
 ) -> Iterator[Output | Failure]:
     """Runs the jobs in order; whatever one of them raises, the others still run.
@@ -75,6 +94,7 @@ def upscale_files(
       overwrite: whether to replace existing outputs.
       find_tags: function from an image to its tags; those that the model knows are
         also written into the output.
+      files: how files are read and written.
       **settings: further arguments of `Upscaler.__call__`.
 
     Yields:
@@ -82,11 +102,13 @@ def upscale_files(
     """
 
     def compute(image: Image) -> tuple[Image, tuple[str, ...]]:
+        if image.pixels.size > 3 * _ANNOUNCED_PIXELS:
+            _logger.info("linearsr: %s", _estimate(upscaler, image, settings))
         tags = upscaler.select_tags(find_tags(image.rgb))
         return upscaler(image, tags=tags, **settings), tags
 
     def write(job: Job, image: Image, tags: Sequence[str]) -> None:
-        _write(job.target, image, tags, overwrite=overwrite)
+        _write(job.target, image, tags, files, overwrite=overwrite)
 
     waiting = iter(jobs)
     images: deque[tuple[Job, Future]] = deque()
@@ -95,7 +117,7 @@ def upscale_files(
 
         def read_ahead(count: int) -> None:
             for job in itertools.islice(waiting, count):
-                images.append((job, reader.submit(_timed, _read, job.source)))
+                images.append((job, reader.submit(_timed, _read, job.source, files)))
 
         def finish(keep: int) -> Iterator[Output | Failure]:
             while len(outputs) > keep:
@@ -127,6 +149,21 @@ def upscale_files(
             del image, done, image_hr, reading, writing
             yield from finish(1)
         yield from finish(0)
+
+
+def _estimate(upscaler: Upscaler, image: Image, settings: Mapping[str, Any]) -> str:
+    height, width = image.pixels.shape[:2]
+    names = ("scale", "size", "max_side")
+    size = OutputSize(*(settings.get(name) for name in names))
+    estimate = upscaler.estimate(
+        width,
+        height,
+        size=size,
+        steps=settings.get("steps"),
+        guided=settings.get("guidance_scale", 1) != 1,
+    )
+    new_width, new_height = size.of(width, height)
+    return f"{width}x{height} to {new_width}x{new_height}: {estimate}"
 
 
 def _timed(function: Callable, *args: Any) -> _Timed:
@@ -175,22 +212,33 @@ def _text_of(error: Exception) -> str:
     )
 
 
-def _read(source: Path | None) -> Image:
+def _read(source: Path | None, files: FileOptions) -> Image:
     if source is None:
-        return image_io.decode_image(sys.stdin.buffer.read(), "standard input")
-    return image_io.read_image(source)
+        data = sys.stdin.buffer.read()
+        return image_io.decode_image(
+            data, "standard input", max_pixels=files.max_pixels
+        )
+    return image_io.read_image(source, max_pixels=files.max_pixels)
 
 
 def _write(
-    target: Path | None, image: Image, tags: Sequence[str], *, overwrite: bool
+    target: Path | None,
+    image: Image,
+    tags: Sequence[str],
+    files: FileOptions,
+    *,
+    overwrite: bool,
 ) -> None:
+    write = functools.partial(
+        image_io.write_image, image=image, keywords=tags, quality=files.quality
+    )
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        image_io.write_image(target, image, keywords=tags, overwrite=overwrite)
+        write(target, overwrite=overwrite)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"image{_STREAM_SUFFIX}")
-        image_io.write_image(path, image, keywords=tags)
+        path = Path(folder, f"image{files.stream_suffix}")
+        write(path)
         try:
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)

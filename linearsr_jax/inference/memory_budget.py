@@ -38,6 +38,14 @@ def default_budget() -> int | None:
     return int(CPU_SHARE * total)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error of NumPy or JAX says that memory ran out."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, jax.errors.JaxRuntimeError)
+        and "RESOURCE_EXHAUSTED" in str(error)
+    )
+
+
 def network_bytes(model: LinearDiT, tokens: int) -> int:
     """Estimates the bytes that one evaluation allocates, without the weights.
 
@@ -64,10 +72,38 @@ def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> 
 def host_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
     """Estimates the host's bytes for an image in bands; arguments as `image_bytes`."""
     latents = 4 * codec.channels * (3 + count)
-    pixels = 3 * codec.factor**2 * 4
+    # As float32, and as the levels made of them.
+    pixels = 3 * codec.factor**2 * (4 + 1)
     return tokens * (
         count * model.width * jnp.dtype(model.dtype).itemsize + latents + pixels
     )
+
+
+def needed_bytes(
+    model: LinearDiT,
+    codec: Codec,
+    grid: tuple[int, int],
+    rows: int | None,
+    count: int = 1,
+) -> int:
+    """Estimates the bytes for an image, without the weights.
+
+    Those of the device; on CPUs the host is the device.
+
+    Args:
+      model, codec, grid: see `rows_that_fit`.
+      rows: rows of latents in a band; None is one piece.
+      count: see `image_bytes`.
+    """
+    height, width = grid
+    if rows is None:
+        return image_bytes(model, codec, height * width, count)
+    halo = stem_halo(model.stem_strides, model.stem_blocks)
+    window = min(rows + 2 * halo, height)
+    # One computes while the other is fetched.
+    bands = 2 * network_bytes(model, count * width * window)
+    is_host = jax.default_backend() == "cpu"
+    return bands + is_host * host_bytes(model, codec, height * width, count)
 
 
 def rows_that_fit(
@@ -89,7 +125,7 @@ def rows_that_fit(
       None if the whole image fits; otherwise at least 1, even if that is too much.
     """
     height, width = grid
-    if budget is None or image_bytes(model, codec, height * width, count) <= budget:
+    if budget is None or needed_bytes(model, codec, grid, None, count) <= budget:
         return None
     if jax.default_backend() == "cpu":
         budget -= host_bytes(model, codec, height * width, count)

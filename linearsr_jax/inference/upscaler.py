@@ -1,11 +1,10 @@
 """The public Python API: an image in, one four times as large out."""
 
-import dataclasses
 import functools
 import logging
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.core.array_types import Float, PyTree, Real
-from linearsr_jax.core.image_range import to_levels
-from linearsr_jax.core.images import Image
 from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser
+from linearsr_jax.inference.channels import upscale_channels
 from linearsr_jax.inference.errors import UpscaleError
+from linearsr_jax.inference.estimates import Estimate, estimate_pass
 from linearsr_jax.inference.guidance import (
     ConditionError,
     Guidance,
@@ -27,7 +26,12 @@ from linearsr_jax.inference.guidance import (
     make_guidance,
     null_condition,
 )
-from linearsr_jax.inference.memory_budget import default_budget, rows_that_fit
+from linearsr_jax.inference.memory_budget import (
+    default_budget,
+    is_out_of_memory,
+    needed_bytes,
+    rows_that_fit,
+)
 from linearsr_jax.inference.offloaded import OffloadedDenoiser
 from linearsr_jax.inference.pictures import ImageLike, like, to_image
 from linearsr_jax.inference.sampling import (
@@ -36,7 +40,7 @@ from linearsr_jax.inference.sampling import (
     make_upscale,
     upscale,
 )
-from linearsr_jax.inference.transparency import fill_transparent, limit_alpha
+from linearsr_jax.inference.sizes import OutputSize, plan_passes
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
@@ -44,8 +48,8 @@ from linearsr_jax.tagging.vocabulary import parse_tags
 
 logger = logging.getLogger(__name__)
 
-# Rec. 601, as that of files; one column.
-_LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
+# Guidance that leaves this share of an image this far outside [-1, 1] has spoilt it.
+_MANY, _FAR = 0.02, 2.0
 
 # Blocks per iteration of the loop over depth. On CPU a rolled loop's copies cost nano a
 # third of its time; unrolling adds a quarter of a second to compiling, once per size.
@@ -97,6 +101,8 @@ class Upscaler:
                 f"max_memory must be above 0 GB and finite, got {max_memory}"
             )
         self.model = model
+        # What the user allows is kept; the default is a guess.
+        self._limit = math.inf if max_memory is None else max_memory * 1e9
         self._budget = default_budget() if max_memory is None else int(max_memory * 1e9)
         self._network = network = model.preset.make_model(
             dtype=jnp.dtype(dtype), scan_unroll=min(model.preset.depth, UNROLLED_BLOCKS)
@@ -155,6 +161,9 @@ class Upscaler:
         condition: Condition | None = None,
         guidance_scale: float = 1.0,
         fidelity: float | None = None,
+        scale: float | None = None,
+        size: tuple[int | None, int | None] | None = None,
+        max_side: int | None = None,
     ) -> ImageLike:
         """Upscales one image.
 
@@ -175,15 +184,17 @@ class Upscaler:
           fidelity: for models with a slider: 0 is the mean of what the truth may be,
             the closest to it on average; 1 the picture that looks most real. None is
             the model's default. Every place costs the same.
+          scale, size, max_side: the output's size, see `sizes.OutputSize`; x4 if none
+            is given.
 
         Returns:
-          The same kind of image, four times as high and wide, of the same depth. A
+          The same kind of image, of the new size and the same depth. A
           Pillow image is upright and L, RGB, RGBA or I;16. It and a
           `core.images.Image` keep profile, EXIF, XMP and resolution.
 
         Raises:
-          UpscaleError: unusable image, steps, seed, scale or fidelity, tags and a
-            condition, or a non-finite result.
+          UpscaleError: unusable image, size, steps, seed, scale or fidelity, tags and a
+            condition, too little memory, or a result that is not finite or saturated.
           ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
@@ -199,14 +210,59 @@ class Upscaler:
         if condition is None:
             condition = condition_from_tags(self.select_tags(tags), self.model.preset)
         guidance = make_guidance(condition, null_condition(self.model), guidance_scale)
-        run = functools.partial(
-            self._upscale,
+        enlarge = functools.partial(
+            self._enlarge,
             steps=steps,
             seed=seed,
             guidance=guidance,
             experts=self._experts_at(self._place(fidelity)),
         )
-        return like(image, _upscale_channels(to_image(image), run))
+        given = to_image(image)
+        height, width = given.pixels.shape[:2]
+        target = OutputSize(scale, size, max_side).of(width, height)
+        return like(image, upscale_channels(given, target, enlarge, _finish))
+
+    def estimate(
+        self,
+        width: int,
+        height: int,
+        *,
+        size: OutputSize = OutputSize(),  # noqa: B008 (immutable)
+        steps: int | None = None,
+        guided: bool = False,
+    ) -> Estimate:
+        """Estimates what an opaque image will take; transparency doubles the time.
+
+        Args:
+          width, height: size of the input in pixels.
+          size: that of the output.
+          steps: see `__call__`.
+          guided: whether a guidance scale other than 1 doubles the evaluations.
+
+        Raises:
+          UpscaleError: the output cannot be that size.
+        """
+        passes = [
+            estimate_pass(
+                self._network,
+                self._codec,
+                self._grid(*shape),
+                self._budget,
+                steps=steps or self.model.preset.default_steps,
+                count=1 + guided,
+            )
+            for shape in plan_passes((width, height), size.of(width, height))
+        ]
+        return Estimate(
+            max(one.memory for one in passes),
+            sum(one.seconds for one in passes),
+            passes[-1].rows,
+        )
+
+    def _grid(self, width: int, height: int) -> tuple[int, int]:
+        """The (h, w) of the latents of an input."""
+        multiple = self.model.codec.factor // SCALE
+        return -(-height // multiple), -(-width // multiple)
 
     def _place(self, fidelity: float | None) -> float | None:
         """Where the slider stands; None for a model that has none."""
@@ -245,7 +301,7 @@ class Upscaler:
             )
         return tuple(tag for tag in parsed if tag in trained)
 
-    def _upscale(
+    def _enlarge(
         self,
         pixels: Real[np.ndarray, "y x 3"],
         *,
@@ -259,28 +315,69 @@ class Upscaler:
         multiple = self.model.codec.factor // SCALE
         pad = ((0, -height % multiple), (0, -width % multiple), (0, 0))
         pixels = np.pad(pixels, pad, mode="edge")
-        noise = draw_noise(
-            self.model.preset,
-            self.model.codec,
-            *pixels.shape[:2],
-            steps=steps,
-            seed=seed,
-        )
-        rows = rows_that_fit(
-            self._network,
-            self._codec,
-            noise.shape[:2],
-            self._budget,
-            guidance.evaluations,
-        )
-        image, is_finite = self._compiled(steps, rows)(
-            experts, self._codec, pixels, noise, guidance
-        )
+        rows = self._rows(pixels.shape[:2], guidance.evaluations)
+        while True:
+            # Bands overwrite it, and memory may run out after that.
+            noise = draw_noise(
+                self.model.preset,
+                self.model.codec,
+                *pixels.shape[:2],
+                steps=steps,
+                seed=seed,
+            )
+            try:
+                image, is_finite = self._compiled(steps, rows)(
+                    experts, self._codec, pixels, noise, guidance
+                )
+                image, is_finite = np.asarray(image), bool(is_finite)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                rows = _fewer_rows(rows, len(noise), error)
         if not is_finite:
             raise UpscaleError(
                 "the model's output is not finite; please report the image and model"
             )
-        return np.asarray(image)[: SCALE * height, : SCALE * width]
+        if guidance.evaluations > 1 and _is_saturated(image):
+            raise UpscaleError(
+                "guidance saturates the image; bring guidance_scale nearer to 1"
+            )
+        return image[: SCALE * height, : SCALE * width]
+
+    def _rows(self, shape: tuple[int, int], count: int) -> int | None:
+        """Chooses the rows of a band, or refuses what the user gave too little for."""
+        grid = self._grid(shape[1], shape[0])
+        fit = (self._network, self._codec, grid)
+        rows = rows_that_fit(*fit, self._budget, count)
+        needed = needed_bytes(*fit, rows, count)
+        if needed > self._limit:
+            raise UpscaleError(
+                f"{shape[1]}x{shape[0]} pixels need about {needed / 1e9:.2g} GB, even "
+                "in bands of one row; raise --max-memory or give a smaller image"
+            )
+        return rows
+
+
+def _finish(output: np.ndarray, given: np.ndarray) -> np.ndarray:
+    return output
+
+
+def _fewer_rows(rows: int | None, height: int, error: Exception) -> int:
+    """Returns half of the rows that memory did not suffice for."""
+    if rows == 1 or height == 1:
+        raise UpscaleError(
+            "out of memory, even in bands of one row; --dtype bfloat16, "
+            "--offload-experts or a smaller image need less"
+        ) from error
+    rows = (height if rows is None else rows) // 2
+    logger.warning("out of memory; again in bands of %d rows (--max-memory)", rows)
+    return rows
+
+
+def _is_saturated(image: Float[np.ndarray, "H W 3"]) -> bool:
+    """Tells whether many levels are far from what can be shown."""
+    return bool(np.mean(np.abs(image) > _FAR) > _MANY)
 
 
 def _whole(name: str, value: Any, least: int, greatest: int) -> int:
@@ -294,25 +391,3 @@ def _whole(name: str, value: Any, least: int, greatest: int) -> int:
             f"{name} must be a whole number from {least} to {greatest}, got {value!r}"
         )
     return number
-
-
-def _upscale_channels(image: Image, run: Callable[[np.ndarray], np.ndarray]) -> Image:
-    """Upscales colours and alpha, each through a function from levels to [-1, 1]."""
-    pixels, alpha = image.pixels, image.alpha
-    if alpha is not None:
-        pixels = fill_transparent(pixels, alpha)
-    pixels_hr = _run_on(pixels, run)
-    alpha_hr = None
-    if alpha is not None:
-        alpha_hr = limit_alpha(_run_on(alpha[..., None], run)[..., 0], alpha)
-    return dataclasses.replace(image, pixels=pixels_hr, alpha=alpha_hr)
-
-
-def _run_on(pixels, run):
-    """Upscales (H, W, 1) or (H, W, 3) of uint8 or uint16 to the same type."""
-    # The network knows levels up to 255; those of 16 bits lie between them.
-    levels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / 257
-    image = run(np.broadcast_to(levels, (*levels.shape[:2], 3)))
-    if pixels.shape[2] == 1:
-        image = image @ _LUMA
-    return to_levels(image, pixels.dtype)

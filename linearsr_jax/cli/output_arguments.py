@@ -1,0 +1,96 @@
+"""Arguments of `linearsr upscale` on what the outputs are: size, format, quality."""
+
+import argparse
+
+# Must not import Pillow for --help; a test compares with core.image_formats.
+FORMATS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif")
+FORMATS += ("jxl",)
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """Adds --scale, --size and --max-side."""
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--scale",
+        type=float,
+        metavar="S",
+        help="output size over input size, 1 to 8, e.g. 2.5 (default: 4)",
+    )
+    size.add_argument(
+        "--size",
+        type=dimensions,
+        metavar="WxH",
+        help="exact output size in pixels; Wx or xH keeps the proportions",
+    )
+    parser.add_argument(
+        "--max-side",
+        type=int,
+        metavar="N",
+        help="no side gets longer than N pixels",
+    )
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Adds --format and --quality."""
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        metavar="FMT",
+        help=f"of outputs in a folder and of standard output: {', '.join(FORMATS)} "
+        "(default: the input's, or png where that is not written)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=quality,
+        metavar="Q",
+        help="of formats that lose something, 1 to 100 (default: 95)",
+    )
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Adds --max-pixels."""
+    parser.add_argument(
+        "--max-pixels",
+        type=megapixels,
+        metavar="MP",
+        help="largest input in millions of pixels (default: 80)",
+    )
+
+
+def dimensions(text: str) -> tuple[int | None, int | None]:
+    """Parses WxH, Wx or xH.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none of them.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not "".join(parts).isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1920x1080")
+    width, height = (int(part) if part else None for part in parts)
+    return width, height
+
+
+def quality(text: str) -> int:
+    """Parses a quality, in [1, 100].
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in 1 .. 100")
+    return int(text)
+
+
+def megapixels(text: str) -> int:
+    """Parses millions of pixels, above 0 and at most 100,000; returns pixels.
+
+    Raises:
+      argparse.ArgumentTypeError: it is not such a number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of million pixels")
+    return round(1e6 * value)
