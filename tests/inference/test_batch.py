@@ -116,8 +116,8 @@ def test_reading_and_writing_happen_while_an_image_computes(jobs, monkeypatch):
 
     read_image, write_image = image_io.read_image, image_io.write_image
 
-    def note_read(path):
-        image = read_image(path)
+    def note_read(path, **kwargs):
+        image = read_image(path, **kwargs)
         if Path(path).name == "2.png":
             read.set()
         return image
