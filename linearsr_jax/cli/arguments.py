@@ -92,6 +92,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def index(text: str) -> int:
+    """Parses a whole number, 0 or above.
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
 def steps(text: str) -> int:
     """Parses a number of sampler steps, in [1, MAX_STEPS].
 

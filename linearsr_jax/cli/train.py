@@ -2,7 +2,7 @@
 
 import argparse
 
-from linearsr_jax.cli.arguments import STOPPED, UsageError, add_workdir
+from linearsr_jax.cli.arguments import STOPPED, UsageError, add_workdir, index, positive
 
 HELP = "train a model, or resume the run in its workdir"
 
@@ -18,6 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "knee of the one before",
     )
     add_workdir(parser, "data.folder=photos")
+    hosts = parser.add_argument_group(
+        "several hosts",
+        "run the same command on each; needed only where JAX finds no cluster (Cloud "
+        "TPU, SLURM, Open MPI, Kubernetes)",
+    )
+    hosts.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address of process 0"
+    )
+    hosts.add_argument("--process", type=index, metavar="I", help="which one this is")
+    hosts.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="number of processes; 1 looks for no cluster",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,12 +46,15 @@ def run(args: argparse.Namespace) -> int:
             config = load_config(args.config[0], args.override)
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    if len(args.config) > 1:
-        from linearsr_jax.training.stages import run_stages
+    from linearsr_jax.training.hosts import connected
 
-        is_finished = run_stages(stages, args.workdir)
-    else:
-        from linearsr_jax.training.loop import train_and_evaluate
+    with connected(args.coordinator, args.process, args.processes):
+        if len(args.config) > 1:
+            from linearsr_jax.training.stages import run_stages
 
-        is_finished = train_and_evaluate(config, args.workdir).is_finished
+            is_finished = run_stages(stages, args.workdir)
+        else:
+            from linearsr_jax.training.loop import train_and_evaluate
+
+            is_finished = train_and_evaluate(config, args.workdir).is_finished
     return 0 if is_finished else STOPPED

@@ -11,7 +11,7 @@ is installed grain itself imports it, but nothing starts a backend.)
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -170,6 +170,28 @@ class MakePair(grain.transforms.RandomMap):
         return np.ascontiguousarray(crop)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """Some samples of every batch, one after the other.
+
+    Attributes:
+      samples: stream of all samples.
+      positions: positions within a batch of the samples to read.
+      batch_size: number of samples in a whole batch.
+    """
+
+    samples: grain.MapDataset
+    positions: tuple[int, ...]
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.samples) // self.batch_size * len(self.positions)
+
+    def __getitem__(self, index: int) -> Any:
+        batch, place = divmod(index, len(self.positions))
+        return self.samples[batch * self.batch_size + self.positions[place]]
+
+
 def open_source(
     location: str | os.PathLike,
     config: PipelineConfig,
@@ -198,29 +220,26 @@ def make_dataset(
     seed: int,
     batch_size: int,
     start_batch: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Sequence[int] | None = None,
 ) -> grain.MapDataset:
-    """Makes the endless stream of batches, or the part of one process.
+    """Makes the endless stream of batches, or the share of one process.
 
-    Sample n of the stream is the same whatever the batch size or process count.
-    Batch k holds samples k batch_size to (k + 1) batch_size - 1, and process p
-    the p-th contiguous block of them, which is the order in which
-    `jax.make_array_from_process_local_data` puts them together again.
+    Sample n of the stream is the same whatever the batch size or the share. Batch k
+    holds samples k batch_size to (k + 1) batch_size - 1.
 
     Args:
       source: grain RandomAccessDataSource of uint8 (H, W, 3) images, or a
         `condition_table.ConditionedSource`.
       config: settings of the samples.
       seed: seed of shuffling, crops and degradations; 0 or more.
-      batch_size: samples per batch over all processes; a multiple of process_count.
+      batch_size: samples per batch over all processes.
       start_batch: batch of the stream that becomes element 0 of the result.
-      process_index: index of this process.
-      process_count: number of processes that read the stream.
+      share: positions within the batch of the samples that this process reads,
+        increasing; by default all.
 
     Returns:
       Dataset of {"image_hr": uint8 (B, H, W, 3), "image_lr": uint8 (B, h, w, 3)} with
-      B = batch_size / process_count, or with a plan or conditions as `MakePair` says.
+      B the size of the share, or with a plan or conditions as `MakePair` says.
       It can be indexed; for iteration see `make_iterator`.
 
     Raises:
@@ -231,15 +250,13 @@ def make_dataset(
         raise ValueError(
             f"seed and start_batch must be 0 or more, got {seed} and {start_batch}."
         )
-    if not 0 <= process_index < process_count:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}.")
+    own = tuple(range(batch_size)) if share is None else tuple(share)
+    if not own or own != tuple(sorted({*own} & {*range(batch_size)})):
         raise ValueError(
-            f"process_index must be below process_count {process_count}, got "
-            f"{process_index}."
-        )
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            "batch_size counts the samples of all processes and must be a positive "
-            f"multiple of process_count {process_count}, got {batch_size}."
+            "share must be increasing positions within a batch of "
+            f"{batch_size}, got {own}."
         )
     if len(source) == 0:
         raise ValueError("source is empty; a stream needs at least one image.")
@@ -250,16 +267,17 @@ def make_dataset(
                     f"{name}: {size[0]}x{size[1]} is smaller than crop_size "
                     f"{config.crop_size}; open the source with that min_size."
                 )
-    blocks = (
+    samples = (
         grain.MapDataset.source(source)
         .seed(seed)
         .shuffle()
         # Each epoch shuffles and draws anew.
         .repeat(reseed_each_epoch=True)
         .random_map(MakePair(config))
-        .batch(batch_size // process_count, drop_remainder=True)
     )
-    return blocks[start_batch * process_count + process_index :: process_count]
+    if len(own) < batch_size:
+        samples = grain.MapDataset.source(_Share(samples, own, batch_size))
+    return samples.batch(len(own), drop_remainder=True)[start_batch:]
 
 
 def make_iterator(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterator
 
@@ -22,9 +23,16 @@ from linearsr_jax.data.sources import PhotoSource, open_source
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.tagging.cache import load_tag_cache
 from linearsr_jax.training.settings import RunSettings, ValidationSettings
-from linearsr_jax.training.sharding import put_expert_batch, split_over_batch
+from linearsr_jax.training.sharding import (
+    own_samples,
+    put_expert_batch,
+    split_over_batch,
+)
 
 logger = logging.getLogger(__name__)
+
+# Photographs whose bytes the hosts compare; reading all would take long.
+_COMPARED = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +51,24 @@ class Photographs:
     held_out: PhotoSource | None
     conditions: ConditionTable | None
     held_out_conditions: ConditionTable | None
+
+    def describe(self) -> str:
+        """Describes them so that hosts with others say something else.
+
+        Names, sizes and tags of all count, and the bytes of a few, evenly chosen.
+        """
+        digest = hashlib.sha256()
+        sources = [self.source, *([self.held_out] if self.held_out else [])]
+        for source in sources:
+            found = (source.names, source.manifest.sizes, source.tags)
+            digest.update(repr(found).encode())
+            for name in source.names[:: max(1, len(source.names) // _COMPARED)]:
+                try:
+                    digest.update(hashlib.sha256(source.store.read(name)).digest())
+                except FileNotFoundError:
+                    digest.update(b"missing")
+        counts = " + ".join(str(len(source.names)) for source in sources)
+        return f"{counts}, SHA-256 {digest.hexdigest()[:12]}"
 
 
 def open_photographs(
@@ -152,14 +178,14 @@ def global_batches(
       An iterator of batches (E, B, ...).
     """
     source, conditions = photographs.source, photographs.conditions
+    sizes = settings.experts, settings.batch_size
     dataset = pipeline.make_dataset(
         ConditionedSource(source, conditions) if conditions else source,
         settings.data.pipeline,
         seed=seed,
         batch_size=settings.experts * settings.batch_size,
         start_batch=start_batch,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        share=own_samples(mesh, *sizes),
     )
     iterator = pipeline.make_iterator(
         dataset, num_workers=settings.data.workers, prefetch=settings.data.prefetch
@@ -167,8 +193,7 @@ def global_batches(
     prepare_batch = _make_prepare_batch(settings.data.pipeline, mesh)
     with contextlib.closing(iterator):
         yield (
-            prepare_batch(put_expert_batch(batch, mesh, settings.experts))
-            for batch in iterator
+            prepare_batch(put_expert_batch(batch, mesh, *sizes)) for batch in iterator
         )
 
 

@@ -6,13 +6,24 @@ position in the data is not stored, because it is a function of (step, seed).
 
 A candidate contains only the averaged weights, a quarter of a checkpoint with AdamW. It
 is kept because the knee is known only some evaluations after it has passed.
+
+Both contain `sums`: the fingerprints of their arrays, which are compared when they are
+read. What cannot be read, or differs, is a DamageError. (0.2 wrote none;
+their checkpoints are read as they are.)
+
+Reading waits for no other host, so that one that fails leaves no other waiting.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
     LatestN,
     PolicyCheckpointInfo,
@@ -21,8 +32,17 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from linearsr_jax.core.array_types import PyTree
-from linearsr_jax.training.record import RunRecord
+from linearsr_jax.training.fingerprints import fingerprints
+from linearsr_jax.training.hosts import gather_text, is_first
+from linearsr_jax.training.record import RunRecord, TrainError
 from linearsr_jax.training.step import TrainState
+
+# Name of the record in `sums`.
+_RECORD = "run"
+
+
+class DamageError(TrainError):
+    """Raised for a checkpoint whose files are missing or not what was written."""
 
 
 class Checkpointer:
@@ -30,18 +50,8 @@ class Checkpointer:
 
     def __init__(self, directory: Path, *, keep: int):
         """Opens or creates the directory."""
-        self._workdir = directory.parent
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=LatestN(keep), enable_async_checkpointing=True
-            ),
-        )
-
-    @property
-    def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint; None if there is none."""
-        return self._manager.latest_step()
+        self._directory = directory.absolute()
+        self._manager = _open_manager(directory, LatestN(keep))
 
     @property
     def steps(self) -> list[int]:
@@ -50,20 +60,33 @@ class Checkpointer:
 
     def delete_after(self, step: int) -> None:
         """Deletes later checkpoints; the run continues differently from here."""
-        self._manager.wait_until_finished()
-        for later in self.steps:
-            if later > step:
-                self._manager.delete(later)
+        _delete_after(self._manager, step)
+
+    def set_aside(self, steps: Sequence[int]) -> None:
+        """Renames checkpoints to damaged-STEP, so that their steps can be saved."""
+        if is_first():
+            for step in steps:
+                aside = self._directory / f"damaged-{step}"
+                number = 1
+                while aside.exists():
+                    number += 1
+                    aside = self._directory / f"damaged-{step}-{number}"
+                os.rename(self._directory / str(step), aside)
+        multihost_utils.sync_global_devices("set_aside")
+        self._manager.reload()
 
     def save(self, step: int, state: TrainState, record: RunRecord) -> None:
         """Starts saving; does nothing for a step that is already saved."""
         if step in self._manager.all_steps():
             return
+        run = record.to_json()
+        sums = {**fingerprints(state), _RECORD: _sum_of(run)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                run=ocp.args.JsonSave(record.to_json()),
+                run=ocp.args.JsonSave(run),
+                sums=ocp.args.JsonSave(sums),
             ),
         )
 
@@ -71,11 +94,20 @@ class Checkpointer:
         """Reads the JSON part of a checkpoint.
 
         Raises:
+          DamageError: it cannot be read, or is not what was written.
           TrainError: its version cannot be read.
         """
-        args = ocp.args.Composite(run=ocp.args.JsonRestore())
-        values = self._manager.restore(step, args=args)["run"]
-        return RunRecord.from_json(values, self._workdir)
+        self._manager.wait_until_finished()
+        folder = self._directory / str(step)
+
+        def read():
+            values = _read_json(folder / "run")
+            sums = _read_sums(folder)
+            if sums and sums.get(_RECORD) != _sum_of(values):
+                raise ValueError("its record is not what was written")
+            return values
+
+        return RunRecord.from_json(_read_damaged(folder, read), self._directory.parent)
 
     def restore_state(
         self, step: int, abstract_state: TrainState, shardings: PyTree
@@ -86,10 +118,12 @@ class Checkpointer:
           step: step of the checkpoint.
           abstract_state: shapes and types of the state.
           shardings: sharding of each array, in a tree like abstract_state.
+
+        Raises:
+          DamageError: it cannot be read, or is not what was written.
         """
         target = _placed(abstract_state, shardings)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return self._manager.restore(step, args=args)["state"]
+        return _restore_arrays(self._manager, step, "state", target)
 
     def close(self) -> None:
         """Waits for saves under way."""
@@ -134,12 +168,7 @@ class Candidates:
           start: step that the run starts or resumes at; later candidates are deleted.
         """
         self._policy = _NewestAndKnee(keep)
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._policy, enable_async_checkpointing=True
-            ),
-        )
+        self._manager = _open_manager(directory, self._policy)
         self.delete_after(start)
 
     @property
@@ -150,26 +179,93 @@ class Candidates:
     def save(self, step: int, params: PyTree, *, knee_step: int | None) -> None:
         """Starts saving, and deletes the oldest candidate unless it is the knee's."""
         self._policy.knee_step = knee_step
-        self._manager.save(step, args=ocp.args.StandardSave(params))
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                default=ocp.args.StandardSave(params),
+                sums=ocp.args.JsonSave(fingerprints(params)),
+            ),
+        )
 
     def delete_after(self, step: int) -> None:
         """Deletes later candidates."""
-        self._manager.wait_until_finished()
-        for later in self.steps:
-            if later > step:
-                self._manager.delete(later)
+        _delete_after(self._manager, step)
 
     def restore(self, step: int, like: PyTree) -> PyTree:
-        """Reads the weights of a step and places them like the arrays of `like`."""
-        self._manager.wait_until_finished()
-        shardings = jax.tree.map(lambda x: x.sharding, like)
-        args = ocp.args.StandardRestore(_placed(like, shardings))
-        return self._manager.restore(step, args=args)
+        """Reads the weights of a step and places them like the arrays of `like`.
+
+        Raises:
+          DamageError: they cannot be read, or are not what was written.
+        """
+        target = _placed(like, jax.tree.map(lambda x: x.sharding, like))
+        return _restore_arrays(self._manager, step, "default", target)
 
     def close(self) -> None:
         """Waits for saves under way."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _open_manager(directory: Path, policy: PreservationPolicy) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy, enable_async_checkpointing=True
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def _delete_after(manager: ocp.CheckpointManager, step: int) -> None:
+    manager.wait_until_finished()
+    for later in sorted(manager.all_steps()):
+        if later > step:
+            manager.delete(later)
+
+
+def _restore_arrays(
+    manager: ocp.CheckpointManager, step: int, item: str, target: PyTree
+) -> PyTree:
+    """Reads arrays by their shapes and shardings, and compares the fingerprints."""
+    manager.wait_until_finished()
+    folder = manager.directory / str(step)
+
+    def read():
+        handler = ocp.StandardCheckpointHandler()
+        args = ocp.args.StandardRestore(target)
+        return handler.restore(folder / item, args=args), _read_sums(Path(folder))
+
+    arrays, sums = _read_damaged(Path(folder), read)
+    if sums:
+        found = fingerprints(arrays)
+        if wrong := [name for name in found if found[name] != sums.get(name)]:
+            raise DamageError(f"{folder}: {wrong[0]} is not what was written")
+    return arrays
+
+
+def _read_damaged(folder: Path, read: Callable[[], Any]) -> Any:
+    """Reads on every host, and fails on all if it fails on one."""
+    found, reason = None, ""
+    try:
+        found = read()
+    # A damaged file can make the libraries below raise anything.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    for index, other in enumerate(gather_text(reason)):
+        if other:
+            raise DamageError(f"{folder}: {reason or f'process {index}: {other}'}")
+    return found
+
+
+def _read_json(folder: Path) -> Mapping[str, Any]:
+    # As ocp.JsonCheckpointHandler names it.
+    return json.loads((folder / "metadata").read_text())
+
+
+def _read_sums(folder: Path) -> Mapping[str, Any]:
+    return _read_json(folder / "sums") if (folder / "sums").is_dir() else {}
+
+
+def _sum_of(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _placed(arrays: PyTree, shardings: PyTree) -> PyTree:

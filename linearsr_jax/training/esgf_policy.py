@@ -15,7 +15,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from linearsr_jax.codecs import Codec
@@ -26,6 +25,7 @@ from linearsr_jax.esgf.knee import Verdict, find_knee
 from linearsr_jax.esgf.report import to_json
 from linearsr_jax.training.checkpoints import Candidates
 from linearsr_jax.training.expert_axis import split
+from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.optimizers import ema_params
 from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.record import TrainError
@@ -172,7 +172,7 @@ class Monitor:
         validations = (*earlier, validation)
         verdict = judge(validations, self._settings.val.metrics)
         self._candidates.save(step, averaged, knee_step=verdict.knee_step)
-        if jax.process_index() == 0:
+        if is_first():
             self._path.write_text(json.dumps(to_json(verdict), indent=2) + "\n")
         logger.info("step %d: %s: %s", step, verdict.verdict, verdict.reason)
         every = self._settings.esgf.sharpness_every

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
-
 from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.models.presets import get_preset
@@ -16,7 +13,9 @@ from linearsr_jax.pretrained.model_card import model_card
 from linearsr_jax.pretrained.model_folder import save_pretrained
 from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.expert_axis import split
+from linearsr_jax.training.hosts import is_first, together
 from linearsr_jax.training.record import RunRecord
+from linearsr_jax.training.sharding import fetched
 
 
 def export_model(
@@ -39,11 +38,16 @@ def export_model(
         their tags (tags).
       selection: step of the weights, and why it was chosen.
     """
-    if jax.process_count() > 1:
-        # Each process has only its part of the weights.
-        params = multihost_utils.process_allgather(params, tiled=True)
-    if jax.process_index() != 0:
-        return
+    params = fetched(params, only_first=True)
+
+    def write():
+        if is_first():
+            _write_model(folder, params, record, codec, files, selection)
+
+    together(write)
+
+
+def _write_model(folder, params, record, codec, files, selection) -> None:
     config = copy.deepcopy(record.config)
     # Paths are private; the names of the photographs are below.
     config["data"]["folder"] = config["val"]["folder"] = ""
@@ -74,7 +78,7 @@ def export_model(
         training["tags"] = tags
     save_pretrained(
         folder,
-        split(jax.device_get(params)),
+        split(params),
         get_preset(config["preset"]),
         codec,
         boundaries=tuple(config["expert_boundaries"]),

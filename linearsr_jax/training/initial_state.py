@@ -106,7 +106,7 @@ class StartState:
         params = jax.tree.map(lambda *own: np.stack(own * repeats), *origin.experts)
         if origin.preset != self._parts.preset:
             # What it lacks; see `load_origin`.
-            flat = traverse_util.flatten_dict(jax.device_get(self.random().params))
+            flat = traverse_util.flatten_dict(sharding.fetched(self.random().params))
             flat |= traverse_util.flatten_dict(params)
             params = traverse_util.unflatten_dict(flat)
         restart = jax.jit(

@@ -1,7 +1,9 @@
 """Opens what a run works on: photographs, codec, initial model, and its record."""
 
 import dataclasses
-from pathlib import Path
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,16 +11,14 @@ import jax
 from linearsr_jax.codecs import Codec, describe_codec
 from linearsr_jax.pretrained.model_folder import PretrainedModel
 from linearsr_jax.training.batches import Photographs, open_photographs
-from linearsr_jax.training.checkpoints import Checkpointer
 from linearsr_jax.training.export import describe_origin
+from linearsr_jax.training.hosts import check_equal, together
 from linearsr_jax.training.initial_state import load_origin, load_run_codec
 from linearsr_jax.training.parts import RunParts
-from linearsr_jax.training.record import (
-    RunRecord,
-    check_same_config,
-    installed_versions,
-)
+from linearsr_jax.training.record import RunRecord, flatten, installed_versions
 from linearsr_jax.training.sharding import replicated
+
+_PLACES = ("data.folder", "val.folder", "codec_folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,32 +38,33 @@ class RunInputs:
     photographs: Photographs
 
 
-def open_inputs(
-    parts: RunParts, checkpointer: Checkpointer, workdir: Path
-) -> RunInputs:
+def open_inputs(parts: RunParts, earlier: RunRecord | None) -> RunInputs:
     """Opens the inputs of a new run or of a resumed one.
 
     Args:
       parts: parts of the run.
-      checkpointer: checkpoints of the run.
-      workdir: folder of the run, for error messages.
+      earlier: record of a resumed run; None for a new one.
 
     Raises:
-      TrainError: the workdir contains a run with another config or version.
+      TrainError: see `load_origin`; or the hosts have other photographs or configs.
       OSError, ValueError: see `open_photographs`.
     """
-    settings, start = parts.settings, checkpointer.latest_step
-    if start is None:
-        earlier, origin = None, load_origin(settings, parts.preset)
-    else:
-        # A resumed run has its weights; the model it started from may be gone.
-        earlier, origin = checkpointer.restore_record(start), None
-        check_same_config(earlier, settings.config, workdir)
+    settings = parts.settings
+    # A resumed run has its weights; the model it started from may be gone.
+    origin = None if earlier else load_origin(settings, parts.preset)
     codec = load_run_codec(
         settings, parts.preset, origin, earlier.codec if earlier else None
     )
-    photographs = open_photographs(
-        settings, parts.preset, earlier.manifest if earlier else None
+    photographs = together(
+        lambda: open_photographs(
+            settings, parts.preset, earlier.manifest if earlier else None
+        )
+    )
+    check_equal(
+        {
+            "configs": _sum_of(settings.config),
+            "photographs": together(photographs.describe),
+        }
     )
     now: dict[str, Any] = {
         "config": settings.config,
@@ -81,3 +82,10 @@ def open_inputs(
         )
     codec = jax.device_put(codec, replicated(parts.mesh))
     return RunInputs(record, origin, codec, photographs)
+
+
+def _sum_of(config: Mapping[str, Any]) -> str:
+    # Hosts may have their copies of the same files in different places.
+    same = {k: v for k, v in flatten(config).items() if k not in _PLACES}
+    text = json.dumps(same, sort_keys=True)
+    return f"SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"

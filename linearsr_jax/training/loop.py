@@ -18,11 +18,12 @@ from ml_collections import ConfigDict
 
 from linearsr_jax.training.cadence import find_due
 from linearsr_jax.training.esgf_policy import Selection
+from linearsr_jax.training.hosts import ending_together
 from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.stop_signal import StopSignal
 from linearsr_jax.training.trainer import open_trainer
-from linearsr_jax.training.workdir import check_not_lost, locked
+from linearsr_jax.training.workdir import entered
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
     """Trains to config.steps or the knee, from the newest checkpoint if there is one.
 
     SIGTERM (a preemption notice) and SIGINT end the run after the current step with
-    a checkpoint.
+    a checkpoint. On several hosts, call it on each after `hosts.connected`; a failure
+    then ends the process.
 
     Args:
       config: see `default_config`.
@@ -68,16 +70,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
     workdir = Path(workdir)
     # Refuse bad fields before making the workdir.
     parts = make_parts(config)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(locked(workdir))
-        check_not_lost(workdir)
+    # What the stack holds closes later than `ending_together`: see there.
+    with contextlib.ExitStack() as stack, ending_together():
         stack.enter_context(jax.set_mesh(parts.mesh))
+        stack.enter_context(entered(workdir))
         stop = stack.enter_context(StopSignal())
         trainer = stack.enter_context(open_trainer(parts, workdir))
         while not trainer.is_over:
             trainer.take_step()
-            # Read it once; a signal that comes later in this step ends the next one.
-            is_stopping = stop.requested
+            # Ask once; a signal that comes later in this step ends the next one.
+            is_stopping = stop.is_agreed()
             due = find_due(
                 parts.settings,
                 trainer.step,

@@ -94,21 +94,54 @@ def stacked(shardings: PyTree) -> PyTree:
     )
 
 
-def put_expert_batch(batch: dict[str, np.ndarray], mesh: Mesh, experts: int) -> PyTree:
-    """Makes global arrays (E, B, ...) over the mesh from this process's samples.
+def fetched(tree: PyTree, *, only_first: bool = False) -> PyTree:
+    """Copies arrays to the host, also those that are spread over several hosts.
 
-    The samples of the experts follow one another in the batch.
+    Call it on every process. One array at a time is gathered on the devices.
+
+    Args:
+      tree: arrays on a mesh.
+      only_first: whether the other processes get None in place of every array.
     """
+
+    def fetch(x):
+        if not x.is_fully_addressable:
+            x = jax.jit(lambda x: x, out_shardings=replicated(x.sharding.mesh))(x)
+        return None if only_first and jax.process_index() else jax.device_get(x)
+
+    return jax.tree.map(fetch, tree)
+
+
+def own_samples(mesh: Mesh, experts: int, batch_size: int) -> list[int]:
+    """Finds the samples of a batch that the devices of this process hold.
+
+    Args:
+      mesh: mesh of all devices.
+      experts: number E of experts.
+      batch_size: samples B per expert.
+
+    Returns:
+      Positions in the E B samples of a batch, increasing; those of the experts follow
+      one another.
+    """
+    numbers = np.arange(experts * batch_size).reshape(experts, batch_size)
+    held = expert_batch_sharding(mesh).addressable_devices_indices_map(numbers.shape)
+    own = {int(n) for index in held.values() if index for n in numbers[index].flat}
+    return sorted(own)
+
+
+def put_expert_batch(
+    batch: dict[str, np.ndarray], mesh: Mesh, experts: int, batch_size: int
+) -> PyTree:
+    """Makes global arrays (E, B, ...) over the mesh from the `own_samples`."""
     sharding = expert_batch_sharding(mesh)
+    own = np.array(own_samples(mesh, experts, batch_size))
+    rows = len(np.unique(own // batch_size))
 
     def put(x):
-        # Count the experts that this process has samples for.
-        shape = (experts, len(x) * jax.process_count() // experts)
-        held = sharding.addressable_devices_indices_map(shape).values()
-        rows = len({index[0].indices(experts) for index in held if index})
-        rows *= experts // mesh.shape["experts"]
+        shape = (experts, batch_size, *x.shape[1:])
         x = x.reshape(rows, -1, *x.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, x)
+        return jax.make_array_from_process_local_data(sharding, x, shape)
 
     return jax.tree.map(put, batch)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.record import TrainError
 
@@ -70,7 +71,8 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
             stage = trained
         done.append(stage)
         later = [before[other] for other in list(before)[len(done) :]]
-        _write(path, done + later)
+        if is_first():
+            _write(path, done + later)
         logger.info("stage %s hands on step %d", name, stage["esgf"]["step"])
     return True
 

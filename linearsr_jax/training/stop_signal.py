@@ -1,7 +1,11 @@
 """Graceful shutdown: preemption notices and Ctrl-C stop training at a checkpoint."""
 
+import os
 import signal
 import threading
+
+import jax
+from jax.experimental import multihost_utils
 
 
 class StopSignal:
@@ -12,16 +16,23 @@ class StopSignal:
     A signal that was ignored stays ignored, as SIGINT is in background jobs of a shell.
     Outside the main thread, where Python cannot handle signals, nothing is recorded.
 
+    On several hosts the signal may come to any of them, and all stop after the same
+    step. JAX tells them, and listens to SIGTERM itself; SIGINT is passed on to it.
+
     Attributes:
-      requested: whether a signal has arrived.
+      requested: whether a signal has arrived at this process.
     """
 
     requested = False
 
     def __enter__(self):
-        self._previous = {}
+        self._previous, self._asked = {}, 0
+        self._is_alone = jax.process_count() == 1
+        numbers = (
+            (signal.SIGTERM, signal.SIGINT) if self._is_alone else (signal.SIGINT,)
+        )
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._note)
         return self
@@ -29,6 +40,15 @@ class StopSignal:
     def _note(self, number, _):
         self.requested = True
         signal.signal(number, self._previous[number])
+        if not self._is_alone:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def is_agreed(self) -> bool:
+        """Tells whether the run ends after the present step; ask once in every one."""
+        if self._is_alone:
+            return self.requested
+        self._asked += 1
+        return multihost_utils.reached_preemption_sync_point(self._asked)
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():

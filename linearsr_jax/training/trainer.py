@@ -13,13 +13,15 @@ import numpy as np
 from clu.parameter_overview import get_parameter_overview
 
 from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.core.files import write_text
 from linearsr_jax.esgf.guard import TROUBLES
 from linearsr_jax.esgf.knee import Verdict
 from linearsr_jax.training.batches import global_batches
-from linearsr_jax.training.checkpoints import Candidates, Checkpointer
+from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageError
 from linearsr_jax.training.esgf_policy import Monitor, Selection, choose_knee, judge
 from linearsr_jax.training.expert_axis import over_experts
 from linearsr_jax.training.export import export_model
+from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.initial_state import StartState
 from linearsr_jax.training.inputs import RunInputs, open_inputs
 from linearsr_jax.training.metrics import TrainMetrics, merge, scalars
@@ -27,9 +29,10 @@ from linearsr_jax.training.optimizers import ema_params
 from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.profiler import ProfilerWindow
 from linearsr_jax.training.progress import Progress
-from linearsr_jax.training.record import flatten
+from linearsr_jax.training.record import Rewind, RunRecord, flatten
+from linearsr_jax.training.resuming import find_resumable
 from linearsr_jax.training.rewinding import data_seed, plan_rewind
-from linearsr_jax.training.step import make_train_step
+from linearsr_jax.training.step import TrainState, make_train_step
 from linearsr_jax.training.validation import Validator
 from linearsr_jax.training.workdir import CHECKPOINTS
 from linearsr_jax.training.writers import make_writer
@@ -53,7 +56,7 @@ def open_trainer(parts: RunParts, workdir: Path) -> Generator["Trainer"]:
       The run, which is closed at the end of the block.
 
     Raises:
-      TrainError, OSError, ValueError: see `open_inputs`.
+      TrainError, OSError, ValueError: see `find_resumable` and `open_inputs`.
     """
     with contextlib.ExitStack() as stack:
         yield Trainer(parts, workdir, stack)
@@ -77,18 +80,20 @@ class Trainer:
             stack,
             Checkpointer(workdir / CHECKPOINTS, keep=settings.keep_checkpoints),
         )
-        self._inputs = inputs = open_inputs(parts, self._checkpointer, workdir)
-        self.record = inputs.record
         self._start_state = StartState(parts)
-        start = self._checkpointer.latest_step
-        if start is not None:
-            self.state = self._start_state.restored(self._checkpointer, start)
-            logger.info("resumed from step %d of %s", start, workdir)
+        resumed = find_resumable(
+            self._checkpointer, self._start_state, settings.config, workdir
+        )
+        self._inputs = inputs = open_inputs(parts, resumed.record if resumed else None)
+        self.record = inputs.record
+        self.step = resumed.step if resumed else 0
+        if resumed:
+            self.state = resumed.state
+            logger.info("resumed from step %d of %s", self.step, workdir)
         elif inputs.origin:
             self.state = self._start_state.from_model(inputs.origin)
         else:
             self.state = self._start_state.random()
-        self.step = start or 0
         step_of_one = make_train_step(
             parts.loss,
             parts.optimizer,
@@ -102,8 +107,9 @@ class Trainer:
         )
         self._monitor = self._make_monitor(inputs, stack)
         self.has_validation = self._monitor is not None
-        config_file = workdir / "config.json"
-        config_file.write_text(json.dumps(settings.config, indent=2) + "\n")
+        if is_first():
+            text = json.dumps(settings.config, indent=2) + "\n"
+            write_text(workdir / "config.json", text)
         self._profiler = _enter(
             stack,
             ProfilerWindow(
@@ -115,7 +121,7 @@ class Trainer:
         self._streams = stack.enter_context(contextlib.ExitStack())
         self._open_streams()
         self._log.write_hparams(flatten(settings.config))
-        overview = get_parameter_overview(self.state.params)
+        overview = get_parameter_overview(self.state.params, include_stats="global")
         self._log.write_texts(self.step, {"parameters": overview})
         self._judge(judge(self.record.validations, settings.val.metrics))
 
@@ -243,29 +249,40 @@ class Trainer:
         Raises:
           TrainError: see `plan_rewind`.
         """
-        rewind = plan_rewind(
-            self._workdir,
-            self._checkpointer.steps,
-            self.record.rewinds,
-            step=self.step,
-            before=trouble.since,
-            reason=trouble.reason,
-            max_rewinds=self._settings.esgf.max_rewinds,
-        )
-        logger.warning("%s; going back to step %d", rewind.reason, rewind.to)
+        del self.state  # free the memory first
+        rewind, record, self.state = self._restore_before(trouble)
+        self.step = rewind.to
         self._checkpointer.delete_after(rewind.to)
         if self._monitor:
             self._monitor.rewind(rewind.to)
-        self.step = rewind.to
-        del self.state  # free the memory first
-        self.state = self._start_state.restored(self._checkpointer, rewind.to)
         self.record = dataclasses.replace(
-            self._checkpointer.restore_record(rewind.to),
+            record,
             config=self.record.config,
             rewinds=(*self.record.rewinds, rewind),
         )
         self._judge(judge(self.record.validations, self._settings.val.metrics))
         self._open_streams()
+
+    def _restore_before(self, trouble: Trouble) -> tuple[Rewind, RunRecord, TrainState]:
+        while True:
+            rewind = plan_rewind(
+                self._workdir,
+                self._checkpointer.steps,
+                self.record.rewinds,
+                step=self.step,
+                before=trouble.since,
+                reason=trouble.reason,
+                max_rewinds=self._settings.esgf.max_rewinds,
+            )
+            logger.warning("%s; going back to step %d", rewind.reason, rewind.to)
+            try:
+                record = self._checkpointer.restore_record(rewind.to)
+                state = self._start_state.restored(self._checkpointer, rewind.to)
+            except DamageError as error:
+                logger.warning("damaged checkpoint: %s", error)
+                self._checkpointer.set_aside([rewind.to])
+                continue
+            return rewind, record, state
 
     def export(self) -> Selection:
         """Writes workdir/model: the averaged weights of the knee or of the last step.

@@ -8,11 +8,42 @@ import socket
 from collections.abc import Generator
 from pathlib import Path
 
+from linearsr_jax.training.hosts import gather_text, is_first, together
 from linearsr_jax.training.record import TrainError
 
 CHECKPOINTS = "checkpoints"
 LOG = "metrics.jsonl"
 _LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def entered(workdir: Path) -> Generator[None]:
+    """Opens the folder of a run for all its processes.
+
+    Raises:
+      TrainError: see `locked` and `check_not_lost`; or the hosts do not share the
+        folder.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def enter():
+            if is_first():
+                stack.enter_context(locked(workdir))
+                check_not_lost(workdir)
+
+        together(enter)
+        together(lambda: _check_shared(workdir))
+        yield
+
+
+def _check_shared(workdir: Path) -> None:
+    lock = workdir / _LOCK
+    owners = gather_text(lock.read_text() if lock.exists() else "")
+    if others := [index for index, owner in enumerate(owners) if owner != owners[0]]:
+        raise TrainError(
+            f"{workdir}: process {others[0]} does not see what process 0 writes there; "
+            "the hosts must share the --workdir"
+        )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
@@ -21,6 +20,7 @@ from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.image_io import write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.esgf.evaluation import Validation
+from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.workdir import LOG, step_of
 
@@ -312,9 +312,9 @@ class ManyWriters:
 def make_writer(
     workdir: Path, *, resume_step: int, tensorboard: str = "tensorboardX"
 ) -> MetricWriter:
-    """Makes the writers of a run: the log and, on the first process, files in workdir.
+    """Makes the writers of a run; all but the first process get one that ignores all.
 
-    The files are metrics.jsonl, images/ and tensorboard/.
+    They write the log, and metrics.jsonl, images/ and tensorboard/ in workdir.
 
     Args:
       workdir: existing folder of the run.
@@ -324,8 +324,8 @@ def make_writer(
     Raises:
       TrainError: see `CluWriter`.
     """
-    if jax.process_index() != 0:
-        return LogWriter()
+    if not is_first():
+        return IgnoringWriter()
     folder = workdir / "tensorboard"
     event_files = (
         CluWriter(folder)

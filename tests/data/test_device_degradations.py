@@ -116,7 +116,7 @@ def test_split_over_devices_equals_whole():
         device_degradations.prepare_batch, params=params, factor=4
     )
     batch = {"image_hr": images, "plan": stack(plans)}
-    of_experts = sharding.put_expert_batch(batch, mesh, experts=2)
+    of_experts = sharding.put_expert_batch(batch, mesh, 2, BATCH // 2)
     prepared = sharding.split_over_batch(prepare, mesh)(of_experts)
     assert prepared["image_lr"].shape[:2] == (2, BATCH // 2)
     assert prepared.keys() == {"image_hr", "image_lr"}

@@ -49,7 +49,7 @@ def parent(tmp_path):
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; what has ended and waits for init has ended."""
+    """Tells whether there is such a process, which init may still have to reap."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -64,7 +64,7 @@ def run(batch, parts, mesh):
             out_shardings=shardings,
         )
         states = stacked(key)
-        batches = sharding.put_expert_batch(batch, mesh, EXPERTS)
+        batches = sharding.put_expert_batch(batch, mesh, EXPERTS, BATCH)
         step = jax.jit(
             expert_axis.over_experts(step),
             donate_argnums=0,
@@ -109,7 +109,7 @@ def test_experts_send_each_other_nothing(batch, parts):
             jax.eval_shape(unboxed(init), jax.random.key(0)),
             shardings,
         )
-        batches = sharding.put_expert_batch(batch, mesh, EXPERTS)
+        batches = sharding.put_expert_batch(batch, mesh, EXPERTS, BATCH)
         mapped = expert_axis.over_experts(step)
         step = jax.jit(
             lambda *args: mapped(*args)[0], donate_argnums=0, out_shardings=shardings
@@ -125,7 +125,7 @@ def test_samples_keep_their_order(batch):
         mesh = sharding.make_mesh(
             data, 1, jax.devices()[: experts * data], experts=experts
         )
-        placed = sharding.put_expert_batch(batch, mesh, EXPERTS)["image_hr"]
+        placed = sharding.put_expert_batch(batch, mesh, EXPERTS, BATCH)["image_hr"]
         np.testing.assert_array_equal(
             placed, batch["image_hr"].reshape(EXPERTS, BATCH, 16, 16, 3)
         )

@@ -1,0 +1,162 @@
+"""Runs on several hosts: how the processes find each other, agree, and end together.
+
+A process that fails ends at once and says why; the others notice within HEARTBEAT
+seconds, or when they next need it, and end too. None of them waits for one that is
+gone, as JAX's own shutdown would.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator
+from typing import TypeVar, cast
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from linearsr_jax.training.record import TrainError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Seconds without a sign of life after which a process counts as dead.
+HEARTBEAT = 30
+_TEXT_BYTES = 1024
+
+
+@contextlib.contextmanager
+def connected(
+    coordinator: str | None = None,
+    process: int | None = None,
+    processes: int | None = None,
+) -> Generator[None]:
+    """Connects this process with those of the other hosts, if there are any.
+
+    Call it before anything else uses JAX. Without arguments JAX looks for a cluster:
+    Cloud TPU, SLURM, Open MPI, Kubernetes. Where there is none, or where the caller has
+    already connected or used JAX, nothing changes.
+
+    Args:
+      coordinator: HOST:PORT at which process 0 listens.
+      process: index of this process.
+      processes: number of processes; 1 looks for no cluster.
+
+    Raises:
+      TrainError: the arguments do not go together, or a process cannot be reached.
+    """
+    given = (coordinator, process, processes)
+    if processes == 1 or jax.distributed.is_initialized():
+        yield
+        return
+    if any(x is not None for x in given) and None in given:
+        raise TrainError(
+            "--coordinator, --process and --processes belong together; give all three, "
+            "or none to look for a cluster"
+        )
+    if process is not None and processes is not None and process >= processes:
+        raise TrainError(
+            f"--process {process} must be below --processes {processes}; the first is 0"
+        )
+    try:
+        # Elsewhere than on CPUs it has no effect.
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT
+        )
+    except (RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        is_alone = "coordinator_address should be" in text or "JAX computations" in text
+        if coordinator is None and is_alone:
+            yield
+            return
+        raise TrainError(
+            f"the processes of the run cannot reach each other: {text}"
+        ) from error
+    index, count = jax.process_index(), jax.process_count()
+    logger.info("process %d of %d, %d devices in all", index, count, jax.device_count())
+    if index:
+        # The first one speaks for all.
+        logging.getLogger("linearsr_jax").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def ending_together() -> Generator[None]:
+    """Ends this process at once where the block fails, if there are several.
+
+    Leaving in order would wait for the others, and they wait for this one. Open it
+    last, so that it sees a failure before what is around it closes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            text = f"another process has ended, or the devices failed: {text[:300]}"
+        logger.debug("traceback", exc_info=True)
+        print(f"linearsr: process {jax.process_index()}: {text}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def is_first() -> bool:
+    """Tells whether this process writes what one alone must write."""
+    return jax.process_index() == 0
+
+
+def gather_text(text: str) -> list[str]:
+    """Gathers a short text from every process, by its index; call it on all."""
+    if jax.process_count() == 1:
+        return [text]
+    data = text.encode()[:_TEXT_BYTES]
+    padded = np.frombuffer(data.ljust(_TEXT_BYTES, b"\0"), np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows]
+
+
+def together(function: Callable[[], T]) -> T:
+    """Runs a function on every process, and fails on all where it fails on one.
+
+    Raises:
+      TrainError: with the text of the first process that failed. A single process
+        raises what it raises.
+    """
+    if jax.process_count() == 1:
+        return function()
+    found, text = None, ""
+    try:
+        found = function()
+    except (TrainError, OSError, ValueError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+    for index, failure in enumerate(gather_text(text)):
+        if failure:
+            raise TrainError(f"process {index}: {failure}")
+    return cast(T, found)
+
+
+def check_equal(texts: dict[str, str]) -> None:
+    """Checks that all processes have the same texts.
+
+    Args:
+      texts: by what they are the text of, for the error message.
+
+    Raises:
+      TrainError: naming what differs, and between whom.
+    """
+    for name, text in texts.items():
+        found = gather_text(text)
+        others = [index for index, other in enumerate(found) if other != found[0]]
+        if others:
+            raise TrainError(
+                f"the {name} of process {others[0]} differ from those of process 0: "
+                f"{found[others[0]]}, not {found[0]}"
+            )

@@ -1,0 +1,234 @@
+"""Two processes of four devices train as one of eight does, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from configs import debug
+from linearsr_jax.training import sharding
+from linearsr_jax.training.hosts import HEARTBEAT
+from linearsr_jax.training.loop import train_and_evaluate
+
+# Long enough that a signal at step 2 comes before the end.
+STEPS = 30
+OVERRIDES = {
+    "steps": STEPS,
+    "log_every": 1,
+    "checkpoint_every": 10,
+    "optimizer.warmup_steps": 0,
+    "optimizer.decay_steps": 1,
+    "mesh.fsdp": 2,
+    "val.crop_size": 32,
+    "data.workers": 1,
+}
+# What else must be spread over the processes: parameters, two experts on one axis of
+# devices, and validation.
+SPREAD = {
+    "steps": 2,
+    "mesh.fsdp": 8,
+    "expert_boundaries": (0.5,),
+    "val.holdout": 0.4,
+    "val.every": 2,
+    "val.metrics": ("psnr",),
+    "esgf.knee_step": 2,
+}
+SECONDS = 300
+
+
+class Processes:
+    """The processes of a run, each with its own standard error."""
+
+    def __init__(self, folder: Path, workdirs, photos, others):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        flags = [
+            flag
+            for flag in os.environ["XLA_FLAGS"].split()
+            if "device_count" not in flag
+        ]
+        flags.append("--xla_force_host_platform_device_count=4")
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": " ".join(flags),
+            "PYTHONPATH": ":".join(filter(None, sys.path)),
+        }
+        self.logs = [folder / f"log_{i}_{port}.txt" for i in range(2)]
+        self.all = []
+        for i in range(2):
+            overrides = {**OVERRIDES, **others, "data.folder": photos[i]}
+            arguments = [
+                *("train", "--config", "configs/debug.py", "--workdir", workdirs[i]),
+                *("--coordinator", f"127.0.0.1:{port}", "--process", i),
+                *("--processes", 2, "--override"),
+                *(f"{name}={value}" for name, value in overrides.items()),
+            ]
+            with self.logs[i].open("w") as log:
+                command = [sys.executable, "-m", "linearsr_jax", *map(str, arguments)]
+                self.all.append(
+                    subprocess.Popen(
+                        command,
+                        stdout=log,
+                        stderr=log,
+                        env=environment,
+                        start_new_session=True,
+                    )
+                )
+
+    def wait_for_step(self, workdir: Path, step: int) -> None:
+        """Waits until the log of the run has the step."""
+        path, deadline = workdir / "metrics.jsonl", time.monotonic() + SECONDS
+        while not (path.exists() and f'"step": {step},' in path.read_text()):
+            assert time.monotonic() < deadline, self.texts()
+            assert all(x.poll() is None for x in self.all), self.texts()
+            time.sleep(0.05)
+
+    def wait(self) -> list[int]:
+        """Returns the exit codes."""
+        return [process.wait(timeout=SECONDS) for process in self.all]
+
+    def texts(self) -> list[str]:
+        """Returns what each has said."""
+        return [log.read_text() for log in self.logs]
+
+    def kill(self) -> None:
+        """Ends what still runs."""
+        for process in self.all:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts two processes; called with lists, each gets its own."""
+    started = []
+
+    def start(workdir, photos, others=()):
+        both = [x if isinstance(x, list) else [x, x] for x in (workdir, photos)]
+        started.append(Processes(tmp_path, *both, dict(others)))
+        return started[-1]
+
+    yield start
+    for processes in started:
+        processes.kill()
+
+
+def weights(workdir: Path) -> dict[str, np.ndarray]:
+    files = sorted((workdir / "model").glob("*.safetensors"))
+    return {f"{x.name}:{k}": v for x in files for k, v in load_file(x).items()}
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def assert_equals_one_process(workdir, photos, alone, others=()):
+    """Compares with a run of this process, which has eight devices: up to rounding."""
+    config = debug.get_config()
+    config.lock()
+    overrides = {**OVERRIDES, **dict(others), "data.folder": str(photos)}
+    config.update_from_flattened_dict(overrides)
+    train_and_evaluate(config, alone)
+    found, expected = losses(workdir), losses(alone)
+    assert found.keys() == expected.keys() == set(range(1, config.steps + 1))
+    np.testing.assert_allclose(
+        [found[step] for step in expected], list(expected.values()), rtol=1e-3
+    )
+    found, expected = weights(workdir), weights(alone)
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-2, atol=1e-3)
+
+
+def test_all_that_can_be_spread_is_spread(start, photos, tmp_path):
+    workdir = tmp_path / "run"
+    processes = start(workdir, photos, SPREAD)
+    assert processes.wait() == [0, 0], processes.texts()
+    assert_equals_one_process(workdir, photos, tmp_path / "alone", SPREAD)
+    scores = [
+        json.loads((folder / "model" / "config.json").read_text())["training"]
+        for folder in (workdir, tmp_path / "alone")
+    ]
+    for name, value in scores[1]["evaluation"].items():
+        np.testing.assert_allclose(scores[0]["evaluation"][name], value, rtol=1e-2)
+
+
+def test_two_processes_are_one_and_lose_nothing(start, photos, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    processes = start(whole, photos)
+    assert processes.wait() == [0, 0], processes.texts()
+    assert_equals_one_process(whole, photos, tmp_path / "alone")
+    # SIGTERM to one process only: both save after the same step.
+    processes = start(broken, photos)
+    processes.wait_for_step(broken, 2)
+    processes.all[1].send_signal(signal.SIGTERM)
+    assert processes.wait() == [75, 75], processes.texts()
+    (saved,) = (int(path.name) for path in (broken / "checkpoints").iterdir())
+    assert 2 <= saved < STEPS
+    # SIGKILL of one process: the other ends, and says why in its last line.
+    processes = start(broken, photos)
+    processes.wait_for_step(broken, saved + 1)
+    processes.all[1].kill()
+    killed = time.monotonic()
+    codes = processes.wait()
+    assert time.monotonic() - killed < 2 * HEARTBEAT
+    assert codes == [1, -signal.SIGKILL], processes.texts()
+    last = processes.texts()[0].splitlines()[-1]
+    assert last.startswith("linearsr: process 0: another process has ended")
+    # And nothing of it shows in the end.
+    processes = start(broken, photos)
+    assert processes.wait() == [0, 0], processes.texts()
+    repeated, expected = weights(broken), weights(whole)
+    for name in expected:
+        np.testing.assert_array_equal(repeated[name], expected[name])
+    assert losses(broken) == losses(whole)
+
+
+def test_photographs_that_differ_are_found_before_the_first_step(
+    start, photos, tmp_path
+):
+    other = tmp_path / "photos"
+    other.mkdir()
+    for path in photos.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    (other / "1.png").write_bytes((photos / "0.png").read_bytes())
+    processes = start(tmp_path / "run", [photos, other])
+    assert processes.wait() == [1, 1]
+    for text in processes.texts():
+        assert "the photographs of process 1 differ from those of process 0" in text
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_workdir_that_is_not_shared_is_named(start, photos, tmp_path):
+    processes = start([tmp_path / "a", tmp_path / "b"], photos)
+    assert processes.wait() == [1, 1]
+    for text in processes.texts():
+        assert "process 1 does not see what process 0 writes there" in text
+
+
+@pytest.mark.parametrize("experts", [1, 2])
+def test_samples_belong_to_the_same_expert_on_any_devices(experts):
+    mesh = sharding.make_mesh(-1, 1, experts=experts)
+    # All devices are this process's, so are all samples, in order.
+    assert sharding.own_samples(mesh, 2, 8) == list(range(16))
+    held = {
+        device: np.arange(16).reshape(2, 8)[index]
+        for device, index in sharding.expert_batch_sharding(mesh)
+        .addressable_devices_indices_map((2, 8))
+        .items()
+    }
+    counted = np.concatenate([x.ravel() for x in held.values()])
+    assert sorted(counted) == list(range(16))
+    assert len(held) == jax.device_count()
