@@ -24,6 +24,7 @@ from jax import lax
 from safetensors.numpy import load
 
 from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.core.convolution import convolve
 from linearsr_jax.metrics.psnr_ssim import check_pair
 
 WEIGHTS_FILE = "lpips_alexnet.safetensors"
@@ -168,14 +169,13 @@ def _features(
     for index, (_, stride, padding, is_pooled) in enumerate(_LAYERS):
         if is_pooled:
             x = _max_pool(_max_pool(x, 1), 2)
-        x = lax.conv_general_dilated(
+        x = convolve(
             x,
             params[f"conv{index}.kernel"],
-            (stride, stride),
-            [(padding, padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            stride,
+            padding,
             # By default accelerators round to bfloat16 or TF32, which changes digits.
-            precision=lax.Precision.HIGHEST,
+            lax.Precision.HIGHEST,
         )
         # Not jnp.maximum: the gradient of relu is exactly 0 where x <= 0.
         x = jax.nn.relu(x + params[f"conv{index}.bias"])

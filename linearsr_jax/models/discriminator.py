@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from linearsr_jax.core.array_types import Array, Float, Key, PyTree
+from linearsr_jax.core.convolution import convolve
 
 _SLOPE = 0.2
 # As Real-ESRGAN: not the kernels at the image and at the logits.
@@ -47,7 +48,7 @@ class UNetDiscriminator(nn.Module):
         """Judges images in [-1, 1] with sides that are multiples of 8; h, w: half."""
 
         def convolve(x, name, times=1, side=3):
-            x = nn.Conv(times * self.width, (side, side), name=name)(x)
+            x = _conv(times * self.width, side, name)(x)
             return nn.leaky_relu(x, _SLOPE)
 
         first = convolve(space_to_depth(image), "first")
@@ -59,7 +60,14 @@ class UNetDiscriminator(nn.Module):
         second = convolve(second, "merge_1", 2)
         first = first + _twice(convolve(second, "up_0", 1, 1))
         first = convolve(first, "merge_0")
-        return nn.Conv(4, (3, 3), name="last")(first)
+        return _conv(4, 3, "last")(first)
+
+
+def _conv(features, side, name):
+    def convolution(x, kernel, *_, **__):
+        return convolve(x, kernel, 1, side // 2)
+
+    return nn.Conv(features, (side, side), conv_general_dilated=convolution, name=name)
 
 
 def _matrices(params: PyTree) -> dict[tuple[str, ...], Float[Array, "_ _"]]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.core.array_types import Array, Bool, Float, Int
+from linearsr_jax.core.convolution import convolve, convolve_plain
 from linearsr_jax.diffusion.schedule import TIMESTEP_SCALE
 from linearsr_jax.models.layers import Dense, RMSNorm, with_axes
 
@@ -171,12 +172,14 @@ class LRStem(nn.Module):
       strides: 1 or 2 for each.
       dtype: computation type.
       blocks: residual blocks after them.
+      implementation: "reference" allows forward-mode differentiation.
     """
 
     widths: tuple[int, int, int]
     strides: tuple[int, ...]
     dtype: jnp.dtype
     blocks: int = 0
+    implementation: str | None = None
 
     @nn.compact
     def __call__(self, image_lr: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
@@ -206,12 +209,7 @@ class LRStem(nn.Module):
             with_axes(nn.initializers.zeros, (None,)),
             (width,),
         )
-        x = jax.lax.conv_general_dilated(
-            x,
-            kernel.astype(self.dtype),
-            (stride, stride),
-            ((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        of_form = convolve_plain if self.implementation == "reference" else convolve
+        x = of_form(x, kernel.astype(self.dtype), stride)
         # In float32, so that the bias' gradient, a sum over all pixels, is.
         return (x.astype(jnp.float32) + bias).astype(self.dtype)

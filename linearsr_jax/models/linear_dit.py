@@ -75,7 +75,7 @@ class LinearDiT(nn.Module):
       dtype: computation type; parameters and reductions stay float32.
       implementation: implementation of the two operations of `kernels_pallas`; None
         takes the fastest one on the device, "reference" allows forward-mode
-        differentiation (jvp, grad of jvp, Hessian-vector products).
+        differentiation (jvp, grad of jvp, Hessian-vector products), of the stem too.
     """
 
     latent_channels: int
@@ -114,7 +114,11 @@ class LinearDiT(nn.Module):
     def setup(self):
         """Makes the layers."""
         self.stem = LRStem(
-            self.stem_widths, self.stem_strides, self.dtype, self.stem_blocks
+            self.stem_widths,
+            self.stem_strides,
+            self.dtype,
+            self.stem_blocks,
+            self.implementation,
         )
         self.patch_embed = Dense(self.width, (None, "embed"), self.dtype)
         self.time_embed = TimeEmbedding(self.width, self.floor_timestep, self.dtype)
