@@ -8,6 +8,7 @@ from kernels_pallas.glu_depthwise_conv.api import glu_depthwise_conv
 from kernels_pallas.linear_attention.api import (
     linear_attention,
     linear_attention_output,
+    linear_attention_qkv,
     linear_attention_state,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "glu_depthwise_conv",
     "linear_attention",
     "linear_attention_output",
+    "linear_attention_qkv",
     "linear_attention_state",
 ]

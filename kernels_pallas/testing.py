@@ -1,8 +1,9 @@
 """Helpers for the tests of all operations: inputs, tolerances, kernels without a chip.
 
 There are three ways to try a kernel on a machine without its device, from quick to
-thorough: `run_interpreted` (TPU, the values), `lower` (TPU and GPU, layouts and tile
-sizes) and `compile_for_tpu` (everything but the run; needs libtpu).
+thorough: `run_interpreted` (the values), `lower` (layouts and tile sizes), and
+`compile_for_tpu` and `compile_for_gpu` (everything but the run; need libtpu, or the
+CUDA packages of jax).
 """
 
 import contextlib
@@ -23,6 +24,34 @@ LIBTPU_WITHOUT_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
+# What XLA wants to know of a GPU that is not there: an H100 with CUDA 13. The limits are
+# those of compute capability 9.0 in NVIDIA's CUDA programming guide.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: 233472
+  shared_memory_per_block_optin: 232448
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84929347584
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+runtime_version { major: 13 minor: 0 patch: 0 }
+dnn_version_info { major: 9 minor: 12 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
 TPU = AbstractDevice("TPU v5 lite", 1, "tpu")
 GPU = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
 
@@ -144,7 +173,32 @@ def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
     Returns:
       jax.stages.Compiled.
     """
-    mesh = jax.sharding.Mesh(np.array(tpu_devices(topology)[:1]), ("x",))
+    return _compile_on(tpu_devices(topology)[0], function, *shapes)
+
+
+def compile_for_gpu(function: Callable, *shapes: Any) -> Any:
+    """Compiles for an H100, without one: ptxas takes the kernels, XLA plans the rest.
+
+    Needs jax 0.11 with jax-cuda13-plugin and jax-cuda13-pjrt, and JAX_PLATFORMS=cpu in
+    the environment. Products are not tuned, for which a GPU would have to run them.
+
+    Args:
+      function: function of arrays.
+      *shapes: jax.ShapeDtypeStruct of the arguments.
+
+    Returns:
+      jax.stages.Compiled.
+    """
+    from jax.experimental import topologies
+
+    description: Any = topologies.get_topology_desc(
+        "h100", "cuda", target_config=H100, topology="1x1x1"
+    )
+    return _compile_on(description.devices[0], function, *shapes)
+
+
+def _compile_on(device, function, *shapes):
+    mesh = jax.sharding.Mesh(np.array([device]), ("x",))
     replicated = NamedSharding(mesh, jax.P())
     with jax.set_mesh(mesh):
         return jax.jit(function, in_shardings=replicated).lower(*shapes).compile()

@@ -7,7 +7,7 @@ or "gpu" (Pallas kernels, for input that this folder's README names).
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -53,6 +53,41 @@ def linear_attention(
     _check_output_inputs(q, _state_shape(k))
     forms = _forms(reference.linear_attention, vjp.linear_attention, eps, floor)
     return dispatch.run("linear_attention", implementation, forms, q, k, v)
+
+
+def linear_attention_qkv(
+    qkv: Float[Array, "B N C"],
+    heads: int,
+    *,
+    eps: float = 1e-15,
+    floor: float = 0.0,
+    implementation: str | None = None,
+) -> Float[Array, "B N H K"]:
+    """Computes `linear_attention` of queries, keys and values that are one array.
+
+    The GPU kernels read them where they lie, so that no copies of the three are made.
+
+    Args:
+      qkv: queries, keys and values side by side, C = 3 H K, before the ReLU.
+      heads: H.
+      eps, floor, implementation: see `linear_attention`.
+
+    Returns:
+      The attention's output, in qkv's dtype.
+
+    Raises:
+      As `linear_attention`.
+    """
+    _check_floating(qkv)
+    if qkv.ndim != 3 or qkv.shape[-1] % (3 * heads):
+        raise ValueError(
+            f"linear_attention: qkv must be (B, N, 3 H K) with H = {heads}, "
+            f"got {qkv.shape}"
+        )
+    forms = _forms(
+        reference.linear_attention_qkv, vjp.linear_attention_qkv, heads, eps, floor
+    )
+    return dispatch.run("linear_attention", implementation, forms, qkv)
 
 
 def linear_attention_state(
@@ -110,7 +145,7 @@ def linear_attention_output(
 
 
 def _forms(
-    plain: Callable[..., T], with_kernels: Callable[..., T], *settings: float
+    plain: Callable[..., T], with_kernels: Callable[..., T], *settings: Any
 ) -> dict[str, Callable[..., T]]:
     """{implementation: function of the arrays}; settings come after the arrays."""
 

@@ -14,43 +14,76 @@ the blocks, always in the same order.
                       dphi(q) = a S^T + c Z^T,   dS = phi(q)^T a,   dZ = phi(q)^T c
 
 Numerics. wgmma multiplies bfloat16 and adds in float32. Features of bfloat16 inputs are
-bfloat16, exactly; a float32 matrix is cut into three bfloat16 pieces that add up to it
-(`_pieces`), and products of pieces below float32's resolution are left out. Below
-about 1e-33 the third piece is no normal number any more, and its 8 bits are lost.
+bfloat16, exactly; a float32 matrix is cut into two bfloat16 pieces (`_pieces`), which
+keep 16 bits of its mantissa. What is left out is 2^-17 of a factor, where the outputs
+are rounded to bfloat16, by up to 2^-9; README.md has the error that remains.
+
+Queries, keys and values may be columns of one array, as one product made them
+(`Columns`): a tile is copied from wherever it stands, so they are not cut apart before.
 
 Takes bfloat16, K = 32, an even H, N a multiple of 64, floor 0. Lowered by the tests for
 an H100, and interpreted with jax 0.11 and newer; no GPU has run it yet.
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, BFloat16
 
 from kernels_pallas import dispatch
 from kernels_pallas.linear_attention import tiles
 
-# Tokens of a step, a multiple of 64. At 128 `output_gradients` would need more than the
-# 227 KiB of shared memory that a block can have.
+# Tokens of a step, a multiple of 64. `output_gradients` has no register for more.
 ROWS = 64
 # Steps of a block at most: more means fewer blocks, and fewer partial states to add up.
 STEPS = 16
+# Multiprocessors of an H100 or H200. A block takes fewer steps where there would be
+# fewer blocks than these.
+MULTIPROCESSORS = 132
 # Steps whose copies from and to global memory may be under way at the same time.
 STAGES = 2
 
 SIZE = 32
 PAIR = 2 * SIZE
-PIECES = 3
-# Which pieces to multiply so that nothing above float32's resolution is missing.
-PRODUCTS = [(i, j) for i in range(PIECES) for j in range(PIECES - i)]
+PIECES = 2
+# Which pieces to multiply: the product of both second ones is below what is kept.
+PRODUCTS = [(0, 0), (0, 1), (1, 0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """(B, N, H, K) as the columns from `first` of an array (B, N, C)."""
+
+    array: BFloat16[Array, "B N C"]
+    first: int
+    shape: tuple[int, int, int, int]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the array."""
+        return self.array.dtype
+
+    @property
+    def pairs_before(self) -> int:
+        """Tiles that the columns before take."""
+        return self.first // PAIR
+
+
+def split(qkv, heads):
+    """Takes queries, keys and values from (B, N, 3 H K), without copying them."""
+    batch, tokens, channels = qkv.shape
+    width = channels // 3
+    shape = (batch, tokens, heads, width // heads)
+    return tuple(Columns(qkv, part * width, shape) for part in range(3))
 
 
 def state(k, v, floor):
     """Sums keys and values (B, N, H, K) to the state, float32 (B, H, K, K + 1)."""
     grid = _Grid.of(floor, k, v)
+    columns = k, v = _columns(k), _columns(v)
 
     def kernel(k_ref, v_ref, sums_ref, key, ones, sums):
         ones[...] = jnp.ones((ROWS, PAIR), jnp.bfloat16)
@@ -63,7 +96,7 @@ def state(k, v, floor):
                 plgpu.wgmma(normalizer, key.T, ones)
                 plgpu.wgmma_wait(0)
 
-            grid.stream(step, [k_ref, v_ref])
+            grid.stream(step, [k_ref, v_ref], columns)
             return products[...], normalizer[...]
 
         sums[:PAIR], sums[PAIR:] = pl.run_scoped(add_up, ACCUMULATOR, ACCUMULATOR)
@@ -71,8 +104,8 @@ def state(k, v, floor):
 
     sums = grid.call(
         kernel,
-        grid.flat(k),
-        grid.flat(v),
+        k.array,
+        v.array,
         outputs=grid.sums(),
         scratch=[_tokens(), _tokens(), _matrices(2, jnp.float32)],
     )
@@ -83,6 +116,7 @@ def state(k, v, floor):
 def state_gradients(k, v, state_grad, floor):
     """Turns the gradient of the state into those of keys and values."""
     grid = _Grid.of(floor, k, v)
+    columns = k, v = _columns(k), _columns(v)
 
     def kernel(
         k_ref, v_ref, ds_ref, dz_ref, dk_ref, dv_ref, key, ds, dz, dk, dv, *loaded
@@ -98,17 +132,17 @@ def state_gradients(k, v, state_grad, floor):
             dvalue = _add_products([(key, _matrix(ds, i)) for i in range(PIECES)])
             grid.write(index, dvalue.astype(jnp.bfloat16), dv, dv_ref)
 
-        grid.stream(step, [k_ref, v_ref])
+        grid.stream(step, [k_ref, v_ref], columns)
 
     # A row for each token of a step, all equal.
     dz = tiles.pack_sums(state_grad, 2)[:, :, None]
     dk, dv = grid.call(
         kernel,
-        grid.flat(k),
-        grid.flat(v),
+        k.array,
+        v.array,
         _pieces_of_matrices(tiles.pack(state_grad, 2)[0]),
         jnp.broadcast_to(dz, (grid.batch, grid.pairs, ROWS, PAIR)),
-        outputs=[grid.flat(k), grid.flat(v)],
+        outputs=[grid.tokens_out(), grid.tokens_out()],
         scratch=[
             _tokens(),
             _matrices(PIECES),
@@ -125,6 +159,7 @@ def state_gradients(k, v, state_grad, floor):
 def output(q, state, eps, floor):
     """Reads the state out with queries (B, N, H, K)."""
     grid = _Grid.of(floor, q)
+    q = _columns(q)
 
     def kernel(q_ref, state_ref, out_ref, query, state, out, loaded):
         grid.load(state_ref, state, loaded)
@@ -132,17 +167,16 @@ def output(q, state, eps, floor):
         def step(index, q_tile):
             query[...] = _features(q_tile)
             plgpu.commit_smem()
-            numerator, denominator = _read_out(query, state, eps)
-            output = (numerator / denominator).astype(jnp.bfloat16)
-            grid.write(index, output, out, out_ref)
+            output = _numerator(query, state) / _denominator(query, state, eps)
+            grid.write(index, output.astype(jnp.bfloat16), out, out_ref)
 
-        grid.stream(step, [q_ref])
+        grid.stream(step, [q_ref], [q])
 
     out = grid.call(
         kernel,
-        grid.flat(q),
+        q.array,
         _pieces_of_matrices(*tiles.pack(state, 2)),
-        outputs=grid.flat(q),
+        outputs=grid.tokens_out(),
         scratch=[_tokens(), _matrices(2 * PIECES), _tokens(), plgpu.Barrier()],
     )
     return out.reshape(q.shape)
@@ -151,46 +185,51 @@ def output(q, state, eps, floor):
 def output_gradients(q, state, output_grad, eps, floor):
     """Turns the gradient of the output into those of queries and state."""
     grid = _Grid.of(floor, q, output_grad)
+    columns = q, output_grad = _columns(q), _columns(output_grad)
 
     def kernel(
         q_ref, grad_ref, state_ref, dq_ref, sums_ref, query, state, ac, dq, sums, loaded
     ):
         grid.load(state_ref, state, loaded)
+        # The sums do not fit into registers beside all the rest.
+        dproducts, dnormalizer = _matrix(sums, 0), _matrix(sums, 1)
+        for total in (dproducts, dnormalizer):
+            total[...] = jnp.zeros((PAIR, PAIR), jnp.float32)
 
-        def add_up(dproducts, dnormalizer):
-            def step(index, q_tile, grad_tile):
-                query[...] = _features(q_tile)
-                plgpu.commit_smem()
-                numerator, denominator = _read_out(query, state, eps)
-                a = grad_tile[...].astype(jnp.float32) / denominator
-                c = -a * (numerator / denominator)
-                for i, piece in enumerate((*_pieces(a), *_pieces(c))):
-                    ac[i] = piece
-                plgpu.commit_smem()
-                for i in range(PIECES):
-                    plgpu.wgmma(dproducts, query.T, ac.at[i])
-                    plgpu.wgmma(dnormalizer, query.T, ac.at[PIECES + i])
-                dquery = _add_products(
-                    [
-                        (ac.at[first + i], _matrix(state, first + j).T)
-                        for first in (0, PIECES)
-                        for i, j in PRODUCTS
-                    ]
+        def step(index, q_tile, grad_tile):
+            query[...] = _features(q_tile)
+            plgpu.commit_smem()
+            # One after the other, and pieces stored at once: registers are short.
+            inverse = 1 / _denominator(query, state, eps)
+            a = grad_tile[...].astype(jnp.float32) * inverse
+            for i, piece in enumerate(_pieces(a)):
+                ac[i] = piece
+            c = -a * (_numerator(query, state) * inverse)
+            for i, piece in enumerate(_pieces(c)):
+                ac[PIECES + i] = piece
+            plgpu.commit_smem()
+            for total, first in ((dproducts, 0), (dnormalizer, PIECES)):
+                total[...] += _add_products(
+                    [(query.T, ac.at[first + i]) for i in range(PIECES)]
                 )
-                grid.write(index, _relu_slope(dquery, q_tile), dq, dq_ref)
+            dquery = _add_products(
+                [
+                    (ac.at[first + i], _matrix(state, first + j).T)
+                    for first in (0, PIECES)
+                    for i, j in PRODUCTS
+                ]
+            )
+            grid.write(index, _relu_slope(dquery, q_tile), dq, dq_ref)
 
-            grid.stream(step, [q_ref, grad_ref])
-            return dproducts[...], dnormalizer[...]
-
-        sums[:PAIR], sums[PAIR:] = pl.run_scoped(add_up, ACCUMULATOR, ACCUMULATOR)
+        grid.stream(step, [q_ref, grad_ref], columns)
         grid.store(sums, sums_ref)
 
     dq, sums = grid.call(
         kernel,
-        grid.flat(q),
-        grid.flat(output_grad),
+        q.array,
+        output_grad.array,
         _pieces_of_matrices(*tiles.pack(state, 2)),
-        outputs=[grid.flat(q), grid.sums()],
+        outputs=[grid.tokens_out(), grid.sums()],
         scratch=[
             _tokens(),
             _matrices(2 * PIECES),
@@ -204,6 +243,13 @@ def output_gradients(q, state, output_grad, eps, floor):
     return dq.reshape(q.shape), state_grad
 
 
+def _columns(x):
+    """An array (B, N, H, K) by itself is all the columns of one."""
+    if isinstance(x, Columns):
+        return x
+    return Columns(x.reshape(*x.shape[:2], -1), 0, x.shape)
+
+
 def _features(tile):
     return jnp.maximum(tile[...], 0)
 
@@ -214,12 +260,13 @@ def _relu_slope(gradient, tile):
     return jnp.where(alive, gradient, 0.0).astype(jnp.bfloat16)
 
 
-def _read_out(query, state, eps):
-    numerator = _add_products([(query, _matrix(state, i)) for i in range(PIECES)])
-    denominator = _add_products(
-        [(query, _matrix(state, PIECES + i)) for i in range(PIECES)]
-    )
-    return numerator, denominator + eps
+def _numerator(query, state):
+    return _add_products([(query, _matrix(state, i)) for i in range(PIECES)])
+
+
+def _denominator(query, state, eps):
+    pieces = range(PIECES, 2 * PIECES)
+    return _add_products([(query, _matrix(state, i)) for i in pieces]) + eps
 
 
 def _add_products(pairs):
@@ -235,7 +282,7 @@ def _add_products(pairs):
 
 
 def _pieces(x):
-    """float32 -> three bfloat16 that add up to it, 8 bits of the mantissa each."""
+    """float32 -> bfloat16 that nearly add up to it, 8 bits of the mantissa each."""
     pieces = []
     for _ in range(PIECES):
         pieces.append(x.astype(jnp.bfloat16))
@@ -310,17 +357,21 @@ class _Grid:
 
     @property
     def steps(self) -> int:
-        """Of a block: as many as divide the tokens evenly."""
-        return math.gcd(self.tokens // ROWS, STEPS)
+        """Of a block: at most STEPS, dividing the tokens evenly, with work for all."""
+        steps = self.tokens // ROWS
+        to_fill = self.batch * self.pairs * steps // MULTIPROCESSORS
+        most = max(1, min(STEPS, to_fill))
+        return max(count for count in range(1, most + 1) if steps % count == 0)
 
     @property
     def chunks(self) -> int:
         """Blocks over the tokens."""
         return self.tokens // ROWS // self.steps
 
-    def flat(self, x):
-        """(B, N, H, K) -> (B, N, H * K)."""
-        return x.reshape(self.batch, self.tokens, self.heads * SIZE)
+    def tokens_out(self):
+        """Shape of what `write` writes."""
+        shape = (self.batch, self.tokens, self.heads * SIZE)
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
 
     def sums(self):
         """Shape of what `store` writes."""
@@ -335,9 +386,7 @@ class _Grid:
         """Runs a kernel over the grid."""
         return plgpu.kernel(
             kernel,
-            out_type=jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs
-            ),
+            out_type=outputs,
             grid=(self.batch, self.pairs, self.chunks),
             grid_names=AXES,
             scratch_types=scratch,
@@ -348,14 +397,19 @@ class _Grid:
 
     # In a kernel:
 
-    def stream(self, step, refs):
+    def stream(self, step, refs, columns):
         """Calls step(index, *tiles) for each ROWS tokens of this block, in order."""
         batch, pair, chunk = _place()
-        spec = plgpu.BlockSpec((ROWS, PAIR), lambda i: (chunk * self.steps + i, pair))
+
+        def spec(before):
+            return plgpu.BlockSpec(
+                (ROWS, PAIR), lambda i: (chunk * self.steps + i, before + pair)
+            )
+
         plgpu.emit_pipeline(
             step,
             grid=(self.steps,),
-            in_specs=[spec] * len(refs),
+            in_specs=[spec(part.pairs_before) for part in columns],
             max_concurrent_steps=STAGES,
         )(*(ref.at[batch] for ref in refs))
         plgpu.wait_smem_to_gmem(0)

@@ -42,6 +42,19 @@ def linear_attention_output(
     return output.swapaxes(1, 2).astype(q.dtype)
 
 
+def split(qkv: Float[Array, "B N C"], heads: int) -> list[Float[Array, "B N H K"]]:
+    """Splits queries, keys and values that lie side by side."""
+    shape = (*qkv.shape[:2], heads, -1)
+    return [x.reshape(shape) for x in jnp.split(qkv, 3, axis=-1)]
+
+
+def linear_attention_qkv(
+    qkv: Float[Array, "B N C"], heads: int, eps: float, floor: float
+) -> Float[Array, "B N H K"]:
+    """See `api.linear_attention_qkv`."""
+    return linear_attention(*split(qkv, heads), eps, floor)
+
+
 def linear_attention(
     q: Float[Array, "B N H K"],
     k: Float[Array, "B M H K"],

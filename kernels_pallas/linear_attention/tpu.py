@@ -33,12 +33,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels_pallas import dispatch
-from kernels_pallas.linear_attention import tiles
+from kernels_pallas.linear_attention import reference, tiles
 
 # Tokens of a tile: a multiple of 16, the rows of a bfloat16 register. In float32 a v5e
 # has VMEM for 2,048; 4,096 do not compile (`output_gradients`).
 BLOCK_N = 512
 LANES = 128
+
+
+split = reference.split
 
 
 def state(k, v, floor):

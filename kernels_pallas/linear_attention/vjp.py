@@ -1,8 +1,9 @@
 """The O(N) gradient, as two operations with a backward pass each.
 
 The derivation is in the README beside this file. `kernels` is a module (`tpu`, `gpu`)
-with four functions on (B, N, H, K) arrays and float32 states (B, H, K, K + 1):
+with functions on (B, N, H, K) arrays and float32 states (B, H, K, K + 1):
 
+    split(qkv, heads)                                     -> q, k, v
     state(k, v, floor)                                    -> state
     state_gradients(k, v, state_grad, floor)              -> dk, dv
     output(q, state, eps, floor)                          -> output
@@ -14,6 +15,7 @@ What is kept from forward to backward: the inputs and the state.
 import functools
 
 import jax
+import jax.numpy as jnp
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
@@ -50,6 +52,29 @@ def _output_backward(kernels, eps, floor, residual, output_grad):
 
 
 linear_attention_output.defvjp(_output_forward, _output_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 2, 3, 4))
+def linear_attention_qkv(kernels, qkv, heads, eps, floor):
+    """Computes both halves of one array; see `api.linear_attention_qkv`."""
+    return _qkv_forward(kernels, qkv, heads, eps, floor)[0]
+
+
+def _qkv_forward(kernels, qkv, heads, eps, floor):
+    q, k, v = kernels.split(qkv, heads)
+    state = kernels.state(k, v, floor)
+    return kernels.output(q, state, eps, floor), (qkv, state)
+
+
+def _qkv_backward(kernels, heads, eps, floor, residual, output_grad):
+    qkv, state = residual
+    q, k, v = kernels.split(qkv, heads)
+    dq, state_grad = kernels.output_gradients(q, state, output_grad, eps, floor)
+    dk, dv = kernels.state_gradients(k, v, state_grad, floor)
+    return (jnp.stack([dq, dk, dv], axis=2).reshape(qkv.shape),)
+
+
+linear_attention_qkv.defvjp(_qkv_forward, _qkv_backward)
 
 
 def linear_attention(kernels, q, k, v, eps, floor):

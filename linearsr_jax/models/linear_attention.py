@@ -1,5 +1,7 @@
 """The self-attention layer around `kernels_pallas.linear_attention`."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 from kernels_pallas import (
     linear_attention,
     linear_attention_output,
+    linear_attention_qkv,
     linear_attention_state,
 )
 from linearsr_jax.core.array_types import Array, Float
@@ -59,17 +62,16 @@ class LinearSelfAttention(nn.Module):
           state: the sum of `state` over all the parts.
         """
         if state is None:
-            query, key, value = jnp.split(self.qkv(tokens), 3, axis=-1)
+            qkv = self.qkv(tokens)
+            query, key, value = jnp.split(qkv, 3, axis=-1)
             query, key, value = self._query(query), self._key(key), self._heads(value)
             if self.is_mutable_collection(TELEMETRY) and not self.is_initializing():
                 self._sow_telemetry(query, key, value)
-            mixed = linear_attention(
-                query,
-                key,
-                value,
-                floor=self.floor,
-                implementation=self.implementation,
-            )
+            if self.qk_norm:
+                attend = functools.partial(linear_attention, query, key, value)
+            else:
+                attend = functools.partial(linear_attention_qkv, qkv, self.heads)
+            mixed = attend(floor=self.floor, implementation=self.implementation)
         else:
             mixed = linear_attention_output(
                 self._query(self.qkv(tokens, slice(0, self.width))),

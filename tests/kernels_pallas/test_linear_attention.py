@@ -8,6 +8,7 @@ import pytest
 from kernels_pallas import (
     linear_attention,
     linear_attention_output,
+    linear_attention_qkv,
     linear_attention_state,
 )
 from tests.kernels_pallas.naive_attention import naive
@@ -274,3 +275,12 @@ def test_halves_and_whole():
     close(out, naive(q, k, v, floor=0.1, eps=0.5))
     with pytest.raises(ValueError, match=r"got .* and a state"):
         linear_attention_output(q, state[..., :5])
+
+
+def test_columns_of_one_array():
+    q, k, v = inputs()
+    qkv = np.concatenate([x.reshape(*SIZES[:2], -1) for x in (q, k, v)], axis=-1)
+    close(linear_attention_qkv(qkv, SIZES[2], floor=1e-3), naive(q, k, v, floor=1e-3))
+    for heads in (2, 30):  # 45 channels are neither 3 x 2 nor 3 x 30 heads.
+        with pytest.raises(ValueError, match=f"H = {heads}"):
+            linear_attention_qkv(qkv, heads)

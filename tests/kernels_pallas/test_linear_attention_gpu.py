@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kernels_pallas import linear_attention
+from kernels_pallas import linear_attention, linear_attention_qkv
+from kernels_pallas.linear_attention import gpu, reference
 from kernels_pallas.testing import GPU, lower, on, random_arrays, value_and_gradients
 
 attention = functools.partial(linear_attention, implementation="gpu")
@@ -24,6 +25,37 @@ def test_lowers_at_real_shapes(heads, tokens):
     text = lower(both_ways, GPU, *[array] * 4)
     # State and output; the gradients of both.
     assert text.count("@mosaic_gpu_v2") == 4
+
+
+def test_columns_of_one_array_are_read_where_they_lie():
+    """No slice of the 6,720 channels is made before the kernels, as by jnp.split."""
+    qkv = jax.ShapeDtypeStruct((1, 1024, 3 * 70 * 32), jnp.bfloat16)
+
+    def forward(qkv):
+        return linear_attention_qkv(qkv, 70, implementation="gpu")
+
+    def forward_of_three(qkv):
+        return attention(*reference.split(qkv, 70))
+
+    def slices(function):
+        text = lower(function, GPU, qkv)
+        assert text.count("@mosaic_gpu_v2") == 2
+        lines = text.splitlines()
+        return sum("stablehlo.slice" in x and "1024x6720" in x for x in lines)
+
+    assert (slices(forward), slices(forward_of_three)) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "heads", "blocks"),
+    [(1, 1024, 70, 140), (1, 4096, 70, 140), (1, 1024, 36, 144), (1, 64, 2, 1)],
+)
+def test_blocks_fill_the_device_where_there_is_work(batch, tokens, heads, blocks):
+    array = jax.ShapeDtypeStruct((batch, tokens, heads, 32), jnp.bfloat16)
+    grid = gpu._Grid.of(0.0, array)
+    assert grid.chunks * grid.steps * gpu.ROWS == tokens
+    assert batch * grid.pairs * grid.chunks == blocks
+    assert grid.steps <= gpu.STEPS
 
 
 def test_lowers_over_experts():
