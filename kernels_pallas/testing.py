@@ -24,8 +24,8 @@ LIBTPU_WITHOUT_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
-# What XLA wants to know of a GPU that is not there: an H100 with CUDA 13. The limits are
-# those of compute capability 9.0 in NVIDIA's CUDA programming guide.
+# What XLA wants to know of a GPU that is not there, an H100 with CUDA 13: the limits of
+# compute capability 9.0 in NVIDIA's CUDA programming guide.
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024
