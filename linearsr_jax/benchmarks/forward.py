@@ -18,7 +18,11 @@ from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.layers import cast_kernels
-from linearsr_jax.models.linear_dit import LinearDiT, make_block
+from linearsr_jax.models.linear_dit import (
+    LinearDiT,
+    inference_unroll,
+    make_block,
+)
 from linearsr_jax.models.presets import Preset, get_preset
 
 # Tokens of a text, as in SANA, and of the tags of a photograph.
@@ -77,7 +81,7 @@ def forward_rows(
       preset_name: key of `PRESETS`.
       sizes: output pixels per side, multiples of the codec's factor.
       dtype: type of the computation and of the weights of products.
-      **how: `LinearDiT`'s scan_unroll and implementation.
+      **how: `LinearDiT`'s scan_unroll and implementation; by default as `Upscaler`.
 
     Yields:
       {"size", "part", "times" (per evaluation; "forward" is everything but the part
@@ -86,6 +90,7 @@ def forward_rows(
       "size", "part", "times" and "error".
     """
     preset = get_preset(preset_name)
+    how = {"scan_unroll": inference_unroll(preset.depth), **how}
     model = preset.make_model(dtype=jnp.dtype(dtype), **how)
     params = random_params(model)
     for size in sizes:

@@ -27,6 +27,7 @@ from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.guidance import Guidance
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.models.flops import forward_flops
+from linearsr_jax.models.linear_dit import inference_unroll
 from linearsr_jax.models.presets import Preset, get_preset
 
 
@@ -79,6 +80,7 @@ def upscale_rows(
       and "error".
     """
     preset = get_preset(preset_name)
+    how = {"scan_unroll": inference_unroll(preset.depth), **how}
     model = preset.make_model(dtype=jnp.dtype(dtype), **how)
     params = random_params(model)
     codec = jax.device_put(_random_codec(preset, model.dtype))

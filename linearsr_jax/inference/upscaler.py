@@ -43,6 +43,7 @@ from linearsr_jax.inference.sampling import (
 from linearsr_jax.inference.sizes import OutputSize, plan_passes
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.layers import cast_kernels
+from linearsr_jax.models.linear_dit import inference_unroll
 from linearsr_jax.pretrained.model_folder import PretrainedModel, load_pretrained
 from linearsr_jax.tagging.vocabulary import parse_tags
 
@@ -50,10 +51,6 @@ logger = logging.getLogger(__name__)
 
 # Guidance that leaves this share of an image this far outside [-1, 1] has spoilt it.
 _MANY, _FAR = 0.02, 2.0
-
-# Blocks per iteration of the loop over depth. On CPU a rolled loop's copies cost nano a
-# third of its time; unrolling adds a quarter of a second to compiling, once per size.
-UNROLLED_BLOCKS = 4
 
 
 class Upscaler:
@@ -105,7 +102,7 @@ class Upscaler:
         self._limit = math.inf if max_memory is None else max_memory * 1e9
         self._budget = default_budget() if max_memory is None else int(max_memory * 1e9)
         self._network = network = model.preset.make_model(
-            dtype=jnp.dtype(dtype), scan_unroll=min(model.preset.depth, UNROLLED_BLOCKS)
+            dtype=jnp.dtype(dtype), scan_unroll=inference_unroll(model.preset.depth)
         )
         self._codec = jax.device_put(model.codec.astype(network.dtype))
         if offload_experts:
