@@ -8,14 +8,15 @@ from linearsr_jax.config.defaults import default_config
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.models.presets import get_preset
 
-# Batch size of each preset. The paper does not say; SANA has 64 to 128 per GPU.
+# Batch size of each preset. The paper does not say; SANA has 64 to 128 per GPU. Powers
+# of two split over slices and clusters of any size.
 _BATCH = {
     "debug": 8,
     "nano": 8,
     "small": 64,
-    "600m": 384,
-    "1600m": 384,
-    "1600m_qk": 384,
+    "600m": 512,
+    "1600m": 512,
+    "1600m_qk": 512,
 }
 
 

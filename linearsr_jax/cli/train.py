@@ -18,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "knee of the one before",
     )
     add_workdir(parser, "data.folder=photos")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print where every array of the training state would lie, and its bytes",
+    )
     hosts = parser.add_argument_group(
         "several hosts",
         "run the same command on each; needed only where JAX finds no cluster (Cloud "
@@ -49,6 +54,10 @@ def run(args: argparse.Namespace) -> int:
     from linearsr_jax.training.hosts import connected
 
     with connected(args.coordinator, args.process, args.processes):
+        if args.dry_run:
+            for each in stages.values() if len(args.config) > 1 else [config]:
+                _print_places(each)
+            return 0
         if len(args.config) > 1:
             from linearsr_jax.training.stages import run_stages
 
@@ -58,3 +67,15 @@ def run(args: argparse.Namespace) -> int:
 
             is_finished = train_and_evaluate(config, args.workdir).is_finished
     return 0 if is_finished else STOPPED
+
+
+def _print_places(config) -> None:
+    import jax
+
+    from linearsr_jax.training.initial_state import StartState
+    from linearsr_jax.training.setup import make_parts
+    from linearsr_jax.training.state_bytes import find_places, format_places
+
+    parts = make_parts(config)
+    with jax.set_mesh(parts.mesh):
+        print(format_places(find_places(StartState(parts))))

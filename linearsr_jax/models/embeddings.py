@@ -107,11 +107,10 @@ class TimeEmbedding(nn.Module):
     ) -> tuple[Float[Array, "B D"], Float[Array, "B 6 D"]]:
         """Returns (e, t6): for the final layer, and for the blocks' modulation."""
         e = timestep_features(sigma, floor=self.floor_timestep).astype(self.dtype)
-        e = Dense(self.width, (None, None), self.dtype, True, _small_normal)(e)
-        e = Dense(self.width, (None, None), self.dtype, True, _small_normal)(nn.silu(e))
-        t6 = Dense(
-            6 * self.width, (None, None), self.dtype, True, _small_normal, name="blocks"
-        )(nn.silu(e))
+        how = self.dtype, True, _small_normal
+        e = Dense(self.width, (None, "embed"), *how)(e)
+        e = Dense(self.width, ("embed", None), *how)(nn.silu(e))
+        t6 = Dense(6 * self.width, ("embed", None), *how, name="blocks")(nn.silu(e))
         return e, t6.reshape(-1, 6, self.width)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,16 @@ class StartState:
     """Makes and restores the state of all experts, on a mesh.
 
     Attributes:
-      shardings: sharding of each array of the state.
+      shapes: shape and type of each array of the state.
+      shardings: sharding of each.
     """
 
     def __init__(self, parts: RunParts):
-        """Works out shapes and shardings, and nothing else."""
+        """Works out shapes and shardings, and nothing else.
+
+        Raises:
+          TrainError: an array does not split over the mesh.
+        """
         init = make_init(parts.model, parts.optimizer, parts.loss.adversary)
         self._key = stream_key(parts.settings.seed, "init")
         one = sharding.state_sharding(jax.eval_shape(init, self._key), parts.mesh)
@@ -95,6 +101,10 @@ class StartState:
             lambda key: expert_axis.broadcast(unboxed(init)(key), experts),
             out_shardings=self.shardings,
         )
+        self.shapes: PyTree = jax.eval_shape(
+            lambda key: expert_axis.broadcast(unboxed(init)(key), experts), self._key
+        )
+        _check_splits(self.shapes, self.shardings)
 
     def random(self) -> TrainState:
         """Draws random weights, the same for every expert."""
@@ -124,5 +134,19 @@ class StartState:
 
     def restored(self, checkpointer: Checkpointer, step: int) -> TrainState:
         """Reads the state of a checkpoint."""
-        abstract: PyTree = jax.eval_shape(self._init, self._key)
-        return checkpointer.restore_state(step, abstract, self.shardings)
+        return checkpointer.restore_state(step, self.shapes, self.shardings)
+
+
+def _check_splits(shapes: PyTree, shardings: PyTree) -> None:
+    """Checks that every array splits into equal parts, before anything compiles."""
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    for (path, array), of_array in zip(leaves, jax.tree.leaves(shardings), strict=True):
+        for size, axes in zip(array.shape, of_array.spec, strict=False):
+            names = (axes,) if isinstance(axes, str) else axes or ()
+            parts = math.prod(of_array.mesh.shape[name] for name in names)
+            if size % parts:
+                fitting = max(n for n in range(1, parts) if size % n == 0)
+                raise TrainError(
+                    f"mesh.{'.'.join(names)} {parts} does not divide an axis of "
+                    f"{size} of {jax.tree_util.keystr(path)}; {fitting} does"
+                )

@@ -17,7 +17,7 @@ from linearsr_jax.data.pipeline import PipelineConfig
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.metrics.lpips import MIN_SIDE
 from linearsr_jax.models.linear_dit import REMAT_POLICIES
-from linearsr_jax.models.presets import get_preset
+from linearsr_jax.models.presets import Preset, get_preset
 from linearsr_jax.training.adversary import Adversary
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.optimizers import make_optimizer
@@ -61,6 +61,7 @@ def make_parts(config: ConfigDict) -> RunParts:
     """
     settings = make_settings(config)
     preset = get_preset(config.preset)
+    _check_crops(settings, preset)
     how = {
         "dtype": jnp.dtype(config.dtype),
         "remat": config.remat,
@@ -218,8 +219,25 @@ def _check_batch(settings: RunSettings, mesh: Mesh) -> None:
             f"{experts} experts do not split over mesh.experts {mesh.shape['experts']}"
         )
     devices = mesh.size // mesh.shape["experts"]
-    if settings.batch_size % (settings.accumulation * devices):
+    multiple = settings.accumulation * devices
+    if settings.batch_size % multiple:
+        below = settings.batch_size // multiple * multiple
+        near = " or ".join(str(n) for n in (below, below + multiple) if n)
         raise TrainError(
             f"batch_size {settings.batch_size} must be a multiple of accumulation "
-            f"{settings.accumulation} times the number of devices, {devices}"
+            f"{settings.accumulation} times the number of devices, {devices}: {near}"
         )
+
+
+def _check_crops(settings: RunSettings, preset: Preset) -> None:
+    """Checks that the codec takes the crops."""
+    sizes = {
+        "data.crop_size": settings.data.pipeline.crop_size,
+        "val.crop_size": settings.val.crop_size,
+    }
+    for field, size in sizes.items():
+        if size < 1 or size % preset.codec_factor:
+            raise TrainError(
+                f"{field} {size} must be a multiple of {preset.codec_factor}, the "
+                f"factor of the codec of preset {settings.preset}"
+            )

@@ -21,6 +21,7 @@ from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageEr
 from linearsr_jax.training.esgf_policy import Monitor, Selection, choose_knee, judge
 from linearsr_jax.training.expert_axis import over_experts
 from linearsr_jax.training.export import export_model
+from linearsr_jax.training.heartbeat import Heartbeat
 from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.initial_state import StartState
 from linearsr_jax.training.inputs import RunInputs, open_inputs
@@ -118,6 +119,7 @@ class Trainer:
                 settings.profile_count,
             ),
         )
+        self._heartbeat = _enter(stack, Heartbeat(workdir / "hosts"))
         self._streams = stack.enter_context(contextlib.ExitStack())
         self._open_streams()
         self._log.write_hparams(flatten(settings.config))
@@ -188,6 +190,7 @@ class Trainer:
     def take_step(self) -> None:
         """Trains on the next batch; returns before the devices are done."""
         self.step += 1
+        self._heartbeat.beat(self.step)
         with self._progress.waiting_for_data():
             batch = next(self._batches)
         with self._profiler.step(self.step):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import PIL.Image
+import pytest
 
 from linearsr_jax.training import stages
 from tests.cli.running import run
@@ -89,3 +90,52 @@ def test_an_unusable_folder(capsys, tmp_path):
     )
     assert code == 1
     assert "photos" in err.splitlines()[-1]
+
+
+def test_dry_run_lists_what_each_device_holds(capsys, tmp_path):
+    """The bytes are those that the arrays of the published sizes have."""
+    code, out, _ = run(
+        *(capsys, "train", "--config", "configs/pretrain.py:600m", "--dry-run"),
+        *(
+            "--workdir",
+            tmp_path / "run",
+            "--override",
+            "data.folder=photos",
+            "val.holdout=0.1",
+        ),
+        *("mesh.fsdp=8", "optimizer.name=adamw", "codec_folder=dc_ae"),
+    )
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    sums = {line[0]: int(line[-1].replace(",", "")) for line in lines[-5:]}
+    assert sums["all"] == sum(x for name, x in sums.items() if name != "all")
+    # AdamW has two moments, and two counters of steps.
+    assert sums["moments"] == 2 * sums["parameters"] + 8
+    count = 591_897_280  # as tests/models/test_presets.py counts
+    assert 4 * count / 8 < sums["parameters"] < 4.2 * count / 8
+    (large,) = (x for x in out.splitlines() if "time_embed/blocks/kernel" in x[:60])
+    assert "'fsdp'" in large
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["batch_size=12"], "times the number of devices, 8: 8 or 16"),
+        (["data.crop_size=40"], "data.crop_size 40 must be a multiple of 32"),
+        (["val.crop_size=100"], "val.crop_size 100 must be a multiple of 32"),
+        (["mesh.fsdp=7"], "does not fit 8 devices"),
+    ],
+)
+def test_what_does_not_fit_the_mesh_is_refused(capsys, tmp_path, overrides, message):
+    arguments = ["--config", "configs/pretrain.py:600m", "--dry-run"]
+    arguments += [
+        "--workdir",
+        tmp_path,
+        "--override",
+        "data.folder=photos",
+        "val.holdout=0.1",
+    ]
+    code, _, err = run(capsys, "train", *arguments, *overrides)
+    assert code == 1
+    assert message in err
