@@ -42,7 +42,7 @@ SPREAD = {
     "val.metrics": ("psnr",),
     "esgf.knee_step": 2,
 }
-SECONDS = 300
+SECONDS = 600
 
 
 class Processes:
