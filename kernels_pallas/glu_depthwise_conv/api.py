@@ -1,5 +1,7 @@
 """The operation, and which form of it runs."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,12 +14,14 @@ def glu_depthwise_conv(
     x: Float[Array, "B H W C"],
     kernel: Float[Array, "3 3 C"],
     bias: Float[Array, "C"],
+    input_bias: Float[Array, "C"] | None = None,
     *,
     implementation: str | None = None,
 ) -> Float[Array, "B H W C//2"]:
     """Computes the middle of Mix-FFN: SiLU, 3x3 depthwise convolution, gate.
 
-    s = silu(x);   y = depthwise3x3(s) + bias;   a, g = split(y);   out = a silu(g)
+    s = silu(x + input_bias)
+    y = depthwise3x3(s) + bias;   a, g = split(y);   out = a silu(g)
 
     The image's surroundings are zeros, after the SiLU. The first E channels are the
     value a, the others the gate g (GLUMBConv of SANA, arXiv 2410.10629).
@@ -29,6 +33,8 @@ def glu_depthwise_conv(
       x: the expanded features, before their SiLU. B images of H x W, C = 2 E channels.
       kernel: the filters, one per channel.
       bias: added after the convolution.
+      input_bias: added to x, in float32; None adds nothing. It is here because the
+        GPU kernel adds it as it loads x, in place of a pass over memory of its own.
       implementation: "reference" differentiates in every way, forward mode
         included; "cpu", "tpu" and "gpu" in reverse mode only. None takes the one
         that was measured to be fastest on the device, see `dispatch.PREFERRED`.
@@ -41,8 +47,26 @@ def glu_depthwise_conv(
       NotImplementedError: the implementation asked for does not take this input or
         is for another device.
     """
-    _check(x, kernel, bias)
-    return dispatch.run("glu_depthwise_conv", implementation, FORMS, x, kernel, bias)
+    _check(x, kernel, bias, input_bias)
+    arrays = (x, kernel, bias, input_bias)
+    return dispatch.run(
+        "glu_depthwise_conv",
+        implementation,
+        FORMS,
+        *(a for a in arrays if a is not None),
+    )
+
+
+def _biased_first(form: Callable) -> Callable:
+    """Makes a form that adds the input's bias before another one runs."""
+
+    def run(x, kernel, bias, *input_bias):
+        for extra in input_bias:
+            # In float32, so that its gradient, a sum over all pixels, is too.
+            x = (x.astype(jnp.float32) + extra.astype(jnp.float32)).astype(x.dtype)
+        return form(x, kernel, bias)
+
+    return run
 
 
 def _tpu(*arrays):
@@ -53,33 +77,45 @@ def _tpu(*arrays):
     return with_gradient(tpu.forward, tpu.backward)(*arrays)
 
 
-def _gpu(*arrays):
+def _gpu(x, kernel, bias, *input_bias):
     from kernels_pallas.glu_depthwise_conv import gpu
 
+    arrays = (x, kernel, bias, *(input_bias or (jnp.zeros_like(bias),)))
     _check_kernel_input("gpu", *arrays)
-    return with_gradient(gpu.forward, gpu.backward)(*arrays)
+
+    def backward(x, kernel, bias, input_bias, cotangent):
+        gradients = gpu.backward(x, kernel, bias, input_bias, cotangent)
+        total = jnp.sum(gradients[0], axis=(0, 1, 2), dtype=jnp.float32)
+        return *gradients, total.astype(input_bias.dtype)
+
+    return with_gradient(gpu.forward, backward)(*arrays)
 
 
 FORMS = {
-    "reference": reference.glu_depthwise_conv,
-    "cpu": cpu.glu_depthwise_conv,
-    "tpu": _tpu,
+    "reference": _biased_first(reference.glu_depthwise_conv),
+    "cpu": _biased_first(cpu.glu_depthwise_conv),
+    "tpu": _biased_first(_tpu),
     "gpu": _gpu,
 }
 
 
-def _check(x, kernel, bias):
+def _check(x, kernel, bias, input_bias):
     channels = jnp.shape(x)[-1:]
     fit = (
         jnp.ndim(x) == 4
         and channels[0] % 2 == 0
         and jnp.shape(kernel) == (3, 3, *channels)
         and jnp.shape(bias) == channels
+        and (input_bias is None or jnp.shape(input_bias) == channels)
     )
     if not fit:
-        shapes = ", ".join(str(list(jnp.shape(a))) for a in (x, kernel, bias))
+        shapes = ", ".join(
+            str(list(jnp.shape(a)))
+            for a in (x, kernel, bias, input_bias)
+            if a is not None
+        )
         raise ValueError(
-            "glu_depthwise_conv: x, kernel and bias must be [B, H, W, 2E], "
+            "glu_depthwise_conv: x, kernel and biases must be [B, H, W, 2E], "
             f"[3, 3, 2E] and [2E], not {shapes}"
         )
 

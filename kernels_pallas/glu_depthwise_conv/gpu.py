@@ -6,8 +6,9 @@ channels. It takes a band of rows and walks along their columns:
     grid (batch, bands of rows, channels)     channels lie on threads
 
 The last three columns of the band and of the rows above and below it stay in
-registers, so a step loads one column. The rows that two bands share come from the
-cache the second time. No shared memory, no synchronisation: channels never meet.
+registers, so a step loads one column, the one that the next step needs. The rows that
+two bands share come from the cache the second time. No shared memory: channels never
+meet.
 
 Where E is not a multiple of the block, the last block begins before the one before it
 ends. Two programs then write the same values to the same place: a race without harm.
@@ -30,13 +31,17 @@ from kernels_pallas.glu_depthwise_conv.vjp import (
     unpack_weights,
 )
 
-# Channels of a program, a multiple of the 128 threads. The gradient keeps about 100
-# values a channel in registers, of which a thread has 255.
+# Of a program, which is one warpgroup.
+THREADS = 128
+# Channels of a program, a multiple of the threads. The gradient keeps about 100 values
+# a channel in registers, of which a thread has 255.
 FORWARD_CHANNELS = 256
 BACKWARD_CHANNELS = 128
-# Rows of a band: more of them load fewer rows twice, and take more registers.
-FORWARD_ROWS = 4
+# Rows of a band: more of them load fewer rows twice, and leave fewer programs.
+FORWARD_ROWS = (8, 4, 2)
 BACKWARD_ROWS = 2
+# Multiprocessors of an H100 or H200.
+MULTIPROCESSORS = 132
 # Bands that a gradient program takes one after the other, adding up the weights'
 # gradient: more of them write less, and leave fewer programs.
 BACKWARD_BANDS = 4
@@ -46,48 +51,57 @@ def forward(
     x: Float[Array, "B H W C"],
     kernel: Float[Array, "3 3 C"],
     bias: Float[Array, "C"],
+    input_bias: Float[Array, "C"],
 ) -> Float[Array, "B H W C//2"]:
     """Runs the operation; float32 inside, the result in x's dtype.
 
     Raises:
-      NotImplementedError: E is less than a block of channels, or no multiple of 8.
+      NotImplementedError: E is less than 128 or no multiple of 8, or x is too large.
     """
     batch, height, width, channels = x.shape
     expanded = channels // 2
-    _check_channels(x)
-    block = FORWARD_CHANNELS
-    rows = FORWARD_ROWS
+    _check_size(x)
+    block = FORWARD_CHANNELS if expanded >= FORWARD_CHANNELS else THREADS
+    rows = _choose_rows(batch, height, pl.cdiv(expanded, block))
+    silu, _ = _activation(x.dtype)
 
     def body(x, weights, out):
         image, first, start = _place(rows, block, expanded)
-        column = functools.partial(
-            _features, x, image, first - 1, rows + 2, start, block
-        )
+        load = functools.partial(_load_column, x, image, first - 1, rows + 2, start)
         weights = _load_weights(weights, start, block)
 
-        def step(w, window):
-            window = (*window, column(w + 1))
+        def features(pixels, w):
+            return _features(x, pixels, first - 1, w, weights, silu)
+
+        def step(w, carry):
+            window, ahead = carry
+            # The loads of the next step are under way while this one computes.
+            pixels, ahead = ahead, load(w + 2, block)
+            window = (*window, features(pixels, w + 1))
             for row in range(rows):
                 a, g = (_convolve(window, half, row, weights) for half in (0, 1))
 
                 @pl.when(first + row < height)
                 def _(row=row, a=a, g=g):
                     at = image, first + row, w, pl.ds(start, block)
-                    out[at] = (a * jax.nn.silu(g)).astype(out.dtype)
+                    out[at] = (a * silu(g)).astype(out.dtype)
 
-            return window[1:]
+            return window[1:], ahead
 
-        jax.lax.fori_loop(0, width, step, (column(-1), column(0)))
+        columns = [load(w, block) for w in (-1, 0, 1)]
+        window = features(columns[0], -1), features(columns[1], 0)
+        jax.lax.fori_loop(0, width, step, (window, columns[2]))
 
     out_type = jax.ShapeDtypeStruct((batch, height, width, expanded), x.dtype)
     grid = batch, pl.cdiv(height, rows), pl.cdiv(expanded, block)
-    return _kernel(body, out_type, grid)(x, pack_weights(kernel, bias))
+    return _kernel(body, out_type, grid)(x, pack_weights(kernel, bias, input_bias))
 
 
 def backward(
     x: Float[Array, "B H W C"],
     kernel: Float[Array, "3 3 C"],
     bias: Float[Array, "C"],
+    input_bias: Float[Array, "C"],
     cotangent: Float[Array, "B H W C//2"],
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "3 3 C"], Float[Array, "C"]]:
     """Returns the gradients of x, kernel and bias, from x and the output's cotangent.
@@ -95,11 +109,11 @@ def backward(
     The sums over batch, rows and columns are float32 and in one fixed order.
 
     Raises:
-      NotImplementedError: E is less than a block of channels, or no multiple of 8.
+      NotImplementedError: E is less than 128 or no multiple of 8, or x is too large.
     """
     batch, height, _, channels = x.shape
     expanded = channels // 2
-    _check_channels(x)
+    _check_size(x)
     block = BACKWARD_CHANNELS
     rows = BACKWARD_ROWS
     programs = pl.cdiv(height, rows * BACKWARD_BANDS)
@@ -126,7 +140,7 @@ def backward(
     )
     grid = batch, programs, pl.cdiv(expanded, block)
     grad_x, parts = _kernel(body, out_type, grid)(
-        x, pack_weights(kernel, bias), cotangent
+        x, pack_weights(kernel, bias, input_bias), cotangent
     )
     grad_kernel, grad_bias = unpack_weights(jnp.sum(parts, axis=0))
     return grad_x, grad_kernel.astype(kernel.dtype), grad_bias.astype(bias.dtype)
@@ -140,14 +154,18 @@ def _backward_band(x, weights, cotangent, grad_x, image, first, start, sums):
     """
     rows, block = BACKWARD_ROWS, BACKWARD_CHANNELS
     height, width, channels = grad_x.shape[1:]
-    column = functools.partial(_features, x, image, first - 2, rows + 4, start, block)
+    silu, silu_slope = _activation(x.dtype)
+
+    def column(w):
+        pixels = _load_column(x, image, first - 2, rows + 4, start, w, block)
+        return _features(x, pixels, first - 2, w, weights, silu)
 
     def grad_of_y(window, w):
         halves = [], []
         for row in range(rows + 2):
             a, g = (_convolve(window, half, row, weights) for half in (0, 1))
             grad = _load(cotangent, image, first + row - 1, w, start, block)
-            halves[0].append(grad * jax.nn.silu(g))
+            halves[0].append(grad * silu(g))
             halves[1].append(grad * a * silu_slope(g))
         return tuple(map(tuple, halves))
 
@@ -160,7 +178,8 @@ def _backward_band(x, weights, cotangent, grad_x, image, first, start, sums):
             channel = half * (channels // 2) + start
             for row in range(rows):
                 grad = _convolve(grads, half, row, weights, transposed=True)
-                slope = silu_slope(_load(x, image, first + row, w - 1, channel, block))
+                pixel = _load(x, image, first + row, w - 1, channel, block)
+                slope = silu_slope(pixel + weights[half][10])
 
                 @pl.when((first + row < height) & (w > 0))
                 def _(row=row, channel=channel, grad=grad * slope):
@@ -194,25 +213,65 @@ def _convolve(window, half, row, weights, transposed=False):
     return total
 
 
-def _features(x, image, first, rows, start, block, column):
-    """silu(x) of both halves in one column, by row; zeros outside the image."""
+def _load_column(x, image, first, rows, start, w, block):
+    """Both halves of one column by row, as they are stored; any pixel where outside."""
     offsets = start, x.shape[-1] // 2 + start
     return tuple(
-        tuple(
-            jax.nn.silu(_load(x, image, first + row, column, offset, block))
-            for row in range(rows)
-        )
+        tuple(_pixel(x, image, first + row, w, offset, block) for row in range(rows))
         for offset in offsets
+    )
+
+
+def _features(x, pixels, first, w, weights, silu):
+    """silu(x + its bias) of a loaded column; zeros outside the image."""
+    return tuple(
+        tuple(
+            jnp.where(
+                _inside(x, first + row, w),
+                silu(pixel.astype(jnp.float32) + weights[half][10]),
+                0,
+            )
+            for row, pixel in enumerate(pixels[half])
+        )
+        for half in (0, 1)
     )
 
 
 def _load(array, image, row, column, start, block):
     """One pixel's channels in float32; zeros outside the image."""
+    pixel = _pixel(array, image, row, column, start, block).astype(jnp.float32)
+    return jnp.where(_inside(array, row, column), pixel, 0)
+
+
+def _pixel(array, image, row, column, start, block):
     height, width = array.shape[1:3]
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-    pixel = array[image, row, column, pl.ds(start, block)].astype(jnp.float32)
-    return jnp.where(inside, pixel, 0)
+    return array[image, row, column, pl.ds(start, block)]
+
+
+def _inside(array, row, column):
+    height, width = array.shape[1:3]
+    return (row >= 0) & (row < height) & (column >= 0) & (column < width)
+
+
+def _activation(dtype):
+    """SiLU and its slope, for inputs of that type.
+
+    sigmoid(x) = (1 + tanh(x / 2)) / 2, and the device has an instruction for tanh. Its
+    error, 2^-11 of the value, makes one of at most 2^-12 x in silu(x); rounding x to
+    bfloat16 alone made one of up to 2^-9 x. Float32 needs the exponential.
+    """
+    if dtype == jnp.float32:
+        return jax.nn.silu, silu_slope
+
+    def sigmoid(x):
+        return 0.5 * jnp.tanh(0.5 * x) + 0.5
+
+    def slope(x):
+        value = sigmoid(x)
+        return value * (1 + x * (1 - value))
+
+    return lambda x: x * sigmoid(x), slope
 
 
 def _zeros(block):
@@ -223,7 +282,7 @@ def _zeros(block):
 
 def _load_weights(weights, start, block):
     return tuple(
-        tuple(weights[half, tap, pl.ds(start, block)] for tap in range(10))
+        tuple(weights[half, tap, pl.ds(start, block)] for tap in range(11))
         for half in (0, 1)
     )
 
@@ -238,15 +297,28 @@ def _place(rows, block, expanded):
     )
 
 
-def _check_channels(x):
-    """Multiples of 8 keep every load of a thread aligned."""
-    expanded, least = x.shape[-1] // 2, max(FORWARD_CHANNELS, BACKWARD_CHANNELS)
-    if expanded < least or expanded % 8:
-        reason = f"E = {expanded} is less than {least} or no multiple of 8"
+def _choose_rows(batch, height, blocks):
+    """Rows of a band: as many as leave two programs for each multiprocessor."""
+    for rows in FORWARD_ROWS[:-1]:
+        if batch * pl.cdiv(height, rows) * blocks >= 2 * MULTIPROCESSORS:
+            return rows
+    return FORWARD_ROWS[-1]
+
+
+def _check_size(x):
+    """Multiples of 8 keep every load of a thread aligned; offsets have 32 bits."""
+    expanded = x.shape[-1] // 2
+    reason = None
+    if expanded < THREADS or expanded % 8:
+        reason = f"E = {expanded} is less than {THREADS} or no multiple of 8"
+    elif x.size >= 2**32:
+        reason = "it has 2^32 elements or more"
+    if reason:
         raise unsupported("glu_depthwise_conv", "gpu", reason, x)
 
 
 def _kernel(body, out_type, grid):
+    out_dtype = jax.tree.leaves(out_type)[0].dtype
     return plgpu.kernel(
         body,
         out_type=out_type,
@@ -254,6 +326,8 @@ def _kernel(body, out_type, grid):
         grid_names=("image", "band", "channel"),
         # Warpgroup semantics, the newer ones, take minutes to lower on jax 0.10.
         compiler_params=plgpu.CompilerParams(
-            lowering_semantics=plgpu.LoweringSemantics.Lane
+            lowering_semantics=plgpu.LoweringSemantics.Lane,
+            # For tanh: nothing else here has an approximation.
+            approx_math=out_dtype != jnp.float32,
         ),
     )

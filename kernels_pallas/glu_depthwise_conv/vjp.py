@@ -32,11 +32,12 @@ def with_gradient(forward: Callable, backward: Callable) -> Callable:
 
 
 def pack_weights(
-    kernel: Float[Array, "3 3 C"], bias: Float[Array, "C"]
-) -> Float[Array, "2 10 E"]:
-    """Stacks nine taps and the bias, for the value and for the gate, in float32."""
-    rows = jnp.concatenate([kernel.reshape(9, -1), bias[None]]).astype(jnp.float32)
-    return rows.reshape(10, 2, -1).swapaxes(0, 1)
+    kernel: Float[Array, "3 3 C"], *biases: Float[Array, "C"]
+) -> Float[Array, "2 n E"]:
+    """Stacks nine taps and the biases, for the value and for the gate, in float32."""
+    rows = [kernel.reshape(9, -1), *(bias[None] for bias in biases)]
+    stacked = jnp.concatenate([row.astype(jnp.float32) for row in rows])
+    return stacked.reshape(len(stacked), 2, -1).swapaxes(0, 1)
 
 
 def unpack_weights(

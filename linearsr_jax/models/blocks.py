@@ -99,9 +99,8 @@ class MixFFN(nn.Module):
         self, tokens: Float[Array, "B N D"], grid: tuple[int, int]
     ) -> Float[Array, "B N D"]:
         """Runs on the token grid (h, w), h * w = N, row-major, zero padding."""
-        x = Dense(2 * self.expanded, ("embed", "mlp"), self.dtype, name="expand")(
-            tokens
-        )
+        expand = Dense(2 * self.expanded, ("embed", "mlp"), self.dtype, name="expand")
+        x, input_bias = expand.apart(tokens)
         kernel = self.param(
             "kernel",
             # Uniform in +-1/sqrt(fan in), fan in 9: torch's default for this layer.
@@ -117,6 +116,7 @@ class MixFFN(nn.Module):
             x.reshape(-1, *grid, 2 * self.expanded),
             kernel.astype(self.dtype),
             bias.astype(self.dtype),
+            input_bias,
             implementation=self.implementation,
         ).reshape(*tokens.shape[:2], self.expanded)
         return Dense(

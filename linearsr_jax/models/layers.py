@@ -53,11 +53,21 @@ class Dense(nn.Module):
     kernel_init: Callable = xavier_uniform
     precision: jax.lax.Precision | None = None
 
-    @nn.compact
     def __call__(
         self, x: Float[Array, "... C"], columns: slice = slice(None)
     ) -> Float[Array, "... features"]:
         """Applies the product to the last axis, or some columns of the kernel."""
+        y, bias = self.apart(x, columns)
+        if bias is not None:
+            # In float32, so that the bias' gradient, a sum over all tokens, is.
+            y = (y.astype(jnp.float32) + bias).astype(self.dtype)
+        return y
+
+    @nn.compact
+    def apart(
+        self, x: Float[Array, "... C"], columns: slice = slice(None)
+    ) -> tuple[Float[Array, "... features"], Float[Array, "features"] | None]:
+        """Computes the product, and returns beside it the bias, not yet added."""
         kernel = self.param(
             "kernel",
             with_axes(self.kernel_init, self.axes),
@@ -66,15 +76,15 @@ class Dense(nn.Module):
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         kernel = kernel[:, columns].astype(self.dtype)
         y = jnp.matmul(flat, kernel, precision=self.precision)
-        if self.use_bias:
-            bias = self.param(
-                "bias",
-                with_axes(nn.initializers.zeros, self.axes[1:]),
-                (self.features,),
-            )
-            # In float32, so that the bias' gradient, a sum over all tokens, is.
-            y = (y.astype(jnp.float32) + bias[columns]).astype(self.dtype)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+        y = y.reshape(*x.shape[:-1], y.shape[-1])
+        if not self.use_bias:
+            return y, None
+        bias = self.param(
+            "bias",
+            with_axes(nn.initializers.zeros, self.axes[1:]),
+            (self.features,),
+        )
+        return y, bias[columns]
 
 
 class RMSNorm(nn.Module):

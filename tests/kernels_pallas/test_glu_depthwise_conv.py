@@ -195,3 +195,21 @@ def test_unmeasured_devices_run_the_reference(device, caplog):
     with on(device):
         jax.make_jaxpr(glu_depthwise_conv)(*shapes)
     assert caplog.text.count("never measured") <= 1  # Once per process.
+
+
+@pytest.mark.parametrize("implementation", PLAIN)
+def test_bias_of_the_input(implementation):
+    """The surroundings stay zeros: the bias is not added there."""
+    x, kernel, bias, cotangent = inputs()
+    input_bias = np.linspace(-1, 1, bias.size, dtype=np.float32)
+    function = functools.partial(glu_depthwise_conv, implementation=implementation)
+    arrays = x, kernel, bias, input_bias
+    out, gradients = value_and_gradients(function, arrays, cotangent)
+    added = x + input_bias
+    assert_close(out, glu_oracle.glu(added, kernel, bias), 2e-6)
+    expected = glu_oracle.glu_gradients(added, kernel, bias, cotangent)
+    for actual, gradient in zip(gradients, expected, strict=False):
+        assert_close(actual, gradient, 4e-6)
+    assert_close(gradients[3], expected[0].sum((0, 1, 2)), 4e-6)
+    with pytest.raises(ValueError, match="biases"):
+        function(x, kernel, bias, input_bias[:-1])

@@ -43,7 +43,7 @@ def test_lowers_at_the_presets_shapes(expanded, dtype):
 @pytest.mark.parametrize(
     ("sizes", "dtype", "reason"),
     [
-        ((1, 2, 3, 2 * 160), jnp.float32, "E = 160"),
+        ((1, 2, 3, 2 * 120), jnp.float32, "E = 120"),
         ((1, 2, 3, 2 * 260), jnp.float32, "E = 260"),
         ((1, 2, 3, 512), jnp.float16, "float16"),
         ((1, 0, 3, 512), jnp.float32, "no elements"),
@@ -60,3 +60,28 @@ def test_what_it_does_not_take(sizes, dtype, reason):
 def test_blocks_lie_on_whole_threads():
     for block in (gpu.FORWARD_CHANNELS, gpu.BACKWARD_CHANNELS):
         assert block in (128, 256)  # More would not be one load of 4 bytes or 8.
+
+
+def test_what_offsets_of_32_bits_cannot_reach():
+    structs = [
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        for shape in shapes((1, 2048, 4096, 512))[:3]
+    ]
+    with on(GPU), pytest.raises(NotImplementedError, match="2\\^32 elements"):
+        jax.eval_shape(on_gpu, *structs)
+
+
+@pytest.mark.parametrize(
+    ("batch", "side", "rows"), [(1, 32, 2), (1, 64, 4), (1, 128, 8), (4, 32, 8)]
+)
+def test_bands_leave_two_programs_for_each_multiprocessor(batch, side, rows):
+    blocks = -(-5600 // gpu.FORWARD_CHANNELS)
+    assert gpu._choose_rows(batch, side, blocks) == rows
+
+
+def test_the_bias_of_the_input_is_added_as_it_is_loaded():
+    sizes = shapes((1, 32, 32, 2 * 5600))
+    structs = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in (*sizes[:3], sizes[2])]
+    text = lower(on_gpu, GPU, *structs)
+    lines = [line for line in text.splitlines() if "stablehlo.add" in line]
+    assert not [line for line in lines if "32x32x11200" in line]

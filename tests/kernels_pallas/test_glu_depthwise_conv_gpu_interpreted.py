@@ -15,9 +15,10 @@ from kernels_pallas.testing import (
     on,
     random_arrays,
     run_interpreted,
+    value_and_gradients,
 )
 from tests.kernels_pallas import glu_oracle
-from tests.kernels_pallas.test_glu_depthwise_conv_gpu import run, shapes
+from tests.kernels_pallas.test_glu_depthwise_conv_gpu import on_gpu, run, shapes
 
 if not hasattr(mosaic_gpu, "force_gpu_interpret_mode"):
     pytest.skip("jax < 0.11 cannot interpret GPU kernels", allow_module_level=True)
@@ -34,9 +35,10 @@ def check(arrays, cotangent, result, tolerance):
 
 
 # B, H, W, 2E. One band and a part; rows for two gradient programs and images a column
-# wide; a single pixel.
+# wide; a single pixel; half a block.
 @pytest.mark.parametrize(
-    "sizes", [(2, 5, 3, 2 * 256), (1, 9, 1, 2 * 256), (1, 1, 1, 2 * 256)]
+    "sizes",
+    [(2, 5, 3, 2 * 256), (1, 9, 1, 2 * 256), (1, 1, 1, 2 * 256), (1, 3, 2, 2 * 128)],
 )
 def test_equals_the_loops(sizes):
     *arrays, cotangent = random_arrays(*shapes(sizes))
@@ -60,3 +62,19 @@ def test_bfloat16_is_rounded_once():
     result = run_interpreted(run, *arrays, cotangent, device=GPU)
     # The inputs are exact. Half a unit of bfloat16's last place is up to 2^-8.
     check(arrays, cotangent, result, 1.01 * 2**-8)
+
+
+def test_bias_of_the_input_and_its_gradient():
+    """The surroundings stay zeros: the bias is not added there."""
+    x, kernel, bias, cotangent = random_arrays(*shapes((1, 5, 2, 2 * 128)))
+    input_bias = bias[::-1].copy()
+
+    def run(*arrays):
+        return value_and_gradients(on_gpu, arrays, cotangent)
+
+    result = run_interpreted(run, x, kernel, bias, input_bias, device=GPU)
+    out, (dx, dkernel, dbias, dinput_bias) = result
+    arrays = x + input_bias, kernel, bias
+    check(arrays, cotangent, (out, (dx, dkernel, dbias)), 2e-6)
+    expected = glu_oracle.glu_gradients(*arrays, cotangent)[0].sum((0, 1, 2))
+    assert_close(dinput_bias, expected, 2e-6)
