@@ -55,6 +55,7 @@ PILLOW_IN_MEMORY = {
     "linearsr_jax.evaluation.baselines": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
     "linearsr_jax.tagging.resizing": "makes the squares that the networks take",
+    "linearsr_jax.inference.fidelity": "names Pillow's bicubic filter",
     "linearsr_jax.inference.pictures": "takes and returns Pillow images",
     "linearsr_jax.inference.sizes": "scales channels",
     "linearsr_jax.inference.transparency": "scales planes",

@@ -7,6 +7,10 @@ FORMATS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "avif", "heic", "
 FORMATS += ("jxl",)
 
 
+# By the option's value; None leaves it to the model.
+COLOR_FIXES = {"auto": None, "wavelet": True, "none": False}
+
+
 def add_size(parser: argparse.ArgumentParser) -> None:
     """Adds --scale, --size and --max-side."""
     size = parser.add_mutually_exclusive_group()
@@ -27,6 +31,34 @@ def add_size(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="no side gets longer than N pixels",
+    )
+
+
+def add_fixes(parser: argparse.ArgumentParser) -> None:
+    """Adds --color-fix and --consistent."""
+    parser.add_argument(
+        "--color-fix",
+        choices=COLOR_FIXES,
+        default="auto",
+        help="whether coarse colours are replaced by the input's (default: for models "
+        "that may shift them, which nano does not)",
+    )
+    parser.add_argument(
+        "--consistent",
+        action="store_true",
+        help="change the output so that it becomes its input when it is reduced; keeps "
+        "noise, too",
+    )
+
+
+def add_uncertainty(parser: argparse.ArgumentParser) -> None:
+    """Adds --uncertainty."""
+    parser.add_argument(
+        "--uncertainty",
+        type=count_of_seeds,
+        metavar="N",
+        help="also write OUT_uncertainty.png: where the results of N seeds differ, "
+        "eight gray levels for a standard deviation of one",
     )
 
 
@@ -68,6 +100,17 @@ def dimensions(text: str) -> tuple[int | None, int | None]:
         raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1920x1080")
     width, height = (int(part) if part else None for part in parts)
     return width, height
+
+
+def count_of_seeds(text: str) -> int:
+    """Parses a number of seeds, in [2, 1000].
+
+    Raises:
+      argparse.ArgumentTypeError: it is not one.
+    """
+    if not text.isdecimal() or not 2 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in 2 .. 1000")
+    return int(text)
 
 
 def quality(text: str) -> int:

@@ -22,7 +22,14 @@ from linearsr_jax.cli.arguments import (
 )
 from linearsr_jax.cli.batch_report import BatchReport
 from linearsr_jax.cli.beside import Stopped, run_beside
-from linearsr_jax.cli.output_arguments import add_format, add_max_pixels, add_size
+from linearsr_jax.cli.output_arguments import (
+    COLOR_FIXES,
+    add_fixes,
+    add_format,
+    add_max_pixels,
+    add_size,
+    add_uncertainty,
+)
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.batch import Output
@@ -85,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "in bands, with the same result (default: half of the machine's, 80 %% of an "
         "accelerator's)",
     )
+    add_fixes(parser)
+    add_uncertainty(parser)
     add_max_pixels(parser)
     parser.add_argument(
         "--offload-experts",
@@ -165,6 +174,8 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
     from linearsr_jax.inference.errors import UpscaleError
     from linearsr_jax.inference.sizes import OutputSize
 
+    if args.uncertainty is not None and args.output == "-":
+        raise UsageError("--uncertainty writes a second file; give a file with -o")
     suffix = Path(args.output).suffix.lower()
     if args.format and suffix in IMAGE_SUFFIXES and suffix != f".{args.format}":
         raise UsageError(f"--format {args.format} and -o {args.output}: drop one")
@@ -223,6 +234,7 @@ def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failu
             args.quality,
             args.max_pixels or MAX_PIXELS,
             stream_suffix=f".{args.format or 'png'}",
+            seeds=args.uncertainty,
         ),
         steps=args.steps,
         seed=args.seed,
@@ -232,6 +244,8 @@ def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failu
         scale=args.scale,
         size=args.size,
         max_side=args.max_side,
+        color_fix=COLOR_FIXES[args.color_fix],
+        consistent=args.consistent,
     )
 
 

@@ -36,6 +36,11 @@ class Codec(Protocol):
         """
         ...
 
+    @property
+    def keeps_colors(self) -> bool:
+        """Whether the LR image's own colours are part of every decoded image."""
+        ...
+
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B H//4 W//4 3"]
     ) -> Float[Array, "B h w C"]:

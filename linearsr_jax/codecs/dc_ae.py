@@ -63,6 +63,11 @@ class DcAeCodec:
         """See `Codec`: attention sees the whole image; `decode` has its own bands."""
         return None
 
+    @property
+    def keeps_colors(self) -> bool:
+        """See `Codec`: they come from the latents."""
+        return False
+
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B H//4 W//4 3"]
     ) -> Float[Array, "B h w C"]:

@@ -57,6 +57,11 @@ class PixelCodec:
         """See `Codec`: the reach of the bicubic kernel."""
         return 2
 
+    @property
+    def keeps_colors(self) -> bool:
+        """See `Codec`: the latents only say what is added."""
+        return True
+
     def encode(
         self, image_hr: Float[Array, "B H W 3"], image_lr: Float[Array, "B H//4 W//4 3"]
     ) -> Float[Array, "B h w C"]:

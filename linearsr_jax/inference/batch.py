@@ -33,6 +33,8 @@ _logger = logging.getLogger(__name__)
 _OVERLAPPED_PIXELS = 4_000_000
 # And from which on it is said what it will take.
 _ANNOUNCED_PIXELS = 1_000_000
+# Gray levels of a map of uncertainty for a standard deviation of one level.
+_GRAY_PER_LEVEL = 8
 
 FindTags = Callable[[np.ndarray], Sequence[str]]
 
@@ -45,11 +47,13 @@ class FileOptions:
       quality: see `image_io.write_image`.
       max_pixels: see `image_io.read_image`.
       stream_suffix: of the format that standard output gets.
+      seeds: so many make a map of uncertainty beside each output; None makes none.
     """
 
     quality: int | None = None
     max_pixels: int = image_io.MAX_PIXELS
     stream_suffix: str = ".png"
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,22 @@ def upscale_files(
       What became of each job, in their order.
     """
 
-    def compute(image: Image) -> tuple[Image, tuple[str, ...]]:
+    def compute(image: Image) -> tuple[Image, tuple[str, ...], Image | None]:
         if image.pixels.size > 3 * _ANNOUNCED_PIXELS:
             _logger.info("linearsr: %s", _estimate(upscaler, image, settings))
         tags = upscaler.select_tags(find_tags(image.rgb))
-        return upscaler(image, tags=tags, **settings), tags
+        spread = None
+        if files.seeds is not None:
+            spread = _spread(upscaler, image, files.seeds, tags=tags, **settings)
+        return upscaler(image, tags=tags, **settings), tags, spread
 
-    def write(job: Job, image: Image, tags: Sequence[str]) -> None:
+    def write(
+        job: Job, image: Image, tags: Sequence[str], spread: Image | None
+    ) -> None:
+        if spread is not None and job.target is not None:
+            path = job.target.with_name(f"{job.target.stem}_uncertainty.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image_io.write_image(path, spread, overwrite=overwrite)
         _write(job.target, image, tags, files, overwrite=overwrite)
 
     waiting = iter(jobs)
@@ -141,7 +154,7 @@ def upscale_files(
                 yield from finish(0)
                 yield _failure(job, error)
                 continue
-            image_hr, tags = done.value
+            image_hr, tags, _ = done.value
             seconds = image.seconds + done.seconds
             describe = _describer(job, image_hr, tags, seconds)
             writing = writer.submit(_timed, write, job, *done.value)
@@ -149,6 +162,13 @@ def upscale_files(
             del image, done, image_hr, reading, writing
             yield from finish(1)
         yield from finish(0)
+
+
+def _spread(upscaler: Upscaler, image: Image, seeds: int, **settings: Any) -> Image:
+    """Makes a picture of the uncertainty, in 8 bits."""
+    deviation = upscaler.uncertainty(image, count=seeds, **settings)
+    levels = np.rint(np.minimum(_GRAY_PER_LEVEL * deviation, 255))
+    return Image(levels.astype(np.uint8)[..., None])
 
 
 def _estimate(upscaler: Upscaler, image: Image, settings: Mapping[str, Any]) -> str:

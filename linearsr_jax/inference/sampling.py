@@ -53,12 +53,17 @@ def draw_noise(
       the noise, that is for one step of a pixel preset.
     """
     grid = (SCALE * height // codec.factor, SCALE * width // codec.factor)
+    if not is_random(preset, steps):
+        return np.zeros((*grid, codec.channels), np.float32)
+    return block_noise(stream_key(seed, "upscale"), *grid, codec.channels)
+
+
+def is_random(preset: Preset, steps: int) -> bool:
+    """Tells whether the result depends on the noise."""
     is_ignored = (
         preset.prediction == "preconditioned_x0" and preset.unshifted_start == 1.0
     )
-    if steps == 1 and is_ignored:
-        return np.zeros((*grid, codec.channels), np.float32)
-    return block_noise(stream_key(seed, "upscale"), *grid, codec.channels)
+    return steps > 1 or not is_ignored
 
 
 class Segment(NamedTuple):

@@ -19,6 +19,7 @@ from linearsr_jax.inference.banded import BandedDenoiser
 from linearsr_jax.inference.channels import upscale_channels
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.estimates import Estimate, estimate_pass
+from linearsr_jax.inference.fidelity import fix_colors, make_consistent
 from linearsr_jax.inference.guidance import (
     ConditionError,
     Guidance,
@@ -37,6 +38,7 @@ from linearsr_jax.inference.pictures import ImageLike, like, to_image
 from linearsr_jax.inference.sampling import (
     cut_segments,
     draw_noise,
+    is_random,
     make_upscale,
     upscale,
 )
@@ -161,6 +163,8 @@ class Upscaler:
         scale: float | None = None,
         size: tuple[int | None, int | None] | None = None,
         max_side: int | None = None,
+        color_fix: bool | None = None,
+        consistent: bool = False,
     ) -> ImageLike:
         """Upscales one image.
 
@@ -183,6 +187,11 @@ class Upscaler:
             the model's default. Every place costs the same.
           scale, size, max_side: the output's size, see `sizes.OutputSize`; x4 if none
             is given.
+          color_fix: whether the coarse colours are replaced by the input's, see
+            `fidelity.fix_colors`. By default for models that may shift colours: those
+            that decode them from latents.
+          consistent: whether the output is changed so that it becomes its input when
+            it is reduced, see `fidelity.make_consistent`. That keeps noise, too.
 
         Returns:
           The same kind of image, of the new size and the same depth. A
@@ -217,7 +226,52 @@ class Upscaler:
         given = to_image(image)
         height, width = given.pixels.shape[:2]
         target = OutputSize(scale, size, max_side).of(width, height)
-        return like(image, upscale_channels(given, target, enlarge, _finish))
+        if color_fix is None:
+            color_fix = not self.model.codec.keeps_colors
+
+        def finish(output, given):
+            if color_fix:
+                output = fix_colors(output, given)
+            return make_consistent(output, given) if consistent else output
+
+        return like(image, upscale_channels(given, target, enlarge, finish))
+
+    def uncertainty(
+        self, image: Any, *, count: int = 8, seed: int = 0, **settings: Any
+    ) -> Float[np.ndarray, "H W"]:
+        """Measures where results of several seeds differ: detail that is made up.
+
+        Args:
+          image: see `__call__`.
+          count: number of seeds, from `seed` on; at least 2.
+          seed: the first of them.
+          **settings: further arguments of `__call__`.
+
+        Returns:
+          The standard deviation over seeds, in levels of 0..255, root mean square over
+          the colours.
+
+        Raises:
+          UpscaleError: see `__call__`, or the model with so many steps gives the same
+            result for every seed.
+        """
+        count = _whole("count", count, 2, 1000)
+        steps = settings.get("steps") or self.model.preset.default_steps
+        if not is_random(self.model.preset, steps):
+            raise UpscaleError(
+                f"model {self.model.name} with {steps} step gives the same result for "
+                "every seed, so none is uncertain; use --model nano-flow --steps 4"
+            )
+        given = to_image(image)
+        full = np.iinfo(given.pixels.dtype).max
+        # Welford's algorithm: two images at a time.
+        mean = deviation = np.float32(0)
+        for number in range(count):
+            pixels = self(given, seed=seed + number, **settings).pixels * (255 / full)
+            before = pixels - mean
+            mean = mean + before / (number + 1)
+            deviation = deviation + before * (pixels - mean)
+        return np.sqrt(np.mean(deviation, axis=2) / (count - 1)).astype(np.float32)
 
     def estimate(
         self,
@@ -354,10 +408,6 @@ class Upscaler:
                 "in bands of one row; raise --max-memory or give a smaller image"
             )
         return rows
-
-
-def _finish(output: np.ndarray, given: np.ndarray) -> np.ndarray:
-    return output
 
 
 def _fewer_rows(rows: int | None, height: int, error: Exception) -> int:

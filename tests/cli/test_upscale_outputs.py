@@ -76,3 +76,18 @@ def test_16_bits_and_alpha_go_through(capsys, tmp_path):
     code, _, err = run(capsys, "upscale", tmp_path / "in.png", "-o", tmp_path / "o.jpg")
     assert code == 1
     assert "cannot hold transparent pixels" in err
+
+
+def test_uncertainty_is_a_second_file(capsys, photo, tmp_path):
+    target = tmp_path / "o.png"
+    options = ["--model", "nano-flow", "--steps", "2", "--uncertainty", "2"]
+    assert run(capsys, "upscale", photo, "-o", target, *options)[0] == 0
+    with Image.open(tmp_path / "o_uncertainty.png") as image:
+        assert (image.mode, image.size) == ("L", (36, 24))
+        assert np.asarray(image).max() > 0
+    code, _, err = run(
+        capsys, "upscale", photo, "-o", tmp_path / "p.png", "--uncertainty", "2"
+    )
+    assert code == 1
+    assert "same result for every seed" in err
+    assert not (tmp_path / "p.png").exists()
