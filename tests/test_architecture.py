@@ -22,6 +22,7 @@ MAX_LINES = 500
 FOLDERS = (
     "__main__",
     "cli",
+    "plan",
     "training",
     "benchmarks",
     "inference",
@@ -239,7 +240,8 @@ def test_setup_requires_exactly_what_is_imported():
 
 def test_only_training_needs_the_extra():
     """All other commands work with `pip install .` alone."""
-    training = {f"linearsr_jax.cli.{name}" for name in ("train", "finetune", "prepare")}
+    names = ("train", "finetune", "plan", "prepare")
+    training = {f"linearsr_jax.cli.{name}" for name in names}
     # main imports all commands, and they only what they share until they run.
     others = {
         name

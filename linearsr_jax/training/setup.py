@@ -6,8 +6,10 @@ gets typed values or keyword arguments.
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -50,11 +52,14 @@ _NOT_NEGATIVE = (
 )
 
 
-def make_parts(config: ConfigDict) -> RunParts:
+def make_parts(
+    config: ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> RunParts:
     """Builds the parts of a run, and refuses configs that no run can use.
 
     Args:
       config: see `default_config`.
+      devices: devices of the mesh; by default all.
 
     Raises:
       TrainError, ValueError: a field has a bad value.
@@ -86,7 +91,8 @@ def make_parts(config: ConfigDict) -> RunParts:
     optimizer, schedule = make_optimizer(
         steps=config.steps, **config.optimizer.to_dict()
     )
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, experts=config.mesh.experts)
+    sizes = config.mesh
+    mesh = make_mesh(sizes.data, sizes.fsdp, devices, experts=sizes.experts)
     _check_batch(settings, mesh)
     return RunParts(
         settings=settings,

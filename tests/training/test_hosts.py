@@ -98,8 +98,11 @@ class Processes:
         return [process.wait(timeout=SECONDS) for process in self.all]
 
     def texts(self) -> list[str]:
-        """Returns what each has said."""
-        return [log.read_text() for log in self.logs]
+        """Returns the exit code of each and what it has said."""
+        return [
+            f"exit code {process.poll()}\n{log.read_text()}"
+            for process, log in zip(self.all, self.logs, strict=True)
+        ]
 
     def kill(self) -> None:
         """Ends what still runs."""

@@ -1,0 +1,71 @@
+"""Reads from a compiled program what its devices send each other."""
+
+import math
+import re
+
+# Bits of an element by its type in XLA's text.
+_BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64}
+KINDS = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_CALLED = re.compile(r"(?:body|to_apply|calls|branch_computations)=\{?([%\w.,\- ]+)\}?")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+def count_collectives(program: str) -> dict[str, dict[str, int]]:
+    """Counts the collectives of a step and the bytes of their results, by kind.
+
+    Loops count as often as XLA knows that they run, and once where it does not know.
+
+    Args:
+      program: text of a compiled module, `jax.stages.Compiled.as_text()`.
+
+    Returns:
+      {kind: {"count": ..., "bytes": ...}}, bytes on each device.
+    """
+    own: dict[str, list[tuple[str, int]]] = {}
+    calls: dict[str, list[tuple[str, int]]] = {}
+    entry = name = ""
+    for line in program.splitlines():
+        if found := _COMPUTATION.match(line):
+            name = found[1]
+            own[name], calls[name] = [], []
+            if line.startswith("ENTRY"):
+                entry = name
+            continue
+        if not name:
+            continue
+        if found := _COLLECTIVE.search(line):
+            arrays = _ARRAY.findall(found[1])
+            # The result of a start is (operands..., results...).
+            if f"{found[2]}-start(" in line and len(arrays) > 1:
+                arrays = arrays[len(arrays) // 2 :]
+            own[name].append((found[2], sum(_bytes(*array) for array in arrays)))
+        elif found := _CALLED.search(line):
+            trips = _TRIPS.search(line)
+            times = int(trips[1]) if trips else 1
+            names = [x.strip(" %") for x in found[1].split(",")]
+            calls[name] += [(other, times) for other in names]
+    totals = {kind: {"count": 0, "bytes": 0} for kind in KINDS}
+
+    def visit(name: str, times: int) -> None:
+        for kind, size in own.get(name, ()):
+            totals[kind]["count"] += times
+            totals[kind]["bytes"] += times * size
+        for other, more in calls.get(name, ()):
+            visit(other, times * more)
+
+    visit(entry, 1)
+    return {kind: total for kind, total in totals.items() if total["count"]}
+
+
+def _bytes(kind: str, shape: str) -> int:
+    bits = _BITS.get(kind) or int(re.sub(r"\D", "", kind) or 0)
+    return math.prod(int(n) for n in shape.split(",") if n) * bits // 8

@@ -1,0 +1,136 @@
+"""Plans on simulated CPU devices, against what XLA and closed forms count."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import debug
+from linearsr_jax.models.flops import forward_flops
+from linearsr_jax.models.presets import get_preset
+from linearsr_jax.plan.collectives import count_collectives
+from linearsr_jax.plan.flop_count import flops_of
+from linearsr_jax.plan.planner import format_plan, make_plan
+from linearsr_jax.plan.topologies import Chip, PlanError, Topology, parse_topology
+from linearsr_jax.training.setup import make_parts
+from linearsr_jax.training.sharding import make_mesh
+
+SMALL = Chip("small", 2**20, 1e9, 1e9, 1e9)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "chip"),
+    [
+        ("v5e:4x4", 16, "TPU v5e"),
+        ("v5p:4x4x4", 64, "TPU v5p"),
+        ("h200:8", 8, "NVIDIA H200 SXM"),
+        (" V6E:2x2 ", 4, "TPU v6e"),
+    ],
+)
+def test_topologies(name, count, chip):
+    topology = parse_topology(name)
+    assert (topology.count, topology.chip.name) == (count, chip)
+
+
+@pytest.mark.parametrize("name", ["v5e", "v3:4x4", "v5e:4x", "v5e:0x4", "8xh200", ""])
+def test_unknown_topologies_are_named(name):
+    with pytest.raises(PlanError, match="topology"):
+        parse_topology(name)
+
+
+def test_a_topology_that_no_compiler_knows():
+    def describe():
+        raise RuntimeError("no such slice")
+
+    with pytest.raises(PlanError, match="x:1: cannot be compiled for: no such slice"):
+        Topology("x:1", SMALL, 1, describe).devices()
+
+
+def test_flops_of_a_forward_pass_are_the_published_count():
+    preset = get_preset("600m")
+    model = preset.make_model()
+    params = jax.eval_shape(model.init_params, jax.random.key(0))
+    latents = jax.ShapeDtypeStruct((1, 8, 8, preset.latent_channels), jnp.float32)
+    image_lr = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    sigma = jax.ShapeDtypeStruct((1,), jnp.float32)
+
+    def forward(params, latents, sigma, image_lr):
+        return model.apply({"params": params}, latents, sigma, image_lr)
+
+    found = flops_of(forward, params, latents, sigma, image_lr)
+    expected = sum(forward_flops(model, (8, 8)).values())
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+def test_flops_in_loops_branches_and_convolutions():
+    a, b = jnp.zeros((4, 8)), jnp.zeros((8, 8))
+
+    def loop(a):
+        return jax.lax.scan(lambda x, _: (x @ b, None), a, length=5)[0]
+
+    assert flops_of(loop, a) == 5 * 2 * 4 * 8 * 8
+    assert flops_of(lambda a: jax.lax.cond(True, loop, lambda x: x, a), a) == 5 * 512
+    image, kernel = jnp.zeros((1, 6, 6, 4)), jnp.zeros((3, 3, 2, 8))
+
+    def convolve(image):
+        return jax.lax.conv_general_dilated(
+            *(image, kernel, (1, 1), "SAME"),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=2,
+        )
+
+    assert flops_of(convolve, image) == 2 * 36 * 8 * 3 * 3 * 2
+
+
+def test_collectives_count_as_often_as_their_loop_runs():
+    mesh = make_mesh(8, 1)
+    spread = jax.NamedSharding(mesh, jax.P("data"))
+
+    def send(x):
+        def turn(x, _):
+            return jax.lax.ppermute(x, "data", [(i, (i + 1) % 8) for i in range(8)]), 0
+
+        x = jax.lax.scan(turn, x, length=3)[0]
+        return jax.lax.psum(x, "data")
+
+    mapped = jax.shard_map(
+        send, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P(), check_vma=False
+    )
+    x = jax.ShapeDtypeStruct((8, 100), jnp.float32, sharding=spread)
+    found = count_collectives(jax.jit(mapped).lower(x).compile().as_text())
+    assert found["collective-permute"] == {"count": 3, "bytes": 3 * 400}
+    assert found["all-reduce"] == {"count": 1, "bytes": 400}
+
+
+def test_a_plan_names_what_would_make_it_fit():
+    config = debug.get_config()
+    config.data.folder = "photographs"
+    config.mesh.fsdp = 2
+    config.batch_size = 64
+    parts = make_parts(config)
+    plans = [
+        make_plan(parts, Topology("small:8", chip, 8, jax.devices))
+        for chip in (SMALL, Chip("large", 2**30, 1e9, 1e9, 1e9))
+    ]
+    small, large = plans
+    assert large.fits
+    assert large.advice == ""
+    assert not small.fits
+    assert small.advice
+    sizes = large.bytes_per_chip
+    kinds = {
+        kind: size for kind, size in sizes.items() if kind not in ("total", "limit")
+    }
+    assert sum(kinds.values()) == sizes["total"]
+    assert sizes["moments"] == pytest.approx(2 * sizes["parameters"], rel=0.01)
+    assert sizes["batch"] == 8 * 3 * (32 * 32 + 8 * 8)
+    values = json.loads(json.dumps(large.to_json()))
+    assert {"topology", "chips", "bytes_per_chip", "fits", "flops_per_step"} < set(
+        values
+    )
+    assert 0 < values["mfu_bound"] <= 1
+    assert values["seconds_bound"] > 0
+    assert "all-reduce" in large.collectives
+    assert "fits: no; " in format_plan(small)
