@@ -71,6 +71,8 @@ EXTRAS = {
         "tifffile>=2025.1",
         "ty==0.0.107",
     ],
+    # The page of `linearsr demo`.
+    "demo": ["gradio>=6,<7"],
     # HEIF and JPEG XL files.
     "formats": ["pillow-heif>=1.0", "pillow-jxl-plugin>=1.3"],
     # The pictures of `linearsr knee --plot`.
@@ -124,6 +126,7 @@ setup(
         "linearsr_jax.convert",
         "linearsr_jax.core",
         "linearsr_jax.data",
+        "linearsr_jax.demo",
         "linearsr_jax.diffusion",
         "linearsr_jax.esgf",
         "linearsr_jax.evaluation",
@@ -139,6 +142,7 @@ setup(
     package_data={
         "kernels_pallas": ["py.typed"],
         "linearsr_jax": ["py.typed", "weights/**"],
+        "linearsr_jax.demo": ["data/**"],
         "linearsr_jax.tagging": ["data/**"],
     },
     install_requires=REQUIREMENTS,

@@ -23,6 +23,7 @@ FOLDERS = (
     "__main__",
     "cli",
     "plan",
+    "demo",
     "training",
     "benchmarks",
     "inference",
@@ -53,6 +54,7 @@ CONFIG_READERS = {
 # Pillow images that never were a file of their own; all other use is core/image_*.py's.
 PILLOW_IN_MEMORY = {
     "linearsr_jax.data.pipeline": "scales crops",
+    "linearsr_jax.demo.page": "pictures for the browser to compare",
     "linearsr_jax.evaluation.baselines": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
     "linearsr_jax.tagging.resizing": "makes the squares that the networks take",
@@ -66,6 +68,7 @@ PILLOW_IN_MEMORY = {
 # error says what to install.
 OPTIONAL = {
     "linearsr_jax.convert.torch_pickle": {"torch"},
+    "linearsr_jax.demo.page": {"gradio"},
     "linearsr_jax.esgf.report": {"matplotlib"},
     "linearsr_jax.metrics.pyiqa_adapter": {"pyiqa", "torch"},
     "linearsr_jax.text_encoder.tokenizer": {"tokenizers"},

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import math
 import platform
@@ -73,9 +72,12 @@ def describe(name_or_path: str) -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
+    # Here, because it takes a third of the time of --help.
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return "not installed"
 
 

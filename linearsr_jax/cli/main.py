@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from linearsr_jax.cli import (
     bench,
     convert,
+    demo,
     finetune,
     info,
     knee,
@@ -47,6 +48,7 @@ _INSTALL_TRAINING = 'pip install "linearsr_jax[train]"'
 # In the order in which --help lists them.
 COMMANDS = {
     "upscale": upscale,
+    "demo": demo,
     "tag": tag,
     "train": train,
     "finetune": finetune,
