@@ -3,8 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kernels_pallas import glu_depthwise_conv
+from kernels_pallas.dispatch import target_device
 from linearsr_jax.core.array_types import Array, Bool, Float
 from linearsr_jax.models.layers import (
     Dense,
@@ -12,7 +14,14 @@ from linearsr_jax.models.layers import (
     modulated_layer_norm,
     with_axes,
 )
-from linearsr_jax.models.linear_attention import LinearSelfAttention
+from linearsr_jax.models.linear_attention import TELEMETRY, LinearSelfAttention
+
+# On CPU a block takes a large image a band of rows, or of tokens, at a time: what it
+# makes of them stays in the cache, and little of it in memory. The result is the same
+# up to the order of the attention's sums. Training's crops are smaller, and have a
+# gradient, for which a loop would keep everything.
+BAND_ROWS, LEAST_ROWS_IN_BANDS = 16, 96
+BAND_TOKENS, LEAST_TOKENS_IN_BANDS = 2048, 12288
 
 # Of condition tokens, as `CrossAttention.keys_and_values` makes them.
 KeysAndValues = tuple[Float[Array, "B T D"], Float[Array, "B T D"]]
@@ -28,6 +37,8 @@ class CrossAttention(nn.Module):
       zero_init: zero output projection, so that a model trained without tags is
         unchanged by the first ones it sees. SANA's is not zero.
       dtype: computation type; the softmax is float32.
+      implementation: "gpu" attends with cuDNN, which does not write the logits to
+        memory, where it takes the input; all others with XLA.
     """
 
     width: int
@@ -35,6 +46,7 @@ class CrossAttention(nn.Module):
     qk_norm: bool
     zero_init: bool
     dtype: jnp.dtype
+    implementation: str | None = None
 
     def setup(self):
         """Makes the layers; kv is one product for both."""
@@ -69,14 +81,27 @@ class CrossAttention(nn.Module):
         query, key, value = (
             x.reshape(*x.shape[:2], self.heads, size) for x in (query, *keys_and_values)
         )
-        logits = jnp.einsum(
-            "bnhk,bthk->bhnt", query, key, preferred_element_type=jnp.float32
+        may_attend = mask[:, None, None]
+        by_cudnn = self.implementation == "gpu" and _takes_cudnn(key)
+        if by_cudnn:
+            shape = (mask.shape[0], 1, tokens.shape[1], mask.shape[1])
+            may_attend = jnp.broadcast_to(may_attend, shape)
+        mixed = jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            mask=may_attend,
+            implementation="cudnn" if by_cudnn else "xla",
         )
-        logits = jnp.where(mask[:, None, None], logits / size**0.5, -1e30)
-        weight = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhnt,bthk->bnhk", weight, value)
         out = self.out(mixed.reshape(tokens.shape))
         return jnp.where(jnp.any(mask, axis=-1)[:, None, None], out, 0)
+
+
+def _takes_cudnn(key):
+    # With a mask its flash attention is for 16 bits, heads of 8 n and even lengths.
+    _, length, _, size = key.shape
+    is_16_bit = key.dtype in (jnp.bfloat16, jnp.float16)
+    return is_16_bit and size % 8 == 0 and size <= 128 and length % 2 == 0
 
 
 class MixFFN(nn.Module):
@@ -161,6 +186,7 @@ class Block(nn.Module):
             self.qk_norm,
             self.cross_zero_init,
             self.dtype,
+            self.implementation,
         )
         self.ffn = MixFFN(self.width, self.expanded, self.dtype, self.implementation)
 
@@ -196,6 +222,33 @@ class Block(nn.Module):
         state: Float[Array, "B H K K+1"] | None = None,
     ) -> Float[Array, "B N D"]:
         """Applies the first part; arguments as for the whole."""
+        count = tokens.shape[1]
+        on_cpu = target_device().platform == "cpu"
+        watched = self.is_mutable_collection(TELEMETRY) or self.is_initializing()
+        if state is not None or not on_cpu or watched or count < LEAST_TOKENS_IN_BANDS:
+            return self._add_attention(tokens, t6, state)
+
+        def band_of(first):
+            return jax.lax.dynamic_slice_in_dim(tokens, first, BAND_TOKENS, axis=1)
+
+        def add_state(block, total, first):
+            return total + block.state(band_of(first), t6), None
+
+        def add_to_band(block, out, first):
+            band = block._add_attention(band_of(first), t6, state)
+            return jax.lax.dynamic_update_slice_in_dim(out, band, first, axis=1), None
+
+        whole = count // BAND_TOKENS * BAND_TOKENS
+        firsts = np.arange(0, count, BAND_TOKENS)
+        rest = tokens[:, whole:]
+        # Of no tokens it is zero.
+        state, _ = _scan(add_state)(
+            self, self.state(rest, t6), jnp.asarray(firsts[firsts < whole])
+        )
+        firsts = np.minimum(firsts, count - BAND_TOKENS)
+        return _scan(add_to_band)(self, tokens, jnp.asarray(firsts))[0]
+
+    def _add_attention(self, tokens, t6, state):
         shift, scale, gate, *_ = self._modulation(t6)
         normal = modulated_layer_norm(tokens, shift, scale)
         return tokens + _gated(gate, self.attention(normal, state))
@@ -207,6 +260,26 @@ class Block(nn.Module):
         grid: tuple[int, int],
     ) -> Float[Array, "B N D"]:
         """Applies the last part; arguments as for the whole."""
+        height, width = grid
+        on_cpu = target_device().platform == "cpu"
+        if not on_cpu or height < LEAST_ROWS_IN_BANDS or self.is_initializing():
+            return self._add_ffn(tokens, t6, grid)
+
+        def add_to_band(block, out, first):
+            # The window is shifted inwards at the border, where the convolution's
+            # zeros are the image's own.
+            rows = BAND_ROWS + 2
+            start = jnp.clip(first - 1, 0, height - rows)
+            window = _rows(tokens, start, rows, width)
+            window = block._add_ffn(window, t6, (rows, width))
+            band = _rows(window, first - start, BAND_ROWS, width)
+            return jax.lax.dynamic_update_slice(out, band, (0, first * width, 0)), None
+
+        # The last band may begin inside the one before, and computes the same there.
+        firsts = np.minimum(np.arange(0, height, BAND_ROWS), height - BAND_ROWS)
+        return _scan(add_to_band)(self, tokens, jnp.asarray(firsts))[0]
+
+    def _add_ffn(self, tokens, t6, grid):
         *_, shift, scale, gate = self._modulation(t6)
         normal = modulated_layer_norm(tokens, shift, scale)
         return tokens + _gated(gate, self.ffn(normal, grid))
@@ -226,6 +299,15 @@ class Block(nn.Module):
         # Float32: its gradients are sums over all tokens.
         modulation = self.scale_shift_table + t6
         return (modulation[:, i] for i in range(6))
+
+
+def _scan(body):
+    """lax.scan over a function of (block, carry, x), with the block's parameters."""
+    return nn.scan(body, variable_broadcast="params", split_rngs={"params": False})
+
+
+def _rows(tokens, first, count, width):
+    return jax.lax.dynamic_slice_in_dim(tokens, first * width, count * width, axis=1)
 
 
 def _gated(gate, x):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from linearsr_jax.models import blocks
 from linearsr_jax.models.blocks import Block, CrossAttention, MixFFN
 from linearsr_jax.models.layers import Dense, RMSNorm, modulated_layer_norm
 
@@ -178,6 +179,34 @@ def test_equals_sanas_block(inputs, qk_norm, with_condition):
         grid=GRID,
     )
     close(actual, expected)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize(("rows", "tokens"), [(2, 8), (3, 7), (5, 35)])
+def test_large_images_in_bands_equal_the_whole(qk_norm, rows, tokens, monkeypatch):
+    """Bands that divide the image and bands that do not; a band that is all tokens."""
+    height, width = 7, 5
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((BATCH, height * width, WIDTH)).astype(np.float32)
+    t6 = rng.standard_normal((BATCH, 6, WIDTH)).astype(np.float32)
+    block = make_block(qk_norm, floor=1e-3)
+    params = init_random(block, x, t6, None, None, (height, width))
+
+    def count_loops():
+        run = jax.jit(
+            lambda p: block.apply({"params": p}, x, t6, None, None, (height, width))
+        )
+        return run(params), run.lower(params).as_text().count("stablehlo.while")
+
+    whole, loops = count_loops()
+    assert loops == 0
+    monkeypatch.setattr(blocks, "BAND_ROWS", rows)
+    monkeypatch.setattr(blocks, "LEAST_ROWS_IN_BANDS", height)
+    monkeypatch.setattr(blocks, "BAND_TOKENS", tokens)
+    monkeypatch.setattr(blocks, "LEAST_TOKENS_IN_BANDS", height * width)
+    actual, loops = count_loops()
+    assert loops == 3  # The state, the attention's output, Mix-FFN.
+    close(actual, np.asarray(whole, np.float64), 2e-6)
 
 
 def test_floor_reaches_the_attention(inputs):
