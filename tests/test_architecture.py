@@ -70,6 +70,7 @@ OPTIONAL = {
     "linearsr_jax.convert.torch_pickle": {"torch"},
     "linearsr_jax.demo.page": {"gradio"},
     "linearsr_jax.esgf.report": {"matplotlib"},
+    "linearsr_jax.esgf.run_report": {"matplotlib"},
     "linearsr_jax.metrics.pyiqa_adapter": {"pyiqa", "torch"},
     "linearsr_jax.text_encoder.tokenizer": {"tokenizers"},
     "linearsr_jax.training.writers": {"tensorflow"},

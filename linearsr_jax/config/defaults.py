@@ -110,6 +110,7 @@ def default_config() -> ConfigDict:
     config.log_every = 100
     config.checkpoint_every = 2_000
     config.keep_checkpoints = 3
+    config.keep_every = 0  # checkpoints at multiples of this step stay, too
     # Who writes TensorBoard's files; "clu" needs TensorFlow.
     config.tensorboard = "tensorboardX"
     return config

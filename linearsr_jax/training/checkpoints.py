@@ -25,6 +25,8 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    EveryNSteps,
     LatestN,
     PolicyCheckpointInfo,
     PreservationContext,
@@ -46,12 +48,21 @@ class DamageError(TrainError):
 
 
 class Checkpointer:
-    """Saves and restores a run; the newest `keep` checkpoints stay on disk."""
+    """Saves and restores a run; old checkpoints are deleted."""
 
-    def __init__(self, directory: Path, *, keep: int):
-        """Opens or creates the directory."""
+    def __init__(self, directory: Path, *, keep: int, keep_every: int = 0):
+        """Opens or creates the directory.
+
+        Args:
+          directory: folder of the checkpoints.
+          keep: number of the newest checkpoints that stay.
+          keep_every: checkpoints at multiples of this step stay, too; 0 for none.
+        """
         self._directory = directory.absolute()
-        self._manager = _open_manager(directory, LatestN(keep))
+        policy: PreservationPolicy = LatestN(keep)
+        if keep_every:
+            policy = AnyPreservationPolicy([policy, EveryNSteps(keep_every)])
+        self._manager = _open_manager(directory, policy)
 
     @property
     def steps(self) -> list[int]:

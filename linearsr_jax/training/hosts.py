@@ -6,6 +6,7 @@ gone, as JAX's own shutdown would.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import TypeVar, cast
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from linearsr_jax.training.record import TrainError
 
@@ -25,6 +27,9 @@ T = TypeVar("T")
 # Seconds without a sign of life after which a process counts as dead.
 HEARTBEAT = 30
 _TEXT_BYTES = 1024
+# Seconds in which the slowest process may compile a step.
+_PATIENCE = 3600
+_PLACES = itertools.count()
 
 
 @contextlib.contextmanager
@@ -108,6 +113,21 @@ def ending_together() -> Generator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
+
+
+def wait_for_others(name: str) -> None:
+    """Waits until every process is here, however long each has taken.
+
+    The first use of a group of devices does not wait long: with Gloo, 30 s.
+
+    Args:
+      name: name of the place, for messages.
+    """
+    count = jax.process_count()
+    if count > 1:
+        # JAX does not take a name twice.
+        unique, everybody = f"{name}_{next(_PLACES)}", set(range(count))
+        multihost.sync_global_processes(unique, timeout=_PATIENCE, processes=everybody)
 
 
 def is_first() -> bool:

@@ -79,7 +79,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         while not trainer.is_over:
             trainer.take_step()
             # Ask once; a signal that comes later in this step ends the next one.
-            is_stopping = stop.is_agreed()
+            is_stopping = stop.is_agreed(trainer.step)
             due = find_due(
                 parts.settings,
                 trainer.step,

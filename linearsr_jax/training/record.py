@@ -22,6 +22,7 @@ RESUMABLE = (
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",
+    "keep_every",
     "codec_folder",
     "init_from",
     "tensorboard",

@@ -85,6 +85,7 @@ class RunSettings:
     log_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    keep_every: int
     profile_first: int
     profile_count: int
     tensorboard: Literal["tensorboardX", "clu"]

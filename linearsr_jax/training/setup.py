@@ -45,6 +45,7 @@ _AT_LEAST_ONE = (
     "accumulation",
 )
 _NOT_NEGATIVE = (
+    "keep_every",
     "esgf.patience",
     "esgf.knee_step",
     "esgf.sharpness_every",
@@ -137,6 +138,7 @@ def make_settings(config: ConfigDict) -> RunSettings:
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
         keep_checkpoints=config.keep_checkpoints,
+        keep_every=config.keep_every,
         profile_first=config.profile.first,
         profile_count=config.profile.count,
         tensorboard=config.tensorboard,

@@ -26,7 +26,7 @@ class StopSignal:
     requested = False
 
     def __enter__(self):
-        self._previous, self._asked = {}, 0
+        self._previous = {}
         self._is_alone = jax.process_count() == 1
         numbers = (
             (signal.SIGTERM, signal.SIGINT) if self._is_alone else (signal.SIGINT,)
@@ -43,12 +43,13 @@ class StopSignal:
         if not self._is_alone:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def is_agreed(self) -> bool:
-        """Tells whether the run ends after the present step; ask once in every one."""
+    def is_agreed(self, step: int) -> bool:
+        """Tells whether the run ends after this step; ask once in every one."""
         if self._is_alone:
             return self.requested
-        self._asked += 1
-        return multihost_utils.reached_preemption_sync_point(self._asked)
+        # With the number of the step, because Orbax asks with it when it saves, and
+        # both move the same counter.
+        return multihost_utils.reached_preemption_sync_point(step)
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():

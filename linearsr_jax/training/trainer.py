@@ -21,8 +21,9 @@ from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageEr
 from linearsr_jax.training.esgf_policy import Monitor, Selection, choose_knee, judge
 from linearsr_jax.training.expert_axis import over_experts
 from linearsr_jax.training.export import export_model
+from linearsr_jax.training.goodput import Goodput
 from linearsr_jax.training.heartbeat import Heartbeat
-from linearsr_jax.training.hosts import is_first
+from linearsr_jax.training.hosts import is_first, wait_for_others
 from linearsr_jax.training.initial_state import StartState
 from linearsr_jax.training.inputs import RunInputs, open_inputs
 from linearsr_jax.training.metrics import TrainMetrics, merge, scalars
@@ -75,11 +76,20 @@ class Trainer:
 
     def __init__(self, parts: RunParts, workdir: Path, stack: contextlib.ExitStack):
         """Restores or initialises the run; the stack closes everything it opens."""
+        self._goodput = Goodput()
+        with self._goodput.spending("starting"):
+            self._open(parts, workdir, stack)
+
+    def _open(self, parts: RunParts, workdir: Path, stack: contextlib.ExitStack):
         settings = parts.settings
         self._parts, self._settings, self._workdir = parts, settings, workdir
         self._checkpointer = _enter(
             stack,
-            Checkpointer(workdir / CHECKPOINTS, keep=settings.keep_checkpoints),
+            Checkpointer(
+                workdir / CHECKPOINTS,
+                keep=settings.keep_checkpoints,
+                keep_every=settings.keep_every,
+            ),
         )
         self._start_state = StartState(parts)
         resumed = find_resumable(
@@ -101,6 +111,7 @@ class Trainer:
             seed=settings.seed,
             accumulation=settings.accumulation,
         )
+        self._compiled: jax.stages.Compiled | None = None
         self._train_step = jax.jit(
             over_experts(step_of_one),
             donate_argnums=0,
@@ -191,12 +202,16 @@ class Trainer:
         """Trains on the next batch; returns before the devices are done."""
         self.step += 1
         self._heartbeat.beat(self.step)
-        with self._progress.waiting_for_data():
+        with self._progress.waiting_for_data(), self._goodput.spending("data_wait"):
             batch = next(self._batches)
+        if self._compiled is None:
+            with self._goodput.spending("compiling"):
+                self._compiled = self._train_step.lower(
+                    self.state, batch, self._inputs.codec
+                ).compile()
+                wait_for_others("compiled")
         with self._profiler.step(self.step):
-            self.state, metrics = self._train_step(
-                self.state, batch, self._inputs.codec
-            )
+            self.state, metrics = self._compiled(self.state, batch, self._inputs.codec)
         self._profiler.end_step(self.step, metrics)
         self._summary = merge(self._summary, metrics)
 
@@ -211,7 +226,7 @@ class Trainer:
         numbers["learning_rate"] = float(
             np.asarray(self._parts.schedule(self.step - 1))
         )
-        numbers |= self._progress.report(self.step)
+        numbers |= self._progress.report(self.step) | self._goodput.report()
         self._log.write_scalars(self.step, numbers)
         self._summary = TrainMetrics.empty()
 
@@ -222,7 +237,7 @@ class Trainer:
           The trouble, if the run has lost its gain before any knee; else None.
         """
         assert self._monitor is not None  # As has_validation says.
-        with self._progress.paused():
+        with self._progress.paused(), self._goodput.spending("validating"):
             findings = self._monitor.validate(
                 self.step, self.state, self.record.validations
             )
@@ -243,7 +258,8 @@ class Trainer:
 
     def save(self) -> None:
         """Starts saving a checkpoint."""
-        with self._progress.paused():
+        self._goodput.note_checkpoint(self.step)
+        with self._progress.paused(), self._goodput.spending("saving"):
             self._checkpointer.save(self.step, self.state, self.record)
 
     def rewind(self, trouble: Trouble) -> None:
@@ -255,6 +271,7 @@ class Trainer:
         del self.state  # free the memory first
         rewind, record, self.state = self._restore_before(trouble)
         self.step = rewind.to
+        self._goodput.note_rewind(rewind.to)
         self._checkpointer.delete_after(rewind.to)
         if self._monitor:
             self._monitor.rewind(rewind.to)

@@ -197,3 +197,11 @@ def test_a_fingerprint_is_that_of_the_values_on_any_mesh():
     bit.view(np.uint32)[3, 4, 2] ^= 1
     others = fingerprints([jnp.asarray(x) for x in (swapped, signs, bit)])
     assert len({on_one, *others.values()}) == 4
+
+
+def test_old_checkpoints_go_but_every_nth_stays(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2, keep_every=4)
+    for step in range(1, 8):
+        checkpointer.save(step, {"step": jnp.int32(step)}, RECORD)
+    checkpointer.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"4", "6", "7"}

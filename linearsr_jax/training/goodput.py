@@ -1,0 +1,49 @@
+"""Counts where the time of a run's process goes: what trains, and what does not."""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator
+
+# Kinds of time that do not train. "lost" is that of steps which a rewind took back.
+KINDS = ("starting", "compiling", "data_wait", "saving", "validating", "lost")
+
+
+class Goodput:
+    """Seconds by kind since this process began with the run.
+
+    Steps run while Python waits for other things, and a save waits for the step before
+    it; such time counts for what Python was in.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        """Starts the clock."""
+        self._clock, self._start = clock, clock()
+        self._spent = dict.fromkeys(KINDS, 0.0)
+        self._trained_at: dict[int, float] = {}
+
+    @contextlib.contextmanager
+    def spending(self, kind: str) -> Generator[None]:
+        """Counts the time inside the with block as one of KINDS."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._spent[kind] += self._clock() - start
+
+    def note_checkpoint(self, step: int) -> None:
+        """Notes that a rewind to this step would lose nothing so far."""
+        self._trained_at[step] = self._trained()
+
+    def note_rewind(self, step: int) -> None:
+        """Counts what has been trained since the checkpoint of a step as lost."""
+        self._spent["lost"] += self._trained() - self._trained_at.get(step, 0.0)
+
+    def _trained(self) -> float:
+        return self._clock() - self._start - sum(self._spent.values())
+
+    def report(self) -> dict[str, float]:
+        """Returns the seconds, and the share that trained, by names in the log."""
+        total = max(self._clock() - self._start, 1e-9)
+        rows = {f"seconds_{kind}": spent for kind, spent in self._spent.items()}
+        share = 100 * self._trained() / total
+        return {"seconds": total, **rows, "goodput_percent": share}
