@@ -8,6 +8,7 @@ run comes.
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import jax
@@ -22,6 +23,8 @@ from linearsr_jax.training.state_bytes import find_places, sum_by_kind
 
 # Share of the memory that a program gets; the rest belongs to the runtime.
 USABLE = 0.95
+# How XLA says what a program that it refuses would need.
+_USED = re.compile(r"Used ([\d.]+)([KMGT])i?B? of ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +81,11 @@ def make_plan(parts: RunParts, topology: Topology) -> Plan:
     sizes["batch"] = _device_bytes(batch)
     arguments = sum(sizes.values())
     sizes["activations"] = _activation_bytes(program)
-    text, temporary = _compile(program)
-    if temporary is None:
+    text, temporary = _compile(program, arguments)
+    if not text:
         # Refused for its memory, so at least what is kept does not fit.
-        temporary = max(sizes["activations"], topology.chip.memory - arguments)
+        at_least = max(sizes["activations"], topology.chip.memory - arguments)
+        temporary = max(temporary, at_least)
     sizes["temporaries"] = max(0, temporary - sizes["activations"])
     sizes["activations"] = min(sizes["activations"], temporary)
     total, limit = arguments + temporary, int(USABLE * topology.chip.memory)
@@ -114,15 +118,17 @@ def make_plan(parts: RunParts, topology: Topology) -> Plan:
     )
 
 
-def _compile(program: StepProgram) -> tuple[str, int | None]:
-    """Returns the compiled text and the bytes of temporaries; none if refused."""
+def _compile(program: StepProgram, arguments: int) -> tuple[str, int]:
+    """Returns the compiled text, "" where it is refused, and bytes of temporaries."""
     try:
         compiled = program.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            return "", None
-        text = " ".join(str(error).split())[:300]
-        raise PlanError(f"the compiler refuses the step: {text}") from error
+        text = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" in text:
+            used = _USED.search(text)
+            total = float(used[1]) * 1024 ** (1 + "KMGT".index(used[2])) if used else 0
+            return "", max(0, round(total) - arguments)
+        raise PlanError(f"the compiler refuses the step: {text[:300]}") from error
     memory: Any = compiled.memory_analysis()
     # Outputs that are not updated in place count as temporaries.
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -180,16 +180,17 @@ def test_two_processes_are_one_and_lose_nothing(start, photos, tmp_path):
     assert processes.wait() == [75, 75], processes.texts()
     (saved,) = (int(path.name) for path in (broken / "checkpoints").iterdir())
     assert 2 <= saved < STEPS
-    # SIGKILL of one process: the other ends, and says why in its last line.
+    # SIGKILL of one process: the other ends, and says why.
     processes = start(broken, photos)
     processes.wait_for_step(broken, saved + 1)
     processes.all[1].kill()
     killed = time.monotonic()
     codes = processes.wait()
     assert time.monotonic() - killed < 2 * HEARTBEAT
-    assert codes == [1, -signal.SIGKILL], processes.texts()
-    last = processes.texts()[0].splitlines()[-1]
-    assert last.startswith("linearsr: process 0: another process has ended")
+    # A collective that fails, or the heartbeat: see docs/pods.md.
+    assert codes[0] in (1, -signal.SIGABRT), processes.texts()
+    text = processes.texts()[0]
+    assert "another process has ended" in text or "another task died" in text
     # And nothing of it shows in the end.
     processes = start(broken, photos)
     assert processes.wait() == [0, 0], processes.texts()
