@@ -147,7 +147,7 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["linearsr = linearsr_jax.cli.main:main"]},
+    entry_points={"console_scripts": ["linearsr = linearsr_jax.__main__:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Environment :: Console",

@@ -52,6 +52,22 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     assert run(capsys, "info") == (130, "", "linearsr: interrupted\n")
 
 
+def test_an_interrupt_while_the_command_is_imported():
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "  def find_spec(name, *_):\n"
+        "    if name == 'linearsr_jax.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt)\n"
+        "from linearsr_jax.__main__ import main\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "linearsr: interrupted\n")
+
+
 def test_a_command_without_its_packages_says_what_to_run(capsys, monkeypatch):
     def import_grain(args):
         raise ModuleNotFoundError("No module named 'grain'", name="grain.python")
