@@ -73,7 +73,7 @@ def _backward(stride, padding, precision, residual, cotangent):
         if stride == 1:
             return (
                 _gradient_of_input(kernel, cotangent, padding),
-                _gradient_of_kernel(x, cotangent, kernel, padding),
+                _gradient_of_kernel(x, cotangent, padding),
             )
 
         def same(x, kernel):
@@ -102,27 +102,14 @@ def _gradient_of_input(kernel, cotangent, padding):
     )
 
 
-def _gradient_of_kernel(x, cotangent, kernel, padding):
-    """One product of matrices for each place in the kernel, of stride 1."""
-    _, height, width, features = cotangent.shape
-    around = (padding, padding)
-    # An array, so that the padding is not computed for each place anew.
-    padded = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), around, around, (0, 0))))
-    flat = cotangent.reshape(-1, features)
-
-    def of_place(row, column):
-        window = padded[:, row : row + height, column : column + width]
-        product = jax.lax.dot_general(
-            window.reshape(-1, x.shape[-1]),
-            flat,
-            (((0,), (0,)), ((), ())),
-            preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-        )
-        return product.astype(kernel.dtype)
-
-    rows, columns = kernel.shape[:2]
-    places = [of_place(row, column) for row in range(rows) for column in range(columns)]
-    return jnp.stack(places).reshape(kernel.shape)
+def _gradient_of_kernel(x, cotangent, padding):
+    """A convolution with the cotangent as its kernel, channels as its batch."""
+    # The barriers make them arrays: left to itself XLA keeps them as they lie, which is
+    # no order that it knows how to convolve fast.
+    images = jax.lax.optimization_barrier(x.transpose(3, 1, 2, 0))
+    kernels = jax.lax.optimization_barrier(cotangent.transpose(1, 2, 0, 3))
+    gradient = convolve_plain(images, kernels, 1, padding)
+    return gradient.transpose(1, 2, 0, 3)
 
 
 def _without_stride(x, kernel, stride, padding):
