@@ -1,8 +1,8 @@
 """Runs on several hosts: how the processes find each other, agree, and end together.
 
-A process that fails ends at once and says why; the others notice within HEARTBEAT
-seconds, or when they next need it, and end too. None of them waits for one that is
-gone, as JAX's own shutdown would.
+A process that fails ends at once and says why; the others notice when they next need
+it, or their `watch` does, and end too. None of them waits for one that is gone, as
+JAX's own shutdown would.
 """
 
 import contextlib
@@ -19,13 +19,14 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Seconds without a sign of life after which a process counts as dead.
-HEARTBEAT = 30
+# Seconds after which JAX aborts where a process is dead; `watch` comes before.
+HEARTBEAT = 60
 _TEXT_BYTES = 1024
 # Seconds in which the slowest process may compile a step.
 _PATIENCE = 3600
@@ -87,9 +88,11 @@ def connected(
     if index:
         # The first one speaks for all.
         logging.getLogger("linearsr_jax").setLevel(logging.WARNING)
+    watch = Watch(multihost.get_jax_distributed_client())
     try:
         yield
     finally:
+        watch.end()
         jax.distributed.shutdown()
 
 
