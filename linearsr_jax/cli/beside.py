@@ -59,6 +59,8 @@ def run_beside(work: Callable[[], Iterable[T]]) -> Iterator[T]:
     previous = {
         number: signal.signal(number, lambda number, frame: events.put(Stopped(number)))
         for number in _SIGNALS
+        # Under nohup the work goes on when the terminal is closed.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     }
     threading.Thread(target=run, daemon=True).start()
     try:

@@ -63,6 +63,23 @@ def test_signal_in_the_middle_of_a_batch(photos, tmp_path, number, code):
             assert image.size == (256, 192)
 
 
+def test_nohup(photos, tmp_path):
+    """A terminal that is closed does not end what was told to ignore that."""
+    for path in sorted(photos.iterdir())[4:]:
+        path.unlink()
+    ignore = ["trap '' HUP; exec \"$@\"", "bash", sys.executable, "-m", "linearsr_jax"]
+    process = subprocess.Popen(
+        ["bash", "-c", *ignore, "upscale", photos, "-o", tmp_path / "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "00.png ->" in process.stderr.readline()
+    process.send_signal(signal.SIGHUP)
+    _, rest = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, rest
+    assert "4 upscaled" in rest
+
+
 def test_signal_while_all_threads_wait():
     """Standard input that never ends."""
     process = start("-", "-o", "out", "--debug", stdin=subprocess.PIPE)
