@@ -23,7 +23,12 @@ import numpy as np
 from kernels_pallas import bench_lib
 from kernels_pallas.glu_depthwise_conv import bench as glu
 from kernels_pallas.linear_attention import bench as attention
-from linearsr_jax.benchmarks.forward import Ceilings, forward_rows, random_params
+from linearsr_jax.benchmarks.forward import (
+    Ceilings,
+    forward_rows,
+    make_condition,
+    random_params,
+)
 from linearsr_jax.models.presets import Preset, get_preset
 
 HERE = Path(__file__).parent
@@ -100,11 +105,16 @@ def network(name: str, form: str) -> Rows:
         (2, 1, side, side, preset.latent_channels), np.float32
     )
     lr = rng.uniform(-1, 1, (1, SIDE // 4, SIDE // 4, 3)).astype(np.float32)
+    condition = make_condition(exact, preset)
+    if jnp.issubdtype(condition.tokens.dtype, jnp.floating):
+        # Tokens that differ, or the attention to them is a mean.
+        tokens = rng.standard_normal(condition.tokens.shape, np.float32)
+        condition = condition._replace(tokens=tokens)
 
     def value_and_gradient(model, params, latents):
         def run(latents):
             sigma = jnp.full(1, 0.5)
-            return model.apply({"params": params}, latents, sigma, lr)
+            return model.apply({"params": params}, latents, sigma, lr, condition)
 
         value, vjp = jax.vjp(run, latents)
         return value, vjp(cotangent)[0]

@@ -79,7 +79,8 @@ class CrossAttention(nn.Module):
             query = self.q_norm(query)
         size = self.width // self.heads
         query, key, value = (
-            x.reshape(*x.shape[:2], self.heads, size) for x in (query, *keys_and_values)
+            x.astype(self.dtype).reshape(*x.shape[:2], self.heads, size)
+            for x in (query, *keys_and_values)
         )
         may_attend = mask[:, None, None]
         by_cudnn = self.implementation == "gpu" and _takes_cudnn(key)
