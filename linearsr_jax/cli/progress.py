@@ -33,3 +33,27 @@ def progress(unit: str) -> Callable[[Iterable], Iterable]:
             yield item
 
     return log_progress
+
+
+class PartsBar:
+    """A bar, or lines, for one image that takes long: an `OnPart` of the upscaler."""
+
+    def __init__(self):
+        self._bar = None
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Shows that so many parts of all are done; the bar ends with the last."""
+        if not sys.stderr.isatty():
+            if time.monotonic() - self._last >= _INTERVAL:
+                self._last = time.monotonic()
+                _logger.info("linearsr: %d %% of this image done", 100 * done // total)
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="band", leave=False)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.close()
+            self._bar = None

@@ -30,6 +30,7 @@ from linearsr_jax.cli.output_arguments import (
     add_size,
     add_uncertainty,
 )
+from linearsr_jax.cli.progress import PartsBar
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.batch import Output
@@ -213,6 +214,7 @@ def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failu
         offload_experts=args.offload_experts,
         max_memory=args.max_memory,
         dtype=args.dtype,
+        on_part=PartsBar(),
     )
     model = upscaler.model
     is_of_one_step = model.mean_experts and model.preset.default_steps == 1

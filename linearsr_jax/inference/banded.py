@@ -5,7 +5,7 @@ the decoder's bands have all the rows that they depend on: the pixels are those 
 pass, but for rounding. There are no tiles, no seams and no blending.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -30,6 +30,10 @@ from linearsr_jax.models.bands import BandedNetwork, cut_bands
 from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 
+# Called while an image is upscaled in bands, with the number of parts that are done and
+# of all; a part is one band in one layer of one step.
+OnPart = Callable[[int, int], object]
+
 
 class BandedDenoiser:
     """A `sampling.Denoiser` whose latents stay on the host.
@@ -37,16 +41,27 @@ class BandedDenoiser:
     Programs are compiled once per image width and height of a band.
     """
 
-    def __init__(self, model: LinearDiT, preset: Preset, rows: int):
+    def __init__(
+        self,
+        model: LinearDiT,
+        preset: Preset,
+        rows: int,
+        on_part: OnPart = lambda done, total: None,
+    ):
         """Compiles nothing yet.
 
         Args:
           model, preset: what runs.
           rows: rows of latents in a band; at least 1.
+          on_part: see `OnPart`.
         """
+        self._on_part = on_part
+        self._done = self._total = self._steps = 0
         prediction = PREDICTIONS[preset.prediction]
         self._rows = rows
-        self._network = BandedNetwork(model, rows, prediction.network_input)
+        self._network = BandedNetwork(
+            model, rows, prediction.network_input, self._finish_part
+        )
 
         def project_condition(params, condition):
             return model.apply(
@@ -61,15 +76,21 @@ class BandedDenoiser:
         self._take_step = jax.jit(take_step)
         self._decode = jax.jit(WholeDenoiser(model, preset).decode)
 
+    def _finish_part(self) -> None:
+        self._done += 1
+        self._on_part(self._done, self._total)
+
     def load_experts(
         self, experts: Sequence[PyTree], segments: Sequence[Segment]
     ) -> Iterator[tuple[PyTree, SolverTable]]:
         """See `Denoiser`; experts on the host are on the device one at a time."""
+        self._steps = sum(len(table.sigma) for _, table in segments)
         for expert, table in segments:
             yield jax.device_put(experts[expert]), table
 
     def start(self, noise: Float[HostOrDevice, "h w C"]) -> SamplerState:
         """See `Denoiser`; the noise is overwritten by the steps."""
+        self._done = 0
         x = noise[None]
         return SamplerState(x, np.zeros_like(x))
 
@@ -90,6 +111,8 @@ class BandedDenoiser:
         if condition is not None:
             condition = self._project_condition(params, condition)
         x, before = map(np.asarray, state)
+        bands = len(cut_bands(x.shape[1], self._rows, 0))
+        self._total = self._steps * bands * self._network.passes
         for values in zip(*table, strict=True):
             row = SolverTable(*(np.asarray(value, np.float32) for value in values))
             output = self._network(

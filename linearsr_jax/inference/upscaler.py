@@ -15,7 +15,7 @@ import numpy as np
 from linearsr_jax.core.array_types import Float, PyTree, Real
 from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
 from linearsr_jax.core.scale import SCALE
-from linearsr_jax.inference.banded import BandedDenoiser
+from linearsr_jax.inference.banded import BandedDenoiser, OnPart
 from linearsr_jax.inference.channels import upscale_channels
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.estimates import Estimate, estimate_pass
@@ -75,6 +75,7 @@ class Upscaler:
         offload_experts: bool = False,
         max_memory: float | None = None,
         dtype: str = "float32",
+        on_part: OnPart = lambda done, total: None,
     ):
         """Places the weights on the default device.
 
@@ -89,6 +90,7 @@ class Upscaler:
             fifths of an accelerator's.
           dtype: type of the computation, "float32", or "bfloat16" for large models on
             accelerators.
+          on_part: told how far an image is that goes in bands; see `banded.OnPart`.
 
         Raises:
           UpscaleError: max_memory is not above 0, or dtype is another type.
@@ -126,7 +128,7 @@ class Upscaler:
             denoiser = (
                 offloaded
                 if rows is None
-                else BandedDenoiser(network, model.preset, rows)
+                else BandedDenoiser(network, model.preset, rows, on_part)
             )
             segments = cut_segments(model.preset, **grid)
             return functools.partial(upscale, denoiser, segments)

@@ -7,7 +7,7 @@ block computes band by band, and one row on each side for the 3x3 convolution.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -68,7 +68,7 @@ def stem_halo(strides: Sequence[int], blocks: int = 0) -> int:
 
 def fill_rows(
     target: np.ndarray,
-    bands: Sequence[Band],
+    bands: Iterable[Band],
     compute: Callable[[Band], Array],
 ) -> None:
     """Computes target[:, band.rows] = compute(band) for all bands.
@@ -104,6 +104,7 @@ class BandedNetwork:
         model: LinearDiT,
         rows: int,
         network_input: Callable[[Array, Array], Array] = lambda x, sigma: x,
+        on_band: Callable[[], object] = lambda: None,
     ):
         """Compiles nothing yet.
 
@@ -112,7 +113,10 @@ class BandedNetwork:
           rows: rows of latents in a band; at least 1.
           network_input: function (latents, sigma) -> network input, see
             `diffusion.flow.Prediction`; applied band by band.
+          on_band: called after each band of each layer, `passes` times as often as
+            there are bands.
         """
+        self._on_band = on_band
         self._model = model
         self._rows = rows
         block = make_block(model)
@@ -153,6 +157,8 @@ class BandedNetwork:
         def embed_time(params, sigma):
             return apply(model, params, sigma, method="embed_time")
 
+        # The stem, the blocks and the head go through all bands.
+        self.passes = model.depth + 2
         self._embed_time = jax.jit(embed_time)
         self._embed = jax.jit(embed, static_argnames="height")
         self._add_state = jax.jit(add_state)
@@ -190,7 +196,9 @@ class BandedNetwork:
         state = no_state
 
         def bands(halo):
-            return cut_bands(height, self._rows, halo)
+            for band in cut_bands(height, self._rows, halo):
+                yield band
+                self._on_band()
 
         def embed(band):
             nonlocal state

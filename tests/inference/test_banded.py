@@ -48,6 +48,25 @@ def test_pixels(monkeypatch, steps):
     assert_same_pixels(model, monkeypatch, steps=steps, seed=3)
 
 
+def test_parts_are_counted_to_the_end():
+    model = random_model(get_preset("debug"), PixelCodec())
+    seen = []
+    upscaler = Upscaler(
+        model, max_memory=LITTLE, on_part=lambda *part: seen.append(part)
+    )
+    for _ in range(2):
+        seen.clear()
+        upscaler(IMAGE, steps=3)
+        total = seen[0][1]
+        # Steps, times stem, two blocks and head, times bands.
+        assert total % (3 * 4) == 0
+        assert total > 3 * 4
+        assert seen == [(done, total) for done in range(1, total + 1)]
+    seen.clear()
+    Upscaler(model, max_memory=10.0, on_part=lambda *part: seen.append(part))(IMAGE)
+    assert seen == []
+
+
 def test_tags_with_guidance(monkeypatch):
     model = random_model(get_preset("debug"), PixelCodec())
     assert condition_from_tags(["sky"], model.preset)
