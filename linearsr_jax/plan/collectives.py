@@ -17,12 +17,15 @@ _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|branch_computations)=\{?([%\w.,\- ]+)\}?")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_LIMIT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 
 
 def count_collectives(program: str) -> dict[str, dict[str, int]]:
     """Counts the collectives of a step and the bytes of their results, by kind.
 
-    Loops count as often as XLA knows that they run, and once where it does not know.
+    Loops count as often as XLA says that they run, or else as the largest number that
+    their condition compares with.
 
     Args:
       program: text of a compiled module, `jax.stages.Compiled.as_text()`.
@@ -31,7 +34,8 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
       {kind: {"count": ..., "bytes": ...}}, bytes on each device.
     """
     own: dict[str, list[tuple[str, int]]] = {}
-    calls: dict[str, list[tuple[str, int]]] = {}
+    calls: dict[str, list[tuple[str, int, str]]] = {}
+    limits: dict[str, int] = {}
     entry = name = ""
     for line in program.splitlines():
         if found := _COMPUTATION.match(line):
@@ -42,6 +46,8 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
             continue
         if not name:
             continue
+        if found := _LIMIT.search(line):
+            limits[name] = max(limits.get(name, 1), int(found[1]))
         if found := _COLLECTIVE.search(line):
             arrays = _ARRAY.findall(found[1])
             # The result of a start is (operands..., results...).
@@ -51,16 +57,18 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
         elif found := _CALLED.search(line):
             trips = _TRIPS.search(line)
             times = int(trips[1]) if trips else 1
+            condition = _CONDITION.search(line)
+            asked = condition[1] if condition and not trips else ""
             names = [x.strip(" %") for x in found[1].split(",")]
-            calls[name] += [(other, times) for other in names]
+            calls[name] += [(other, times, asked) for other in names]
     totals = {kind: {"count": 0, "bytes": 0} for kind in KINDS}
 
     def visit(name: str, times: int) -> None:
         for kind, size in own.get(name, ()):
             totals[kind]["count"] += times
             totals[kind]["bytes"] += times * size
-        for other, more in calls.get(name, ()):
-            visit(other, times * more)
+        for other, more, condition in calls.get(name, ()):
+            visit(other, times * more * limits.get(condition, 1))
 
     visit(entry, 1)
     return {kind: total for kind, total in totals.items() if total["count"]}
