@@ -31,6 +31,7 @@ from linearsr_jax.cli.output_arguments import (
     add_uncertainty,
 )
 from linearsr_jax.cli.progress import PartsBar
+from linearsr_jax.cli.repeating import make_manifest, set_arguments
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.batch import Output
@@ -108,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="IN",
         help='image file, folder, pattern such as "in/**/*.jpg", or - for standard '
         "input",
@@ -120,6 +121,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="file for one image (the suffix chooses the format), otherwise a folder; "
         "- for standard output",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=Path,
+        metavar="FILE",
+        help="make the same output again: all settings are those of FILE, an earlier "
+        "output or its .json, and so is IN if it lies beside",
     )
     parser.add_argument(
         "--recursive", action="store_true", help="search folders inside folders too"
@@ -177,6 +185,10 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
 
     if args.uncertainty is not None and args.output == "-":
         raise UsageError("--uncertainty writes a second file; give a file with -o")
+    if args.repeat is not None:
+        set_arguments(args)
+    elif not args.inputs:
+        raise UsageError("name an image, a folder, a pattern or -")
     suffix = Path(args.output).suffix.lower()
     if args.format and suffix in IMAGE_SUFFIXES and suffix != f".{args.format}":
         raise UsageError(f"--format {args.format} and -o {args.output}: drop one")
@@ -203,7 +215,8 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
 
 def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failure"]:
     from linearsr_jax.core.image_io import MAX_PIXELS
-    from linearsr_jax.inference.batch import FileOptions, upscale_files
+    from linearsr_jax.inference.batch import upscale_files
+    from linearsr_jax.inference.batch_files import FileOptions
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.inference.guidance import condition_from_file
     from linearsr_jax.inference.upscaler import Upscaler
@@ -230,14 +243,15 @@ def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failu
     yield from upscale_files(
         upscaler,
         plan.jobs,
-        overwrite=args.overwrite,
         find_tags=_tag_finder(args, upscaler),
         files=FileOptions(
             args.quality,
             args.max_pixels or MAX_PIXELS,
             stream_suffix=f".{args.format or 'png'}",
             seeds=args.uncertainty,
+            overwrite=args.overwrite,
         ),
+        manifest=make_manifest(args, upscaler),
         steps=args.steps,
         seed=args.seed,
         condition=condition,

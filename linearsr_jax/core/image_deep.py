@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from linearsr_jax.core.image_metadata import COMMENT_KEY
 from linearsr_jax.core.images import Image
 
 # Above this a TIFF needs 64-bit offsets, if nothing can be compressed.
@@ -76,6 +77,7 @@ def write_deep(
     image: Image,
     *,
     exif: bytes | None = None,
+    comment: str | None = None,
     quality: int = 95,
 ) -> None:
     """Writes an image of 16 bits, with its profile, XMP and resolution.
@@ -85,6 +87,7 @@ def write_deep(
       image_format: PNG, TIFF or AVIF, which gets 12 bits.
       image: what to write.
       exif: its EXIF; not written into a TIFF.
+      comment: ASCII; written into a PNG.
       quality: of an AVIF, 1 to 100.
     """
     import pyvips
@@ -112,6 +115,9 @@ def write_deep(
             file.write(data[:_PNG_HEADER])
             if exif is not None:
                 file.write(_png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+            if comment is not None:
+                text = f"{COMMENT_KEY}\0{comment}".encode("ascii")
+                file.write(_png_chunk(b"tEXt", text))
             if image.xmp is not None:
                 head = b"XML:com.adobe.xmp" + bytes(5)  # no compression, no language
                 file.write(_png_chunk(b"iTXt", head + image.xmp))

@@ -12,13 +12,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from linearsr_jax.core.image_deep import write_deep
 from linearsr_jax.core.image_formats import Format
-from linearsr_jax.core.image_metadata import sized_exif, sized_xmp
+from linearsr_jax.core.image_metadata import COMMENT_KEY, sized_exif, sized_xmp
 from linearsr_jax.core.image_tiff import append_exif
 from linearsr_jax.core.images import Image, to_8_bits
 
 _logger = logging.getLogger(__name__)
 
 _XMP_TAG = 700  # of TIFF
+# Formats with a resolution of their own; for others it is in the EXIF.
+_WITH_RESOLUTION = ("PNG", "JPEG", "TIFF", "BMP")
 
 
 def encode_image(
@@ -27,6 +29,7 @@ def encode_image(
     image: Image,
     *,
     keywords: Sequence[str] = (),
+    comment: str | None = None,
     quality: int | None = None,
 ) -> None:
     """Writes a file; see `image_io.write_image`, which checks the arguments.
@@ -34,11 +37,18 @@ def encode_image(
     Args:
       path: the output, replaced if it exists; its suffix does not matter.
       form: its format.
-      image, keywords, quality: see `image_io.write_image`.
+      image, keywords, comment, quality: see `image_io.write_image`.
     """
-    quality = quality or form.quality
+    quality = form.quality and (quality or form.quality)
     image = replace(image, xmp=sized_xmp(image))
-    exif = sized_exif(image, keywords) if form.has_metadata else None
+    exif = None
+    if form.has_metadata:
+        is_text = form.name == "PNG"
+        exif = sized_exif(image, keywords, comment=None if is_text else comment)
+        if form.name not in _WITH_RESOLUTION and image.dpi is not None:
+            exif = PIL.Image.Exif() if exif is None else exif
+            exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = image.dpi
+            exif[ExifTags.Base.ResolutionUnit] = 2  # inches
     if image.depth > form.depth:
         _logger.info(
             "%s holds %d bits per channel of the image's %d; .png and .tif hold all",
@@ -48,12 +58,14 @@ def encode_image(
         )
     if image.depth == 16 and form.depth > 8:
         data = exif.tobytes() if exif is not None else None
-        write_deep(path, form.name, image, exif=data, quality=quality or 100)
+        write_deep(
+            path, form.name, image, exif=data, comment=comment, quality=quality or 100
+        )
     else:
         options = dict(form.options)
         if quality is not None:
             options["quality"] = quality
-        options |= _metadata_options(form, image, exif)
+        options |= _metadata_options(form, image, exif, comment)
         if form.name == "AVIF" and image.pixels.shape[2] == 1:
             options["subsampling"] = "4:0:0"
         if form.name == "JXL" and image.icc is not None:
@@ -68,27 +80,28 @@ def encode_image(
 
 
 def _metadata_options(
-    form: Format, image: Image, exif: PIL.Image.Exif | None
+    form: Format,
+    image: Image,
+    exif: PIL.Image.Exif | None,
+    comment: str | None,
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if image.dpi is not None:
-        if form.name in ("PNG", "JPEG", "TIFF", "BMP"):
-            options["dpi"] = image.dpi
-        elif exif is not None:
-            exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = image.dpi
-            exif[ExifTags.Base.ResolutionUnit] = 2  # inches
+    if image.dpi is not None and form.name in _WITH_RESOLUTION:
+        options["dpi"] = image.dpi
     if not form.has_metadata:
         return options
     if image.icc is not None:
         options["icc_profile"] = image.icc
     if exif is not None and form.name != "TIFF":
         options["exif"] = exif.tobytes()
-    if image.xmp is not None:
-        if form.name == "PNG":
-            text = PngInfo()
+    if form.name == "PNG":
+        options["pnginfo"] = text = PngInfo()
+        if image.xmp is not None:
             text.add_itxt("XML:com.adobe.xmp", image.xmp.decode("utf-8", "replace"))
-            options["pnginfo"] = text
-        elif form.name == "TIFF":
+        if comment is not None:
+            text.add_text(COMMENT_KEY, comment)
+    elif image.xmp is not None:
+        if form.name == "TIFF":
             options["tiffinfo"] = {_XMP_TAG: image.xmp}
         else:
             options["xmp"] = image.xmp

@@ -31,6 +31,7 @@ from linearsr_jax.core.image_formats import (
     missing_package,
     open_image,
 )
+from linearsr_jax.core.image_metadata import comment_of, has_room_for_comment
 from linearsr_jax.core.images import Image
 
 # Of a file: transparent pixels, more than 8 bits per channel, several frames, more
@@ -125,6 +126,7 @@ def write_image(
     image: Image,
     *,
     keywords: Sequence[str] = (),
+    comment: str | None = None,
     overwrite: bool = False,
     quality: int | None = None,
 ) -> None:
@@ -140,6 +142,7 @@ def write_image(
       image: what to write; its EXIF and XMP get its width and height.
       keywords: what the image shows, written into its EXIF as XPKeywords, which
         photo managers show as tags; not in BMP.
+      comment: ASCII, read again by `read_comment`; see `holds_comment`.
       overwrite: whether an existing file may be replaced.
       quality: of lossy formats, 1 to 100; None is 95. Lossless formats ignore it.
 
@@ -164,7 +167,14 @@ def write_image(
         )
     try:
         with written_whole(path) as temporary:
-            encode_image(temporary, form, image, keywords=keywords, quality=quality)
+            encode_image(
+                temporary,
+                form,
+                image,
+                keywords=keywords,
+                comment=comment if holds_comment(path, image) else None,
+                quality=quality,
+            )
             _refuse_existing(path, overwrite)  # it may have appeared while encoding
     except ImageError:
         raise
@@ -174,6 +184,24 @@ def write_image(
             f"cannot be written ({_text_of(error)}); "
             "check that the folder exists, is writable and has space",
         ) from error
+
+
+def holds_comment(path: str | os.PathLike, image: Image) -> bool:
+    """Tells whether `write_image` can write a comment; otherwise it leaves it out.
+
+    BMP has no place for one, and one that a camera has written stays.
+    """
+    return has_room_for_comment(format_of(path).name, image)
+
+
+def read_comment(path: str | os.PathLike) -> str | None:
+    """Reads the comment that an image was written with; None if it has none.
+
+    Raises:
+      ImageError: missing, or not an image.
+    """
+    with _errors_of(path), open_image(path) as image:
+        return comment_of(image)
 
 
 def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> None:

@@ -14,6 +14,11 @@ from linearsr_jax.core.images import Image
 
 _logger = logging.getLogger(__name__)
 
+# Keyword of our comment among the texts of a PNG. Elsewhere it is EXIF's UserComment.
+COMMENT_KEY = "linearsr"
+_COMMENT_START = b"ASCII\0\0\0"
+# Of JPEG's 65,533 bytes for EXIF, what may be there before a comment comes.
+_MAX_EXIF = 60_000
 # XPKeywords, which Windows introduced: UTF-16, separated by semicolons.
 _XP_KEYWORDS = 0x9C9E
 # Of a TIFF's first directory, what describes the photograph and not the file's layout.
@@ -68,7 +73,9 @@ def sized_xmp(image: Image) -> bytes | None:
     return xmp
 
 
-def sized_exif(image: Image, keywords: Sequence[str] = ()) -> PIL.Image.Exif | None:
+def sized_exif(
+    image: Image, keywords: Sequence[str] = (), *, comment: str | None = None
+) -> PIL.Image.Exif | None:
     """Makes the EXIF to be written with an image.
 
     EXIF that is damaged is left out with a warning.
@@ -76,8 +83,9 @@ def sized_exif(image: Image, keywords: Sequence[str] = ()) -> PIL.Image.Exif | N
     Args:
       image: whose EXIF it is; its own width and height replace those of the EXIF.
       keywords: written as XPKeywords, which photo managers show as tags.
+      comment: written as UserComment; ASCII.
     """
-    if image.exif is None and not keywords:
+    if image.exif is None and not keywords and comment is None:
         return None
     try:
         with warnings.catch_warnings():
@@ -88,9 +96,44 @@ def sized_exif(image: Image, keywords: Sequence[str] = ()) -> PIL.Image.Exif | N
     except Exception as error:
         _logger.warning("EXIF is damaged and left out (%s)", error)
         exif = PIL.Image.Exif()
+    if comment is not None:
+        exposure = exif.get_ifd(ExifTags.IFD.Exif)
+        exposure[ExifTags.Base.UserComment] = _COMMENT_START + comment.encode("ascii")
     if keywords:
         exif[_XP_KEYWORDS] = ";".join(keywords).encode("utf-16-le") + b"\0\0"
     return exif
+
+
+def has_room_for_comment(image_format: str, image: Image) -> bool:
+    """Tells whether a comment fits into an image's file, and replaces no other.
+
+    Args:
+      image_format: Pillow's name of the format.
+      image: what will be written.
+    """
+    if image_format == "PNG":
+        return True
+    if image_format == "BMP" or len(image.exif or b"") > _MAX_EXIF:
+        return False
+    try:
+        exif = PIL.Image.Exif()
+        exif.load(image.exif or b"")
+        own = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+    # Damaged EXIF, which is left out, makes Pillow raise almost anything.
+    except Exception:
+        return True
+    # The first eight bytes name the encoding; cameras leave blanks and zeros.
+    return not bytes(own[8:]).strip(b"\0 ")
+
+
+def comment_of(image: PIL.Image.Image) -> str | None:
+    """Returns the comment that an image was written with; None if it has none."""
+    if image.format == "PNG":
+        return image.info.get(COMMENT_KEY)
+    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    if not isinstance(comment, bytes) or not comment.startswith(_COMMENT_START):
+        return None
+    return comment.removeprefix(_COMMENT_START).decode("ascii", "replace")
 
 
 def _sized(image: Image) -> PIL.Image.Exif:

@@ -3,26 +3,28 @@
 What goes wrong with one image is reported, and the others are still done.
 """
 
-import functools
+import dataclasses
 import itertools
 import logging
-import shutil
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from linearsr_jax.core import image_io
-from linearsr_jax.core.image_formats import ImageError
 from linearsr_jax.core.images import Image
+from linearsr_jax.inference.batch_files import (
+    FileOptions,
+    Result,
+    Source,
+    read_source,
+    write_result,
+)
 from linearsr_jax.inference.batch_plan import STREAM, Failure, Job
+from linearsr_jax.inference.manifest import Manifest
 from linearsr_jax.inference.sizes import OutputSize
 from linearsr_jax.inference.upscaler import Upscaler
 
@@ -33,27 +35,7 @@ _logger = logging.getLogger(__name__)
 _OVERLAPPED_PIXELS = 4_000_000
 # And from which on it is said what it will take.
 _ANNOUNCED_PIXELS = 1_000_000
-# Gray levels of a map of uncertainty for a standard deviation of one level.
-_GRAY_PER_LEVEL = 8
-
 FindTags = Callable[[np.ndarray], Sequence[str]]
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """How files are read and written.
-
-    Attributes:
-      quality: see `image_io.write_image`.
-      max_pixels: see `image_io.read_image`.
-      stream_suffix: of the format that standard output gets.
-      seeds: so many make a map of uncertainty beside each output; None makes none.
-    """
-
-    quality: int | None = None
-    max_pixels: int = image_io.MAX_PIXELS
-    stream_suffix: str = ".png"
-    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +47,7 @@ class Output:
       width, height: of the output, in pixels.
       seconds: reading, computing and writing.
       tags: tags that the model was told.
+      manifest: how it was made, as it is in the file or beside it.
     """
 
     input: str
@@ -73,6 +56,7 @@ class Output:
     height: int
     seconds: float
     tags: tuple[str, ...]
+    manifest: Manifest | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +69,9 @@ def upscale_files(
     upscaler: Upscaler,
     jobs: Sequence[Job],
     *,
-    overwrite: bool,
     find_tags: FindTags,
-    files: FileOptions = FileOptions(),
+    files: FileOptions,
+    manifest: Manifest | None = None,
     **settings: Any,
 ) -> Iterator[Output | Failure]:
     """Runs the jobs in order; whatever one of them raises, the others still run.
@@ -95,33 +79,32 @@ def upscale_files(
     Args:
       upscaler: the model.
       jobs: jobs from `batch_plan.make_plan`.
-      overwrite: whether to replace existing outputs.
       find_tags: function from an image to its tags; those that the model knows are
         also written into the output.
       files: how files are read and written.
+      manifest: written into each output, with the input and tags filled in.
       **settings: further arguments of `Upscaler.__call__`.
 
     Yields:
       What became of each job, in their order.
     """
 
-    def compute(image: Image) -> tuple[Image, tuple[str, ...], Image | None]:
+    def compute(job: Job, source: Source) -> Result:
+        image = source.image
         if image.pixels.size > 3 * _ANNOUNCED_PIXELS:
             _logger.info("linearsr: %s", _estimate(upscaler, image, settings))
         tags = upscaler.select_tags(find_tags(image.rgb))
-        spread = None
+        deviation = record = None
         if files.seeds is not None:
-            spread = _spread(upscaler, image, files.seeds, tags=tags, **settings)
-        return upscaler(image, tags=tags, **settings), tags, spread
-
-    def write(
-        job: Job, image: Image, tags: Sequence[str], spread: Image | None
-    ) -> None:
-        if spread is not None and job.target is not None:
-            path = job.target.with_name(f"{job.target.stem}_uncertainty.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image_io.write_image(path, spread, overwrite=overwrite)
-        _write(job.target, image, tags, files, overwrite=overwrite)
+            deviation = upscaler.uncertainty(
+                image, count=files.seeds, tags=tags, **settings
+            )
+        if manifest is not None:
+            name = job.source.name if job.source else STREAM
+            record = dataclasses.replace(
+                manifest, input=name, input_sha256=source.sha256, tags=tuple(tags)
+            )
+        return Result(upscaler(image, tags=tags, **settings), tags, deviation, record)
 
     waiting = iter(jobs)
     images: deque[tuple[Job, Future]] = deque()
@@ -130,7 +113,8 @@ def upscale_files(
 
         def read_ahead(count: int) -> None:
             for job in itertools.islice(waiting, count):
-                images.append((job, reader.submit(_timed, _read, job.source, files)))
+                reading = reader.submit(_timed, read_source, job.source, files)
+                images.append((job, reading))
 
         def finish(keep: int) -> Iterator[Output | Failure]:
             while len(outputs) > keep:
@@ -144,31 +128,22 @@ def upscale_files(
         while images:
             job, reading = images.popleft()
             try:
-                image = reading.result()
+                source = reading.result()
                 read_ahead(1)
-                if image.value.pixels.size > 3 * _OVERLAPPED_PIXELS:
+                if source.value.image.pixels.size > 3 * _OVERLAPPED_PIXELS:
                     yield from finish(0)
-                done = _timed(compute, image.value)
+                done = _timed(compute, job, source.value)
             except Exception as error:
                 read_ahead(2 - len(images))
                 yield from finish(0)
                 yield _failure(job, error)
                 continue
-            image_hr, tags, _ = done.value
-            seconds = image.seconds + done.seconds
-            describe = _describer(job, image_hr, tags, seconds)
-            writing = writer.submit(_timed, write, job, *done.value)
+            describe = _describer(job, done.value, source.seconds + done.seconds)
+            writing = writer.submit(_timed, write_result, job.target, done.value, files)
             outputs.append((job, writing, describe))
-            del image, done, image_hr, reading, writing
+            del source, done, reading, writing
             yield from finish(1)
         yield from finish(0)
-
-
-def _spread(upscaler: Upscaler, image: Image, seeds: int, **settings: Any) -> Image:
-    """Makes a picture of the uncertainty, in 8 bits."""
-    deviation = upscaler.uncertainty(image, count=seeds, **settings)
-    levels = np.rint(np.minimum(_GRAY_PER_LEVEL * deviation, 255))
-    return Image(levels.astype(np.uint8)[..., None])
 
 
 def _estimate(upscaler: Upscaler, image: Image, settings: Mapping[str, Any]) -> str:
@@ -192,17 +167,16 @@ def _timed(function: Callable, *args: Any) -> _Timed:
     return _Timed(value, time.perf_counter() - start)
 
 
-def _describer(
-    job: Job, image: Image, tags: Sequence[str], seconds: float
-) -> Callable[[float], Output]:
+def _describer(job: Job, result: Result, seconds: float) -> Callable[[float], Output]:
     """Returns a function from the seconds of writing to the description.
 
     It does not keep the image.
     """
-    height, width = image.pixels.shape[:2]
+    height, width = result.image.pixels.shape[:2]
     names = str(job.source or STREAM), str(job.target or STREAM)
+    more = tuple(result.tags), result.manifest
     return lambda writing: Output(
-        *names, width, height, round(seconds + writing, 3), tuple(tags)
+        *names, width, height, round(seconds + writing, 3), *more
     )
 
 
@@ -230,38 +204,3 @@ def _text_of(error: Exception) -> str:
         f"{type(error).__name__}: {text}; this is a bug, please report it with what "
         "--debug shows"
     )
-
-
-def _read(source: Path | None, files: FileOptions) -> Image:
-    if source is None:
-        data = sys.stdin.buffer.read()
-        return image_io.decode_image(
-            data, "standard input", max_pixels=files.max_pixels
-        )
-    return image_io.read_image(source, max_pixels=files.max_pixels)
-
-
-def _write(
-    target: Path | None,
-    image: Image,
-    tags: Sequence[str],
-    files: FileOptions,
-    *,
-    overwrite: bool,
-) -> None:
-    write = functools.partial(
-        image_io.write_image, image=image, keywords=tags, quality=files.quality
-    )
-    if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(target, overwrite=overwrite)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"image{files.stream_suffix}")
-        write(path)
-        try:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError as error:
-            raise ImageError("standard output", "was closed by its reader") from error

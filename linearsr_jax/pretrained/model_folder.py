@@ -313,6 +313,11 @@ def weights_sha256(name_or_path: str | Path) -> list[str]:
     return [sha256(folder / name) for name in names]
 
 
+def model_sha256(name_or_path: str | Path) -> str:
+    """Computes the SHA-256 of a model's SHA256SUMS, and so of all its files."""
+    return sha256(_find(name_or_path) / SUMS_FILE)
+
+
 def _weights_files(boundaries: Sequence[float], kind: str = "model") -> list[str]:
     """Returns the names of files of a kind, model or mean, clean to noisy."""
     if not boundaries:

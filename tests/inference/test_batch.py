@@ -10,6 +10,7 @@ from PIL import Image
 from linearsr_jax.core import image_io
 from linearsr_jax.inference import batch
 from linearsr_jax.inference.batch import Output, upscale_files
+from linearsr_jax.inference.batch_files import FileOptions
 from linearsr_jax.inference.batch_plan import Failure, Job
 
 
@@ -40,7 +41,10 @@ def jobs(tmp_path):
 
 def run(jobs, errors=(), overwrite=False):
     upscaler = FakeUpscaler(errors)
-    options = {"overwrite": overwrite, "find_tags": lambda pixels: ["bird"]}
+    options = {
+        "files": FileOptions(overwrite=overwrite),
+        "find_tags": lambda pixels: ["bird"],
+    }
     return list(upscale_files(upscaler, jobs, **options))
 
 
@@ -126,9 +130,9 @@ def test_reading_and_writing_happen_while_an_image_computes(jobs, monkeypatch):
         write_image(path, *args, **kwargs)
         written.set()
 
-    monkeypatch.setattr(batch.image_io, "read_image", note_read)
-    monkeypatch.setattr(batch.image_io, "write_image", note_write)
-    options = {"overwrite": False, "find_tags": lambda pixels: []}
+    monkeypatch.setattr(image_io, "read_image", note_read)
+    monkeypatch.setattr(image_io, "write_image", note_write)
+    options = {"files": FileOptions(), "find_tags": lambda pixels: []}
     results = list(upscale_files(Waiting(), jobs, **options))
     assert [type(each) for each in results] == [Output] * 6
 
@@ -142,7 +146,9 @@ def test_a_large_image_waits_for_the_last_one_to_be_written(jobs, monkeypatch):
             seen.append([job.target.exists() for job in jobs].count(True))
             return super().__call__(image, tags=tags)
 
-    list(upscale_files(Looking(), jobs, overwrite=False, find_tags=lambda pixels: []))
+    list(
+        upscale_files(Looking(), jobs, files=FileOptions(), find_tags=lambda pixels: [])
+    )
     assert seen == [0, 1, 2, 3, 4, 5]
 
 
@@ -162,7 +168,7 @@ def test_pictures_are_not_kept(jobs):
             return result
 
     results = upscale_files(
-        Counting(), jobs, overwrite=False, find_tags=lambda pixels: []
+        Counting(), jobs, files=FileOptions(), find_tags=lambda pixels: []
     )
     assert [type(each) for each in results] == [Output] * 6
     assert np.all([job.target.exists() for job in jobs])

@@ -1,0 +1,109 @@
+"""The manifest of `linearsr upscale`, and `--repeat`, which makes the same again."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linearsr_jax.cli.arguments import UsageError
+from linearsr_jax.core.files import sha256
+
+if TYPE_CHECKING:
+    from linearsr_jax.inference.manifest import Manifest
+    from linearsr_jax.inference.upscaler import Upscaler
+
+# Options that decide what an output is, and those that decide how it rounds.
+_SETTINGS = ("steps", "seed", "fidelity", "guidance_scale", "scale", "size", "max_side")
+_SETTINGS += ("color_fix", "consistent", "quality", "dtype", "max_memory")
+_SETTINGS += ("offload_experts",)
+
+
+def make_manifest(args: argparse.Namespace, upscaler: "Upscaler") -> "Manifest":
+    """Describes what the outputs of a command have in common."""
+    import jax
+
+    from linearsr_jax.inference.manifest import Manifest
+    from linearsr_jax.pretrained.model_folder import model_sha256
+
+    settings = {name: getattr(args, name) for name in _SETTINGS}
+    model = upscaler.model
+    if args.steps is None:
+        settings["steps"] = model.preset.default_steps
+    if args.fidelity is None and model.mean_experts:
+        settings["fidelity"] = model.default_fidelity
+    if args.condition:
+        settings["condition_sha256"] = sha256(args.condition)
+    return Manifest(
+        model.name,
+        model_sha256(args.model),
+        settings,
+        platform=jax.default_backend(),
+        jax=jax.__version__,
+    )
+
+
+def set_arguments(args: argparse.Namespace) -> None:
+    """Replaces the arguments by those that the image --repeat was made with.
+
+    Raises:
+      UsageError: it has no manifest, or its input, model or condition is not there.
+      ImageError: it cannot be read.
+    """
+    from linearsr_jax.inference.manifest import ManifestError
+
+    path = args.repeat
+    try:
+        manifest = _read(path)
+    except ManifestError as error:
+        raise UsageError(f"--repeat {path}: {error}") from error
+    args.inputs = [_find_input(args, manifest)]
+    for name in _SETTINGS:
+        if name not in manifest.settings:
+            raise UsageError(f"--repeat {path}: its manifest lacks {name}")
+        setattr(args, name, manifest.settings[name])
+    args.size = args.size and tuple(args.size)
+    args.tagger = None
+    args.tags = None if args.condition else ", ".join(manifest.tags)
+    _check_model(args, manifest)
+
+
+def _read(path: Path) -> "Manifest":
+    from linearsr_jax.core.image_io import read_comment
+    from linearsr_jax.inference.manifest import Manifest, ManifestError, sidecar_of
+
+    # One beside the file is there because the file has no room, or another's comment.
+    beside = path if path.suffix == ".json" else sidecar_of(path)
+    if beside.is_file():
+        text = beside.read_text(encoding="utf-8", errors="replace")
+    else:
+        text = read_comment(path)
+    if text is None:
+        raise ManifestError("was not made by linearsr upscale: it has no manifest")
+    return Manifest.from_json(text)
+
+
+def _find_input(args: argparse.Namespace, manifest: "Manifest") -> str:
+    name = Path(manifest.input).name
+    places = [Path(args.repeat).parent / name, Path(name)]
+    given = [Path(name) for name in args.inputs] or places
+    for path in given:
+        if path.is_file() and sha256(path) == manifest.input_sha256:
+            return str(path)
+    if args.inputs:
+        raise UsageError(f"{given[0]} is not the image that {args.repeat} was made of")
+    raise UsageError(f"the input {name} is not beside {args.repeat}; name it, too")
+
+
+def _check_model(args: argparse.Namespace, manifest: "Manifest") -> None:
+    from linearsr_jax.pretrained.model_folder import bundled_models, model_sha256
+
+    if manifest.model in bundled_models():
+        args.model = manifest.model
+    if model_sha256(args.model) != manifest.model_sha256:
+        raise UsageError(
+            f"{args.repeat} was made by another model, {manifest.model}; give its "
+            "folder with --model"
+        )
+    wanted = manifest.settings.get("condition_sha256")
+    found = sha256(args.condition) if args.condition else None
+    if wanted != found:
+        raise UsageError(f"{args.repeat} was made with another --condition; give that")

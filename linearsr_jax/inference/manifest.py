@@ -1,0 +1,73 @@
+"""How an output was made: enough to make the same bytes again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from linearsr_jax.core.version import __version__
+
+_FORMAT = 1
+
+
+def sidecar_of(path: Path) -> Path:
+    """Returns the file beside an output that has no room for its manifest."""
+    return path.with_name(f"{path.name}.json")
+
+
+class ManifestError(ValueError):
+    """A manifest that is missing or cannot be read; one line."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A record of one output, written into its file.
+
+    Attributes:
+      model: name of the model.
+      model_sha256: of the model folder's SHA256SUMS, and so of all its files.
+      settings: by the names of the command's options, defaults filled in.
+      platform: jax's name of the device's kind; others round differently.
+      jax: version of jax, of which the same holds.
+      input: name of the input, without its folder.
+      input_sha256: of the input's bytes.
+      tags: what the model was told.
+      version: of linearsr_jax.
+    """
+
+    model: str
+    model_sha256: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    platform: str = ""
+    jax: str = ""
+    input: str = ""
+    input_sha256: str = ""
+    tags: tuple[str, ...] = ()
+    version: str = __version__
+
+    def to_json(self) -> str:
+        """Returns one line of ASCII."""
+        return json.dumps({"linearsr": _FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Inverts `to_json`.
+
+        Raises:
+          ManifestError: another text, or of another version's form.
+        """
+        try:
+            fields = json.loads(text)
+            if fields.pop("linearsr") != _FORMAT:
+                raise ManifestError("was written in another form of manifest")
+            strings = {name: fields[name] for name in fields.keys() - {"settings"}}
+            tags = tuple(strings.pop("tags"))
+            is_text = all(isinstance(v, str) for v in (*strings.values(), *tags))
+            if not is_text or not isinstance(fields["settings"], dict):
+                raise ManifestError("has a manifest with values of a wrong type")
+            return cls(**strings, settings=fields["settings"], tags=tags)
+        except ManifestError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ManifestError("has a manifest that cannot be read") from error
