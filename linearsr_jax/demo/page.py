@@ -21,7 +21,8 @@ import PIL.Image
 from linearsr_jax.core import image_io
 from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
 from linearsr_jax.core.limits import MAX_STEPS
-from linearsr_jax.inference.batch import FileOptions, Output, upscale_files
+from linearsr_jax.inference.batch import Output, upscale_files
+from linearsr_jax.inference.batch_files import FileOptions
 from linearsr_jax.inference.batch_plan import Failure, Naming, make_plan
 from linearsr_jax.inference.upscaler import Upscaler
 
@@ -257,7 +258,6 @@ def _run(
     yield from upscale_files(
         upscaler,
         plan.jobs,
-        overwrite=False,
         find_tags=lambda pixels: known,
         files=FileOptions(max_pixels=limits.megapixels * 1_000_000),
         **settings,
