@@ -30,8 +30,10 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tunes, and compares before and after on held-out photographs."""
     from linearsr_jax.config.loading import ConfigError
     from linearsr_jax.evaluation import tables
+    from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.training.finetune import finetune
 
+    enable_compilation_cache()
     try:
         result = finetune(
             args.photos,

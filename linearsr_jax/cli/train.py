@@ -51,8 +51,11 @@ def run(args: argparse.Namespace) -> int:
             config = load_config(args.config[0], args.override)
     except ConfigError as error:
         raise UsageError(str(error)) from error
+    from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.training.hosts import connected
 
+    # A step compiles for minutes where the cores are busy; a resumed run need not.
+    enable_compilation_cache()
     with connected(args.coordinator, args.process, args.processes):
         if args.dry_run:
             for each in stages.values() if len(args.config) > 1 else [config]:

@@ -1,6 +1,9 @@
 """`linearsr train`: one config, stages, what cannot be used."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
@@ -38,6 +41,24 @@ def test_trains_a_model_that_upscales(capsys, photos, tmp_path):
     before = (workdir / "metrics.jsonl").read_text()
     assert run(capsys, *arguments)[0] == 0
     assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_compiled_steps_are_kept_for_the_resume(photos, tmp_path):
+    """In a process of its own, since the tests have a cache already."""
+    options = ["data.folder=" + str(photos), "mesh.data=1", *SMALL]
+    command = [sys.executable, "-m", "linearsr_jax", "train", "--config"]
+    command += ["configs/debug.py", "--workdir", str(tmp_path / "run")]
+    environment = dict(os.environ, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    subprocess.run(
+        [*command, "--override", *options],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    kept = (tmp_path / "cache/linearsr_jax").rglob("*stacked_step*")
+    assert any(path.is_file() for path in kept)
 
 
 def test_tags_of_what_upscaling_refuses(capsys, tmp_path):
