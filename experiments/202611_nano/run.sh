@@ -15,5 +15,4 @@ for name in Set5 Set14 RealSR; do
     tail -n 1 > "runs/nano/eval_$name.json"
 done
 python $here/collect.py runs/nano
-python $here/figures.py
 python $here/timing.py

@@ -1,7 +1,7 @@
 """Makes a slider of two points on the line from the flow model to a perceptual one.
 
 python experiments/202611_picture/release.py FLOW PERCEPTUAL PHOTOS.jsonl OUT \
-    --low 0.23 --high 0.75 --default-fidelity 0.75
+    --low 0.36 --high 0.8 --default-fidelity 0.75
 
 README.md says why the ends are not the two models themselves.
 """
@@ -42,8 +42,8 @@ def point(flow: PyTree, perceptual: PyTree, place: float) -> PyTree:
 
 
 def release(
-    flow: Path,
-    perceptual: Path,
+    flow: str,
+    perceptual: str,
     photos: Path,
     output: Path,
     *,
@@ -89,8 +89,14 @@ def release(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("flow", "perceptual", "photos", "output"):
-        parser.add_argument(name, type=Path)
+    for name, kind in (
+        # Bundled models go by name, which a Path would make a folder.
+        ("flow", str),
+        ("perceptual", str),
+        ("photos", Path),
+        ("output", Path),
+    ):
+        parser.add_argument(name, type=kind)
     for name in ("low", "high", "default-fidelity"):
         parser.add_argument(f"--{name}", type=float, required=True)
     arguments = parser.parse_args()

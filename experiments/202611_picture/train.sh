@@ -16,4 +16,4 @@ data=(data.folder=runs/train.safetensors "val.folder=$photos/val")
 linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
   --override "init_from=$flow" "${data[@]}"
 python experiments/202611_picture/release.py "$flow" runs/perceptual/model \
-  "$photos/photos.jsonl" runs/nano --low 0.23 --high 0.75 --default-fidelity 0.75
+  "$photos/photos.jsonl" runs/nano --low 0.36 --high 0.8 --default-fidelity 0.75

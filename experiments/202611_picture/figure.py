@@ -1,6 +1,6 @@
-"""Draws docs/images/comparison.png: LR, bicubic, nano at one and at four steps.
+"""Draws docs/images/comparison.png: LR, bicubic, nano at both ends of its slider.
 
-python experiments/202611_nano/figures.py
+python experiments/202611_picture/figure.py
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ WINDOW = (20, 0, 100, 80)
 
 def main() -> None:
     """Runs the bundled model on the sample and saves the four panels side by side."""
-    upscaler = Upscaler.from_pretrained("nano-flow")
+    upscaler = Upscaler.from_pretrained("nano")
     image_lr = np.asarray(Image.open(SAMPLE).convert("RGB"))
     panels = {
         "input (4x pixels)": image_lr.repeat(4, axis=0).repeat(4, axis=1),
         "bicubic": bicubic(image_lr),
-        "linearsr nano, 1 step": upscaler(image_lr, steps=1),
-        "linearsr nano, 4 steps": upscaler(image_lr, steps=4),
+        "linearsr, fidelity 0": upscaler(image_lr, fidelity=0.0),
+        "linearsr, fidelity 1": upscaler(image_lr, fidelity=1.0),
     }
     left, top, right, bottom = (4 * edge for edge in WINDOW)
     width, height = right - left + MARGIN, bottom - top + CAPTION
