@@ -11,16 +11,19 @@ import pytest
 
 SCRIPT = """
 import multiprocessing
+import signal
 import grain
 from linearsr_jax.data.pipeline import make_iterator
 
 if __name__ == "__main__":
+    # Where the tests run in the background, SIGINT is ignored, and children inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     dataset = grain.MapDataset.range(10**6).batch(2)
     iterator = make_iterator(dataset, num_workers=2)
     next(iterator)
     children = multiprocessing.active_children()
-    print(*[child.pid for child in children], flush=True)
     try:
+        print(*[child.pid for child in children], flush=True)
         input()
         while True:
             next(iterator)
