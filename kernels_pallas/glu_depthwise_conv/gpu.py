@@ -94,7 +94,7 @@ def forward(
 
     out_type = jax.ShapeDtypeStruct((batch, height, width, expanded), x.dtype)
     grid = batch, pl.cdiv(height, rows), pl.cdiv(expanded, block)
-    return _kernel(body, out_type, grid)(x, pack_weights(kernel, bias, input_bias))
+    return _kernel(body, out_type, grid)(x, pack_weights(kernel, (bias, input_bias)))
 
 
 def backward(
@@ -140,7 +140,7 @@ def backward(
     )
     grid = batch, programs, pl.cdiv(expanded, block)
     grad_x, parts = _kernel(body, out_type, grid)(
-        x, pack_weights(kernel, bias, input_bias), cotangent
+        x, pack_weights(kernel, (bias, input_bias)), cotangent
     )
     grad_kernel, grad_bias = unpack_weights(jnp.sum(parts, axis=0))
     return grad_x, grad_kernel.astype(kernel.dtype), grad_bias.astype(bias.dtype)

@@ -70,7 +70,7 @@ def forward(
             dimension_semantics=("parallel", "parallel", "parallel")
         ),
         name="glu_depthwise_conv",
-    )(pack_weights(kernel, bias), (value,) * 3, (gate,) * 3)
+    )(pack_weights(kernel, (bias,)), (value,) * 3, (gate,) * 3)
 
 
 def backward(
@@ -108,7 +108,7 @@ def backward(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")
         ),
         name="glu_depthwise_conv_gradient",
-    )(pack_weights(kernel, bias), (value,) * 3, (gate,) * 3, (cotangent,) * 3)
+    )(pack_weights(kernel, (bias,)), (value,) * 3, (gate,) * 3, (cotangent,) * 3)
     grad_kernel, grad_bias = unpack_weights(grad_weights)
     return (
         jnp.concatenate([grad_value, grad_gate], axis=-1),

@@ -3,7 +3,7 @@
 The gradient's derivation stands in README.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def with_gradient(forward: Callable, backward: Callable) -> Callable:
 
 
 def pack_weights(
-    kernel: Float[Array, "3 3 C"], *biases: Float[Array, "C"]
+    kernel: Float[Array, "3 3 C"], biases: Sequence[Float[Array, "C"]]
 ) -> Float[Array, "2 n E"]:
     """Stacks nine taps and the biases, for the value and for the gate, in float32."""
     rows = [kernel.reshape(9, -1), *(bias[None] for bias in biases)]

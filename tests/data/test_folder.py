@@ -6,7 +6,8 @@ from linearsr_jax.data import folder, manifest
 from tests.data.noise_photos import save
 
 NOT_AN_IMAGE = (
-    "is not an image that can be read here; give a PNG, JPEG, WebP, BMP, TIFF or AVIF file"
+    "is not an image that can be read here; "
+    "give a PNG, JPEG, WebP, BMP, TIFF or AVIF file"
 )
 
 
