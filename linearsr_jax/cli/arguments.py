@@ -44,6 +44,11 @@ def add_workdir(parser: argparse.ArgumentParser, example: str) -> None:
         metavar="DIR",
         help="folder for checkpoints and logs",
     )
+    add_override(parser, example)
+
+
+def add_override(parser: argparse.ArgumentParser, example: str) -> None:
+    """Adds --override, with an example for its help."""
     parser.add_argument(
         "--override",
         nargs="+",

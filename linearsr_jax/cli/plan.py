@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from linearsr_jax.cli.arguments import UsageError, add_json
+from linearsr_jax.cli.arguments import UsageError, add_json, add_override
 
 HELP = "compile a training step for chips that are not here, and say what it needs"
 
@@ -22,14 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHIP:SIZE",
         help="such as v5e:4x4, v5p:4x4x4 or h200:8; TPUs need the extra aot",
     )
-    parser.add_argument(
-        "--override",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change fields of the config, e.g. mesh.fsdp=16",
-    )
+    add_override(parser, "mesh.fsdp=16")
     add_json(parser)
 
 
