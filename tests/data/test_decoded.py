@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from linearsr_jax.data import decoded, pipeline, sources
+from linearsr_jax.training.batches import Photographs
 
 
 @pytest.fixture
@@ -74,3 +75,13 @@ def test_an_existing_file_is_kept(folder, file):
     with pytest.raises(FileExistsError, match="--overwrite"):
         decoded.write_decoded(folder, file)
     decoded.write_decoded(folder, file, overwrite=True)
+
+
+def test_hosts_may_hold_either_form(folder, file):
+    described = [
+        Photographs(source.manifest, source, None, None, None).describe()
+        for place in (file, folder)
+        for source in [sources.open_source(place, min_size=32, cache_bytes=0)]
+    ]
+    assert described[0] == described[1]
+    assert described[0].startswith("2, SHA-256")
