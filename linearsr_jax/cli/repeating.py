@@ -1,20 +1,24 @@
 """The manifest of `linearsr upscale`, and `--repeat`, which makes the same again."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linearsr_jax.cli.arguments import UsageError
+from linearsr_jax.cli.output_arguments import FORMATS
 from linearsr_jax.core.files import sha256
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.manifest import Manifest
     from linearsr_jax.inference.upscaler import Upscaler
 
+_logger = logging.getLogger(__name__)
+
 # Options that decide what an output is, and those that decide how it rounds.
 _SETTINGS = ("steps", "seed", "fidelity", "guidance_scale", "scale", "size", "max_side")
 _SETTINGS += ("color_fix", "consistent", "quality", "dtype", "max_memory")
-_SETTINGS += ("offload_experts",)
+_SETTINGS += ("offload_experts", "max_pixels")
 
 
 def make_manifest(args: argparse.Namespace, upscaler: "Upscaler") -> "Manifest":
@@ -41,13 +45,19 @@ def make_manifest(args: argparse.Namespace, upscaler: "Upscaler") -> "Manifest":
     )
 
 
-def set_arguments(args: argparse.Namespace) -> None:
+def set_arguments(args: argparse.Namespace) -> "Manifest":
     """Replaces the arguments by those that the image --repeat was made with.
+
+    What is said about the file that is written is kept: the suffix of -o, and --format.
+
+    Returns:
+      The image's manifest.
 
     Raises:
       UsageError: it has no manifest, or its input, model or condition is not there.
       ImageError: it cannot be read.
     """
+    from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
     from linearsr_jax.inference.manifest import ManifestError
 
     path = args.repeat
@@ -60,10 +70,41 @@ def set_arguments(args: argparse.Namespace) -> None:
         if name not in manifest.settings:
             raise UsageError(f"--repeat {path}: its manifest lacks {name}")
         setattr(args, name, manifest.settings[name])
+    if Path(args.output).suffix.lower() not in IMAGE_SUFFIXES:
+        args.format = args.format or _format_of(path, manifest)
     args.size = args.size and tuple(args.size)
     args.tagger = None
     args.tags = None if args.condition else ", ".join(manifest.tags)
     _check_model(args, manifest)
+    return manifest
+
+
+def warn_of_differences(path: Path, before: "Manifest", now: "Manifest") -> None:
+    """Says where the bytes may differ: other versions, or another kind of device.
+
+    Args:
+      path: the output that is made again.
+      before: its manifest.
+      now: that of the new one.
+    """
+    made_by, repeated_by = (
+        f"linearsr_jax {each.version} with jax {each.jax} on {each.platform}"
+        for each in (before, now)
+    )
+    if made_by != repeated_by:
+        _logger.warning(
+            "linearsr: %s was made by %s; by %s its bytes may differ",
+            path,
+            made_by,
+            repeated_by,
+        )
+
+
+def _format_of(path: Path, manifest: "Manifest") -> str:
+    name = manifest.settings.get("format")
+    if name not in FORMATS:
+        raise UsageError(f"--repeat {path}: its manifest lacks format")
+    return name
 
 
 def _read(path: Path) -> "Manifest":

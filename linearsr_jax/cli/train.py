@@ -1,6 +1,7 @@
 """`linearsr train`: trains a model by one config, or by several stages."""
 
 import argparse
+import contextlib
 
 from linearsr_jax.cli.arguments import STOPPED, UsageError, add_workdir, index, positive
 
@@ -52,11 +53,17 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         raise UsageError(str(error)) from error
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
-    from linearsr_jax.training.hosts import connected
+    from linearsr_jax.training.hosts import HostArgumentError, connected
 
     # A step compiles for minutes where the cores are busy; a resumed run need not.
     enable_compilation_cache()
-    with connected(args.coordinator, args.process, args.processes):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                connected(args.coordinator, args.process, args.processes)
+            )
+        except HostArgumentError as error:
+            raise UsageError(str(error)) from error
         if args.dry_run:
             for each in stages.values() if len(args.config) > 1 else [config]:
                 _print_places(each)

@@ -31,11 +31,16 @@ from linearsr_jax.cli.output_arguments import (
     add_uncertainty,
 )
 from linearsr_jax.cli.progress import PartsBar
-from linearsr_jax.cli.repeating import make_manifest, set_arguments
+from linearsr_jax.cli.repeating import (
+    make_manifest,
+    set_arguments,
+    warn_of_differences,
+)
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.batch import Output
     from linearsr_jax.inference.batch_plan import Failure, Plan
+    from linearsr_jax.inference.manifest import Manifest
     from linearsr_jax.inference.upscaler import Upscaler
 
 HELP = "upscale images"
@@ -185,8 +190,9 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
 
     if args.uncertainty is not None and args.output == "-":
         raise UsageError("--uncertainty writes a second file; give a file with -o")
+    repeated = None
     if args.repeat is not None:
-        set_arguments(args)
+        repeated = set_arguments(args)
     elif not args.inputs:
         raise UsageError("name an image, a folder, a pattern or -")
     suffix = Path(args.output).suffix.lower()
@@ -210,10 +216,12 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
         remove_abandoned(folder)
     if plan.jobs:
         # All that is above takes no JAX: a finished batch is finished at once.
-        yield from _upscale(args, plan)
+        yield from _upscale(args, plan, repeated)
 
 
-def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failure"]:
+def _upscale(
+    args: argparse.Namespace, plan: "Plan", repeated: "Manifest | None"
+) -> Iterator["Output | Failure"]:
     from linearsr_jax.core.image_io import MAX_PIXELS
     from linearsr_jax.inference.batch import upscale_files
     from linearsr_jax.inference.batch_files import FileOptions
@@ -240,6 +248,9 @@ def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failu
     condition = None
     if args.condition:
         condition = condition_from_file(args.condition, model.preset)
+    manifest = make_manifest(args, upscaler)
+    if repeated is not None:
+        warn_of_differences(args.repeat, repeated, manifest)
     yield from upscale_files(
         upscaler,
         plan.jobs,
@@ -251,7 +262,7 @@ def _upscale(args: argparse.Namespace, plan: "Plan") -> Iterator["Output | Failu
             seeds=args.uncertainty,
             overwrite=args.overwrite,
         ),
-        manifest=make_manifest(args, upscaler),
+        manifest=manifest,
         steps=args.steps,
         seed=args.seed,
         condition=condition,

@@ -89,10 +89,22 @@ def upscale_files(
       What became of each job, in their order.
     """
 
+    size = OutputSize(*(settings.get(name) for name in ("scale", "size", "max_side")))
+
     def compute(job: Job, source: Source) -> Result:
         image = source.image
         if image.pixels.size > 3 * _ANNOUNCED_PIXELS:
-            _logger.info("linearsr: %s", _estimate(upscaler, image, settings))
+            _logger.info("linearsr: %s", _estimate(upscaler, image, size, settings))
+        width, height = image.pixels.shape[1::-1]
+        if size.stretches(width, height):
+            _logger.warning(
+                "linearsr: %s: %dx%d becomes %dx%d, of other proportions; name one "
+                "side to keep them",
+                job.source or STREAM,
+                width,
+                height,
+                *size.of(width, height),
+            )
         tags = upscaler.select_tags(find_tags(image.rgb))
         deviation = record = None
         if files.seeds is not None:
@@ -101,8 +113,13 @@ def upscale_files(
             )
         if manifest is not None:
             name = job.source.name if job.source else STREAM
+            suffix = job.target.suffix if job.target else files.stream_suffix
             record = dataclasses.replace(
-                manifest, input=name, input_sha256=source.sha256, tags=tuple(tags)
+                manifest,
+                settings={**manifest.settings, "format": suffix[1:].lower()},
+                input=name,
+                input_sha256=source.sha256,
+                tags=tuple(tags),
             )
         return Result(upscaler(image, tags=tags, **settings), tags, deviation, record)
 
@@ -146,10 +163,10 @@ def upscale_files(
         yield from finish(0)
 
 
-def _estimate(upscaler: Upscaler, image: Image, settings: Mapping[str, Any]) -> str:
+def _estimate(
+    upscaler: Upscaler, image: Image, size: OutputSize, settings: Mapping[str, Any]
+) -> str:
     height, width = image.pixels.shape[:2]
-    names = ("scale", "size", "max_side")
-    size = OutputSize(*(settings.get(name) for name in names))
     estimate = upscaler.estimate(
         width,
         height,

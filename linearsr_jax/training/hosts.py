@@ -33,6 +33,10 @@ _PATIENCE = 3600
 _PLACES = itertools.count()
 
 
+class HostArgumentError(TrainError):
+    """Arguments about the processes of a run that do not go together."""
+
+
 @contextlib.contextmanager
 def connected(
     coordinator: str | None = None,
@@ -51,19 +55,20 @@ def connected(
       processes: number of processes; 1 looks for no cluster.
 
     Raises:
-      TrainError: the arguments do not go together, or a process cannot be reached.
+      HostArgumentError: the arguments do not go together.
+      TrainError: a process cannot be reached.
     """
     given = (coordinator, process, processes)
     if processes == 1 or jax.distributed.is_initialized():
         yield
         return
     if any(x is not None for x in given) and None in given:
-        raise TrainError(
+        raise HostArgumentError(
             "--coordinator, --process and --processes belong together; give all three, "
             "or none to look for a cluster"
         )
     if process is not None and processes is not None and process >= processes:
-        raise TrainError(
+        raise HostArgumentError(
             f"--process {process} must be below --processes {processes}; the first is 0"
         )
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linearsr_jax.core import images
+from linearsr_jax.core import image_io, images
 from linearsr_jax.core.image_io import read_comment, read_image, write_image
 from linearsr_jax.inference.manifest import Manifest, ManifestError
 from tests.cli.running import run
@@ -30,6 +30,42 @@ def test_the_same_bytes_again(capsys, photo, tmp_path, suffix):
     assert again.read_bytes() == first.read_bytes()
     sidecar = tmp_path / f"again.{suffix}.json"
     assert sidecar.exists() == (suffix == "bmp")
+
+
+def test_format_and_limit_of_pixels_again(capsys, photo, tmp_path, monkeypatch):
+    # As if the photograph were beyond the usual limit.
+    monkeypatch.setattr(image_io, "MAX_PIXELS", 50)
+    options = ["--format", "webp", "--max-pixels", "1"]
+    upscale(capsys, photo, "-o", tmp_path / "first", *options)
+    first, again = (tmp_path / name / "photo.webp" for name in ("first", "again"))
+    upscale(capsys, "--repeat", first, photo, "-o", tmp_path / "again")
+    assert again.read_bytes() == first.read_bytes()
+    # What is said of the new file counts.
+    upscale(capsys, "--repeat", first, photo, "-o", tmp_path / "other.jpg")
+    with Image.open(tmp_path / "other.jpg") as image:
+        assert image.format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("version", "linearsr_jax 0.1.2 "),
+        ("jax", "jax 0.1.2 "),
+        ("platform", "on 0.1.2"),
+    ],
+)
+def test_other_versions_are_named(capsys, photo, tmp_path, field, text):
+    first = tmp_path / "first.png"
+    upscale(capsys, photo, "-o", first)
+    _, _, same = run(capsys, "upscale", "--repeat", first, "-o", tmp_path / "a.png")
+    assert "may differ" not in same
+    record = json.loads(read_comment(first)) | {field: "0.1.2"}
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps(record))
+    code, _, err = run(capsys, "upscale", "--repeat", path, "-o", tmp_path / "b.png")
+    (line,) = [line for line in err.splitlines() if "may differ" in line]
+    assert code == 0
+    assert text in line
 
 
 def test_what_is_recorded(capsys, photo, tmp_path):

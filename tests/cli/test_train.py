@@ -113,6 +113,26 @@ def test_an_unusable_folder(capsys, tmp_path):
     assert "photos" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--coordinator", "127.0.0.1:1"], "belong together"),
+        (["--process", "2", "--processes", "2"], "belong together"),
+        (
+            ["--coordinator", "127.0.0.1:1", "--process", "2", "--processes", "2"],
+            "must be below",
+        ),
+    ],
+)
+def test_processes_that_do_not_go_together(capsys, photos, tmp_path, options, message):
+    code, _, err = run(
+        *(capsys, "train", "--config", "configs/debug.py", *options),
+        *("--workdir", tmp_path / "run", "--override", f"data.folder={photos}"),
+    )
+    assert code == 2
+    assert message in err
+
+
 def test_dry_run_lists_what_each_device_holds(capsys, tmp_path):
     """The bytes are those that the arrays of the published sizes have."""
     code, out, _ = run(

@@ -41,6 +41,16 @@ def test_exact_size_and_longest_side(capsys, photo, tmp_path):
             assert image.size == size
 
 
+def test_other_proportions_are_remarked(capsys, photo, tmp_path):
+    for size, is_stretched in (("30x20", False), ("30x", False), ("30x30", True)):
+        target = tmp_path / f"{size}.png"
+        code, _, err = run(capsys, "upscale", photo, "-o", target, "--size", size)
+        assert code == 0
+        lines = [line for line in err.splitlines() if "of other proportions" in line]
+        assert len(lines) == is_stretched
+        assert not lines or "9x6 becomes 30x30" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
