@@ -1,8 +1,9 @@
 """Images of more than 8 bits per channel, which Pillow cannot hold in colour.
 
-By libvips: it reads and writes PNG and TIFF of 16 bits and AVIF of 12 with every
-compression, keeps profile, EXIF and XMP, and its wheel is 8 MB (imagecodecs has 26 MB
-and leaves the metadata to us, OpenCV 61 MB and loses it, tifffile alone reads no LZW).
+HEIF is read by its own package. All else by libvips: it reads and writes PNG and TIFF
+of 16 bits and AVIF of 12 with every compression, keeps profile, EXIF and XMP, and its
+wheel is 8 MB (imagecodecs has 26 MB and leaves the metadata to us, OpenCV 61 MB and
+loses it, tifffile alone reads no LZW).
 """
 
 import io
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from linearsr_jax.core.image_jxl import bits_per_sample
 from linearsr_jax.core.image_metadata import COMMENT_KEY
 from linearsr_jax.core.images import Image
 
@@ -34,6 +36,11 @@ def is_deep(file: Path | io.BytesIO, image: PIL.Image.Image) -> bool:
         return True
     if image.format == "AVIF":
         return bool(_open(file, "AVIF").get("bits-per-sample") > 8)
+    if image.format == "HEIF":
+        return image.info["bit_depth"] > 8
+    if image.format == "JXL":
+        data = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
+        return (bits_per_sample(data) or 8) > 8
     # Pillow decodes 16-bit colour PNG and TIFF to 8 bits without a word; only the
     # raw mode of the undecoded data tells. (In a BMP "BGR;16" means 5-6-5 bits.)
     return image.format in ("PNG", "TIFF") and (
@@ -46,7 +53,7 @@ def is_deep(file: Path | io.BytesIO, image: PIL.Image.Image) -> bool:
 def read_deep(
     file: Path | io.BytesIO, image_format: str, *, accept_damage: bool
 ) -> np.ndarray:
-    """Reads the pixels of a PNG, TIFF or AVIF; CMYK becomes sRGB by its profile.
+    """Reads the pixels of a PNG, TIFF, AVIF or HEIF; CMYK becomes sRGB by its profile.
 
     Args:
       file: a name, or all bytes.
@@ -58,8 +65,10 @@ def read_deep(
 
     Raises:
       ValueError: pixels of another type than unsigned integers of up to 16 bits.
-      pyvips.Error: it cannot be decoded.
+      Exception: it cannot be decoded; of the package that tried.
     """
+    if image_format == "HEIF":
+        return _read_heif(file)
     image = _open(file, image_format, "none" if accept_damage else "error")
     if image.format != "ushort":
         raise ValueError(f"pixels of type {image.format}; only 8 or 16 bits are read")
@@ -68,6 +77,16 @@ def read_deep(
             "srgb", embedded=True, input_profile="cmyk", depth=16
         )
     pixels = image.numpy()
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _read_heif(file):
+    import pillow_heif
+
+    image = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    full = 2 ** image.info["bit_depth"] - 1
+    levels = np.asarray(image).astype(np.uint32)
+    pixels = ((levels * 65535 + full // 2) // full).astype(np.uint16)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

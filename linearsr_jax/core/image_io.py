@@ -8,6 +8,7 @@ and refuse nothing (LENIENT).
 
 import contextlib
 import io
+import logging
 import os
 import warnings
 from collections.abc import Sequence, Set
@@ -33,6 +34,8 @@ from linearsr_jax.core.image_formats import (
 )
 from linearsr_jax.core.image_metadata import comment_of, has_room_for_comment
 from linearsr_jax.core.images import Image
+
+_logger = logging.getLogger(__name__)
 
 # Of a file: transparent pixels, more than 8 bits per channel, several frames, more
 # pixels than the limit, and damage that the decoders pass over with a warning.
@@ -68,7 +71,8 @@ def read_image(
       max_pixels: the limit that the trait "size" is about.
 
     Returns:
-      The image. PNG, TIFF and AVIF of more than 8 bits per channel have 16.
+      The image. PNG, TIFF, AVIF and HEIF of more than 8 bits per channel have 16;
+      of colour JPEG XL 8 are read, with a warning unless nothing is refused.
 
     Raises:
       ImageError: missing, a folder, empty, not an image, damaged, in floating point, or
@@ -323,10 +327,17 @@ def _read(
             raise ImageError(
                 name, "has more than 8 bits per channel; save it as an 8-bit PNG"
             )
-        if has_more_bits and image.format in ("PNG", "TIFF", "AVIF"):
+        if has_more_bits and image.format in ("PNG", "TIFF", "AVIF", "HEIF"):
             read = convert_deep(file, image, accept_damage="damage" not in refuse)
         else:
             read = convert_image(image)
+            if has_more_bits and read.depth == 8 and refuse:
+                _logger.warning(
+                    "%s: has more than 8 bits per channel, of which %s gives 8; a "
+                    "16-bit PNG or TIFF keeps them",
+                    name,
+                    image.format,
+                )
     if read.alpha is not None and "alpha" in refuse:
         raise ImageError(name, "has transparent pixels; flatten it first")
     return read

@@ -1,5 +1,6 @@
 """More than 8 bits per channel, against files by and for other libraries."""
 
+import base64
 import io
 
 import numpy as np
@@ -16,6 +17,7 @@ from linearsr_jax.core.image_io import (
     read_image,
     write_image,
 )
+from linearsr_jax.core.image_jxl import bits_per_sample
 from linearsr_jax.core.images import Image
 
 DEEP = np.random.default_rng(0).integers(0, 65536, (20, 30, 4), dtype=np.uint16)
@@ -180,3 +182,80 @@ def test_damage_is_refused_or_black(tmp_path):
     tifffile.imwrite(buffer, RGB, photometric="rgb")
     with pytest.raises(ImageError):
         decode_image(buffer.getvalue()[:2000], "in.tif")
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I"])
+def test_heif_keeps_its_depth(tmp_path, monkeypatch, mode, bits):
+    """Written by libheif; lossless but for the conversion to its colour space."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    channels = {"RGB": [ramp] * 3, "RGBA": [ramp] * 3 + [ramp.T], "I": [ramp]}[mode]
+    written = pillow_heif.from_bytes(
+        f"{mode};16", (64, 64), np.squeeze(np.dstack(channels)).tobytes()
+    )
+    path = tmp_path / "in.heic"
+    written.save(path, quality=-1, chroma=444)
+    for image in (
+        read_image(path),
+        decode_image(path.read_bytes(), "in.heic", refuse=LENIENT),
+    ):
+        assert image.channels.shape[2] == len(channels)
+        for found, expected in zip(
+            np.moveaxis(image.channels, -1, 0), channels, strict=True
+        ):
+            difference = np.abs(found.astype(int) - expected)
+            assert difference.max() <= 3 * 65535 / 2**bits
+        assert len(np.unique(image.pixels)) > 2**bits / 2
+        assert (image.pixels.min(), image.pixels.max()) == (0, 65535)
+    with pytest.raises(ImageError, match="8 bits"):
+        read_image(path, refuse=STRICT)
+
+
+# A ramp of 16 bits, 5 pixels wide and 4 high, by libjxl's encoder; in a container.
+DEEP_JXL = base64.b64decode(
+    "AAAADEpYTCANCocKAAAAFGZ0eXBqeGwgAAAAAGp4bCAAAAAJanhsbAoAAACUanhsY/8KGDD8ABQtAggE"
+    "AQD0AUsYk46Dg5kEiRXakIISIkMnzk9PLM0F5wIxAQBoAA2gAfT+ZwANoAE0gN7/DKABNIAG0PufATSA"
+    "BtAA2j/7Z//snz8Ikvde/tk/FwRJ7rf982DYJOf59xf8s3/2z3Xf/LN/9s/+ufCPf/bP/tk/F/7xz/7Z"
+    "P/vn3VtchiAA"
+)
+
+
+def test_jpeg_xl_of_more_bits_is_said_to_lose_them(tmp_path, caplog):
+    pytest.importorskip("pillow_jxl")
+    assert bits_per_sample(DEEP_JXL) == 16
+    path = tmp_path / "in.jxl"
+    path.write_bytes(DEEP_JXL)
+    image = read_image(path)
+    assert (image.pixels.dtype, image.pixels.shape) == (np.uint8, (4, 5, 3))
+    assert "more than 8 bits per channel" in caplog.text
+    with pytest.raises(ImageError, match="8 bits"):
+        read_image(path, refuse=STRICT)
+    caplog.clear()
+    read_image(path, refuse=LENIENT)
+    write_image(path, Image(image.pixels), overwrite=True)
+    assert bits_per_sample(path.read_bytes()) == 8
+    read_image(path)
+    # Gray is read whole.
+    gray = PIL.Image.fromarray(DEEP[..., 0])
+    gray.save(path, lossless=True)
+    np.testing.assert_array_equal(read_image(path).pixels, DEEP[..., :1])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (256, 96), (300, 500), (9000, 2)])
+def test_the_depth_of_any_size_of_jpeg_xl(tmp_path, size):
+    pytest.importorskip("pillow_jxl")
+    for mode, bits in (("RGB", 8), ("L", 8), ("I;16", 16)):
+        PIL.Image.new(mode, size).save(tmp_path / "x.jxl", lossless=True, effort=1)
+        assert bits_per_sample((tmp_path / "x.jxl").read_bytes()) == bits
+
+
+def test_a_damaged_jpeg_xl_has_no_depth():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        data = bytearray(DEEP_JXL)
+        for place in rng.integers(0, len(data), 4):
+            data[place] = rng.integers(0, 256)
+        assert (bits_per_sample(bytes(data[: rng.integers(0, 200)])) or 8) >= 1
