@@ -10,8 +10,10 @@ Hessian-vector products. It is an argument and not a global setting, because jax
 would keep using what it compiled under the old value.
 """
 
+import dataclasses
 import functools
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -21,12 +23,30 @@ from jax.sharding import AbstractDevice
 T = TypeVar("T")
 logger = logging.getLogger("kernels_pallas")
 
-# What implementation=None runs: {operation: {device kind: form}}. List only
-# what a run of the operation's bench.py found fastest on that kind of device. Other
-# kinds run the reference; no GPU or TPU has been measured yet.
-PREFERRED: dict[str, dict[str, str]] = {
-    "linear_attention": {"cpu": "reference"},
-    "glu_depthwise_conv": {"cpu": "cpu"},
+
+@dataclasses.dataclass(frozen=True)
+class Fastest:
+    """What a run of the operation's bench.py found fastest.
+
+    Attributes:
+      form: the form.
+      devices: regular expression that the whole device kind must match: one kind, or a
+        family of equal capability, such as "NVIDIA G?H[12]00.*" for Hopper.
+      dtypes: types of the first array that were measured.
+      least_size: smallest number of elements of the first array for which it won.
+    """
+
+    form: str
+    devices: str
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    least_size: int = 0
+
+
+# What implementation=None runs: the first row that fits the device and the input, and
+# otherwise the reference. No GPU or TPU has been measured yet.
+PREFERRED: dict[str, tuple[Fastest, ...]] = {
+    "linear_attention": (Fastest("reference", "cpu"),),
+    "glu_depthwise_conv": (Fastest("cpu", "cpu"),),
 }
 
 # Form -> the platform's name where a computation is lowered.
@@ -44,8 +64,8 @@ def run(
     Args:
       operation: its name in `PREFERRED` and in messages.
       implementation: a key of forms, or None for what `PREFERRED` says of the target
-        device. If that form does not take the input, the reference runs and the
-        reason is logged once.
+        device and the first array. If that form does not take the input, the
+        reference runs and the reason is logged once.
       forms: {"reference": function of the arrays, "tpu": ...}. A form raises
         `unsupported(...)` for an input it does not take.
       *arrays: arguments of the form.
@@ -71,11 +91,8 @@ def run(
             )
             raise unsupported(operation, implementation, reason, *arrays)
         return forms[implementation](*arrays)
-    kind = target_device().device_kind
-    preferred = PREFERRED[operation].get(kind)
-    if preferred is None:
-        _log_once(f"{operation}: {kind!r} was never measured; running the reference")
-    elif preferred != "reference":
+    preferred = _preferred_form(operation, arrays[0])
+    if preferred != "reference":
         try:
             # The computation may yet be lowered for another platform than the target.
             return jax.lax.platform_dependent(
@@ -113,6 +130,17 @@ def unsupported(
         f"{operation}: implementation {implementation!r} does not take {inputs} on "
         f"{target_device().device_kind!r}: {reason}"
     )
+
+
+def _preferred_form(operation: str, array: jax.Array) -> str:
+    kind = target_device().device_kind
+    rows = [r for r in PREFERRED[operation] if re.fullmatch(r.devices, kind)]
+    if not rows:
+        _log_once(f"{operation}: {kind!r} was never measured; running the reference")
+    for row in rows:
+        if array.dtype.name in row.dtypes and array.size >= row.least_size:
+            return row.form
+    return "reference"
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kernels_pallas import dispatch, glu_depthwise_conv, linear_attention
+from kernels_pallas.dispatch import Fastest
 from kernels_pallas.testing import GPU, TPU, on
 
 X = np.ones((2, 3), np.float32)
@@ -21,11 +22,15 @@ FORMS = {"reference": lambda x: x + 1, "cpu": lambda x: x + 2, "tpu": lambda x: 
 
 
 @pytest.fixture(autouse=True)
-def preferred(monkeypatch):
-    """The table, empty; and nothing logged yet."""
-    monkeypatch.setattr(dispatch, "PREFERRED", {"op": {}})
+def prefer(monkeypatch):
+    """Sets the table's rows, none at first; and nothing is logged yet."""
     dispatch._log_once.cache_clear()
-    return dispatch.PREFERRED["op"]
+
+    def prefer(*rows):
+        monkeypatch.setattr(dispatch, "PREFERRED", {"op": rows})
+
+    prefer()
+    return prefer
 
 
 def run(implementation, forms=FORMS):
@@ -40,16 +45,32 @@ def test_a_device_that_was_not_measured_runs_the_reference(caplog):
     assert "op: 'cpu' was never measured" in record.message
 
 
-def test_the_table_decides(preferred, caplog):
-    preferred["cpu"] = "cpu"
+def test_the_table_decides(prefer, caplog):
+    prefer(Fastest("cpu", "cpu"))
     assert run(None) == 3
-    preferred["cpu"] = "reference"
+    prefer(Fastest("reference", "cpu"))
     assert run(None) == 2
     assert not caplog.records
 
 
-def test_input_that_is_not_taken_runs_the_reference(preferred, caplog):
-    preferred["cpu"] = "cpu"
+def test_rows_are_for_families_types_and_sizes(prefer, caplog):
+    prefer(
+        Fastest("reference", "c.*", least_size=X.size),
+        Fastest("cpu", "cpu", dtypes=("float32",)),
+    )
+    assert run(None) == 2
+    prefer(Fastest("cpu", "c.*", least_size=X.size + 1))
+    assert run(None) == 2
+    prefer(Fastest("cpu", "c.*", dtypes=("bfloat16",)))
+    assert run(None) == 2
+    assert not caplog.records  # The device was measured, if not for this input.
+    prefer(Fastest("cpu", "c"))  # Of "cpu" only a part.
+    assert run(None) == 2
+    assert "never measured" in caplog.text
+
+
+def test_input_that_is_not_taken_runs_the_reference(prefer, caplog):
+    prefer(Fastest("cpu", "cpu"))
     assert [run(None, {**FORMS, "cpu": refuse}) for _ in range(2)] == [2, 2]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -66,9 +87,9 @@ def test_what_is_asked_for_is_not_replaced():
         run("triton")
 
 
-def test_lowering_for_another_platform_takes_its_own_form(preferred):
+def test_lowering_for_another_platform_takes_its_own_form(prefer):
     """A function that was traced with the CPU in mind may be lowered for a TPU."""
-    preferred["cpu"] = "cpu"
+    prefer(Fastest("cpu", "cpu"))
     traced = jax.jit(lambda x: dispatch.run("op", None, FORMS, x)).trace(X)
     assert "2.000000e+00" in traced.lower(lowering_platforms=("cpu",)).as_text()
     assert "1.000000e+00" in traced.lower(lowering_platforms=("tpu",)).as_text()
@@ -98,5 +119,5 @@ def test_kernels_are_refused_on_cpu(implementation):
 def test_the_table_names_operations_and_forms(monkeypatch):
     monkeypatch.undo()
     assert dispatch.PREFERRED.keys() == {"linear_attention", "glu_depthwise_conv"}
-    forms = {form for table in dispatch.PREFERRED.values() for form in table.values()}
+    forms = {row.form for rows in dispatch.PREFERRED.values() for row in rows}
     assert forms <= {"reference", *dispatch.LOWERING_PLATFORM}
