@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Generator, Iterator
 
 import jax
-import numpy as np
 
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.data import device_degradations, pipeline
@@ -65,7 +64,7 @@ class Photographs:
             found = (source.names, source.manifest.sizes, source.tags)
             digest.update(repr(found).encode())
             for index in range(0, len(source), max(1, len(source) // _COMPARED)):
-                digest.update(np.ascontiguousarray(source[index]))
+                digest.update(source[index].tobytes())
         counts = " + ".join(str(len(source.names)) for source in sources)
         return f"{counts}, SHA-256 {digest.hexdigest()[:12]}"
 
