@@ -68,6 +68,7 @@ PILLOW_IN_MEMORY = {
 # error says what to install.
 OPTIONAL = {
     "linearsr_jax.convert.torch_pickle": {"torch"},
+    "linearsr_jax.core.image_deep": {"pillow_heif"},
     "linearsr_jax.demo.page": {"gradio"},
     "linearsr_jax.esgf.report": {"matplotlib"},
     "linearsr_jax.esgf.run_report": {"matplotlib"},
