@@ -8,7 +8,6 @@ CUDA packages of jax).
 
 import contextlib
 import io
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,41 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 
-# What libtpu wants to know on a machine that is no TPU host.
-LIBTPU_WITHOUT_TPU = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-}
-# What XLA wants to know of a GPU that is not there, an H100 with CUDA 13: the limits of
-# compute capability 9.0 in NVIDIA's CUDA programming guide.
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448
-  threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: 84929347584
-  cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-runtime_version { major: 13 minor: 0 patch: 0 }
-dnn_version_info { major: 9 minor: 12 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
+from kernels_pallas.absent import gpu_devices, tpu_devices
+
 TPU = AbstractDevice("TPU v5 lite", 1, "tpu")
 GPU = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
 
@@ -144,29 +110,13 @@ def lower(function: Callable, device: AbstractDevice, *shapes: Any) -> str:
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-def tpu_devices(topology: str) -> list[Any]:
-    """Describes the chips of a TPU slice, to compile for without one; needs libtpu.
-
-    Use it in a process of its own that has JAX_PLATFORMS=cpu in its environment and
-    has not loaded libtpu yet.
-
-    Args:
-      topology: such as "v5e:2x2".
-    """
-    from jax.experimental import topologies
-
-    for name, value in LIBTPU_WITHOUT_TPU.items():
-        os.environ.setdefault(name, value)
-    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-
-
 def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
     """Compiles for one chip of a real TPU, without one.
 
     A kernel that does not fit into VMEM fails here.
 
     Args:
-      topology: see `tpu_devices`, also for its requirements.
+      topology: see `absent.tpu_devices`, also for its requirements.
       function: function of arrays.
       *shapes: jax.ShapeDtypeStruct of the arguments.
 
@@ -179,8 +129,8 @@ def compile_for_tpu(topology: str, function: Callable, *shapes: Any) -> Any:
 def compile_for_gpu(function: Callable, *shapes: Any) -> Any:
     """Compiles for an H100, without one: ptxas takes the kernels, XLA plans the rest.
 
-    Needs jax 0.11 with jax-cuda13-plugin and jax-cuda13-pjrt, and JAX_PLATFORMS=cpu in
-    the environment. Products are not tuned, for which a GPU would have to run them.
+    For what it needs see `absent.gpu_devices`. Products are not tuned, for which a GPU
+    would have to run them.
 
     Args:
       function: function of arrays.
@@ -189,12 +139,7 @@ def compile_for_gpu(function: Callable, *shapes: Any) -> Any:
     Returns:
       jax.stages.Compiled.
     """
-    from jax.experimental import topologies
-
-    description: Any = topologies.get_topology_desc(
-        "h100", "cuda", target_config=H100, topology="1x1x1"
-    )
-    return _compile_on(description.devices[0], function, *shapes)
+    return _compile_on(gpu_devices("h100")[0], function, *shapes)
 
 
 def _compile_on(device, function, *shapes):

@@ -1,11 +1,12 @@
-"""`linearsr plan`: what a training run needs on chips that are not here."""
+"""`linearsr plan`: what training or upscaling needs on chips that are not here."""
 
 import argparse
 import json
+import re
 
-from linearsr_jax.cli.arguments import UsageError, add_json, add_override
+from linearsr_jax.cli.arguments import UsageError, add_json, add_override, steps
 
-HELP = "compile a training step for chips that are not here, and say what it needs"
+HELP = "compile training or upscaling for chips that are not here; say what it needs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,17 +23,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHIP:SIZE",
         help="such as v5e:4x4, v5p:4x4x4 or h200:8; TPUs need the extra aot",
     )
+    parser.add_argument(
+        "--image",
+        type=_pixels,
+        metavar="WxH",
+        help="plan upscaling to this size with the config's model, not its training",
+    )
+    parser.add_argument(
+        "--steps",
+        type=steps,
+        metavar="N",
+        help="network evaluations per image, with --image (default: the preset's)",
+    )
     add_override(parser, "mesh.fsdp=16")
     add_json(parser)
 
 
+def _pixels(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1024x1024")
+    return int(found[1]), int(found[2])
+
+
 def run(args: argparse.Namespace) -> int:
-    """Prints the plan; 0 if the step fits, else 1."""
+    """Prints the plan; 0 if the program fits, else 1."""
     from linearsr_jax.config.loading import ConfigError, load_config
     from linearsr_jax.plan.planner import format_plan, make_plan
+    from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
     from linearsr_jax.plan.topologies import parse_topology
     from linearsr_jax.training.setup import make_parts
 
+    if args.steps and not args.image:
+        raise UsageError("--steps belongs to --image")
     # What is not needed for the shapes need not be given.
     unused = ["data.folder=photographs"]
     try:
@@ -43,6 +66,14 @@ def run(args: argparse.Namespace) -> int:
         with config.unlocked():
             config.val.holdout = 0.1
     topology = parse_topology(args.topology)
-    plan = make_plan(make_parts(config, topology.devices()), topology)
-    print(json.dumps(plan.to_json()) if args.json else format_plan(plan))
+    devices = topology.devices()
+    if args.image:
+        parts = make_parts(config, devices)
+        number = args.steps or parts.preset.default_steps
+        plan = plan_sampler(parts, topology, devices, args.image, number)
+        text = format_sampler_plan(plan)
+    else:
+        plan = make_plan(make_parts(config, devices), topology)
+        text = format_plan(plan)
+    print(json.dumps(plan.to_json()) if args.json else text)
     return 0 if plan.fits else 1

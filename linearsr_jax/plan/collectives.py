@@ -49,11 +49,13 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
         if found := _LIMIT.search(line):
             limits[name] = max(limits.get(name, 1), int(found[1]))
         if found := _COLLECTIVE.search(line):
+            kind, is_start = found[2], f"{found[2]}-start(" in line
             arrays = _ARRAY.findall(found[1])
-            # The result of a start is (operands..., results...).
-            if f"{found[2]}-start(" in line and len(arrays) > 1:
+            if is_start and kind != "all-reduce":
+                # (operands..., results..., context): numbers that are no data.
+                arrays = [array for array in arrays if array != ("u32", "")]
                 arrays = arrays[len(arrays) // 2 :]
-            own[name].append((found[2], sum(_bytes(*array) for array in arrays)))
+            own[name].append((kind, sum(_bytes(*array) for array in arrays)))
         elif found := _CALLED.search(line):
             trips = _TRIPS.search(line)
             times = int(trips[1]) if trips else 1

@@ -8,7 +8,6 @@ run comes.
 
 import dataclasses
 import math
-import re
 from typing import Any
 
 import jax
@@ -16,15 +15,11 @@ import jax
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.plan.collectives import count_collectives
 from linearsr_jax.plan.flop_count import flops_of
+from linearsr_jax.plan.memory import USABLE, compile_program, device_bytes
 from linearsr_jax.plan.step_program import StepProgram, make_step_program
-from linearsr_jax.plan.topologies import PlanError, Topology
+from linearsr_jax.plan.topologies import Topology
 from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.state_bytes import find_places, sum_by_kind
-
-# Share of the memory that a program gets; the rest belongs to the runtime.
-USABLE = 0.95
-# How XLA says what a program that it refuses would need.
-_USED = re.compile(r"Used ([\d.]+)([KMGT])i?B? of ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +72,12 @@ def make_plan(parts: RunParts, topology: Topology) -> Plan:
     program = make_step_program(parts)
     sizes = sum_by_kind(find_places(program.start_state))
     _, batch, codec = program.arguments
-    sizes["codec"] = _device_bytes(codec)
-    sizes["batch"] = _device_bytes(batch)
+    sizes["codec"] = device_bytes(codec)
+    sizes["batch"] = device_bytes(batch)
     arguments = sum(sizes.values())
     sizes["activations"] = _activation_bytes(program)
-    text, temporary = _compile(program, arguments)
+    compiled = compile_program(program.compile, arguments)
+    text, temporary = compiled.text, compiled.temporaries
     if not text:
         # Refused for its memory, so at least what is kept does not fit.
         at_least = max(sizes["activations"], topology.chip.memory - arguments)
@@ -115,30 +111,6 @@ def make_plan(parts: RunParts, topology: Topology) -> Plan:
         bound_by=bound_by,
         mfu_bound=_model_flops(parts) / (seconds * topology.count * chip.flops),
         advice="" if fits else _advise(parts, sizes, total, limit),
-    )
-
-
-def _compile(program: StepProgram, arguments: int) -> tuple[str, int]:
-    """Returns the compiled text, "" where it is refused, and bytes of temporaries."""
-    try:
-        compiled = program.compile()
-    except jax.errors.JaxRuntimeError as error:
-        text = " ".join(str(error).split())
-        if "RESOURCE_EXHAUSTED" in text:
-            used = _USED.search(text)
-            total = float(used[1]) * 1024 ** (1 + "KMGT".index(used[2])) if used else 0
-            return "", max(0, round(total) - arguments)
-        raise PlanError(f"the compiler refuses the step: {text[:300]}") from error
-    memory: Any = compiled.memory_analysis()
-    # Outputs that are not updated in place count as temporaries.
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return compiled.as_text() or "", memory.temp_size_in_bytes + outputs
-
-
-def _device_bytes(tree: Any) -> int:
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-        for x in jax.tree.leaves(tree)
     )
 
 

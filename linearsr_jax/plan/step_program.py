@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from linearsr_jax.codecs import DcAeCodec, PixelCodec
+from linearsr_jax.codecs import Codec, DcAeCodec, PixelCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.core.scale import SCALE
@@ -62,7 +63,11 @@ def make_step_program(parts: RunParts) -> StepProgram:
         out_shardings=(start_state.shardings, None),
     )
     states = _placed(start_state.shapes, start_state.shardings)
-    arguments = states, _batch(parts), _codec(parts)
+    arguments = (
+        states,
+        _batch(parts),
+        replicated_shapes(codec_shapes(parts), parts.mesh),
+    )
     return StepProgram(parts, start_state, jitted, arguments)
 
 
@@ -98,11 +103,16 @@ def _batch(parts: RunParts) -> PyTree:
     }
 
 
-def _codec(parts: RunParts) -> PyTree:
+def codec_shapes(parts: RunParts) -> Codec:
+    """Makes the codec of a run with shapes in place of weights, which nothing reads."""
     if parts.preset.codec == "pixel":
         return PixelCodec()
-    # Of the only codec with weights; reading them is not needed for their shapes.
+    # The only codec with weights.
     config = DcAeConfig()
     params = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
-    everywhere = jax.tree.map(lambda _: replicated(parts.mesh), params)
-    return DcAeCodec(_placed(params, everywhere), config)
+    return DcAeCodec(params, config)
+
+
+def replicated_shapes(shapes: PyTree, mesh: Mesh) -> PyTree:
+    """Places shapes whole on every device of a mesh."""
+    return _placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))

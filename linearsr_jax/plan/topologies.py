@@ -1,15 +1,18 @@
 """Names accelerators that are not here, so that programs can be compiled for them.
 
-Peaks are the manufacturers': Google's pages on the system architecture of Cloud TPUs,
-and NVIDIA's data sheets of the SXM boards, dense bfloat16.
+TPUs: the pages cloud.google.com/tpu/docs/v4, v5e, v5p and v6e; the higher number where
+their editions differ, since a bound on the time must not be too long. v4's links are
+from N. P. Jouppi et al., TPU v4 (2023). GPUs: NVIDIA's data sheets of the H100 and H200
+SXM; the products that they list are with sparsity, which is twice these.
 """
 
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from kernels_pallas.absent import GPUS, gpu_devices, tpu_devices
 
 
 class PlanError(ValueError):
@@ -22,7 +25,7 @@ class Chip:
 
     Attributes:
       name: name of the chip.
-      memory: bytes of high-bandwidth memory.
+      memory: bytes of high-bandwidth memory. Google's GB are GiB.
       flops: bfloat16 operations a second.
       bandwidth: bytes a second to and from that memory.
       link: bytes a second to all neighbours together, in one direction.
@@ -37,50 +40,12 @@ class Chip:
 
 CHIPS = {
     "v4": Chip("TPU v4", 32 * 2**30, 275e12, 1.2e12, 300e9),
-    "v5e": Chip("TPU v5e", 16 * 2**30, 197e12, 0.82e12, 200e9),
+    "v5e": Chip("TPU v5e", 16 * 2**30, 197e12, 0.819e12, 200e9),
     "v5p": Chip("TPU v5p", 95 * 2**30, 459e12, 2.765e12, 600e9),
-    "v6e": Chip("TPU v6e", 32 * 2**30, 918e12, 1.6e12, 400e9),
+    "v6e": Chip("TPU v6e", 32 * 2**30, 918e12, 1.64e12, 448e9),
     "h100": Chip("NVIDIA H100 SXM", 80 * 10**9, 989e12, 3.35e12, 450e9),
     "h200": Chip("NVIDIA H200 SXM", 141 * 10**9, 989e12, 4.8e12, 450e9),
 }
-# Chips that XLA's GPU compiler takes, and their streaming multiprocessors.
-_GPUS = ("h100", "h200")
-
-# What libtpu wants to know on a machine that is no TPU host.
-_WITHOUT_TPU = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-}
-# What XLA wants to know of a GPU that is not there: the limits of compute capability
-# 9.0 in NVIDIA's CUDA programming guide.
-_HOPPER = """
-gpu_device_info {{
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448
-  threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  memory_bandwidth: {bandwidth:.0f}
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: {memory}
-  cuda_compute_capability {{ major: 9 }}
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-}}
-platform_name: "CUDA"
-runtime_version {{ major: 13 minor: 0 patch: 0 }}
-dnn_version_info {{ major: 9 minor: 12 }}
-device_description_str: "{name}"
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +76,7 @@ class Topology:
             text = " ".join(str(error).split())[:300]
             needs = (
                 "jax >= 0.11 with jax-cuda13-plugin and jax-cuda13-pjrt"
-                if self.name.startswith(_GPUS)
+                if self.name.startswith(tuple(GPUS))
                 else "libtpu (the extra aot)"
             )
             raise PlanError(
@@ -135,24 +100,6 @@ def parse_topology(name: str) -> Topology:
     count, chip = math.prod(sizes), CHIPS[found[1]]
     if not count:
         raise PlanError(f"topology {name!r} has no chips")
-    if found[1] in _GPUS:
-        return Topology(name, chip, count, lambda: _gpus(chip, count))
-    return Topology(name, chip, count, lambda: _tpus(f"{found[1]}:{found[2]}"))
-
-
-def _tpus(name: str) -> Sequence[Any]:
-    from jax.experimental import topologies
-
-    for variable, value in _WITHOUT_TPU.items():
-        os.environ.setdefault(variable, value)
-    return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
-
-
-def _gpus(chip: Chip, count: int) -> Sequence[Any]:
-    from jax.experimental import topologies
-
-    config = _HOPPER.format(**dataclasses.asdict(chip))
-    description: Any = topologies.get_topology_desc(
-        chip.name, "cuda", target_config=config, topology=f"1x1x{count}"
-    )
-    return description.devices
+    if found[1] in GPUS:
+        return Topology(name, chip, count, lambda: gpu_devices(found[1], count))
+    return Topology(name, chip, count, lambda: tpu_devices(f"{found[1]}:{found[2]}"))

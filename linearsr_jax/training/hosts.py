@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TypeVar, cast
 
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from linearsr_jax.core.array_types import Float
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.watch import Watch
 
@@ -151,6 +152,30 @@ def gather_text(text: str) -> list[str]:
     padded = np.frombuffer(data.ljust(_TEXT_BYTES, b"\0"), np.uint8)
     rows = np.asarray(multihost_utils.process_allgather(padded))
     return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows]
+
+
+def gather_rows(
+    own: Mapping[int, Sequence[float]], count: int
+) -> Float[np.ndarray, "N M"]:
+    """Gathers rows of numbers that the processes have made; call it on all.
+
+    Args:
+      own: rows of this process by their number, at least one. Where several processes
+        have a number, the first one's row counts.
+      count: number N of rows.
+
+    Returns:
+      All rows, in order.
+    """
+    table = np.zeros((count, 1 + len(next(iter(own.values())))))
+    for number, values in own.items():
+        table[number] = 1, *values
+    if jax.process_count() > 1:
+        # As bytes, because JAX would round to float32.
+        data = np.asarray(multihost_utils.process_allgather(table.view(np.uint8)))
+        tables = np.ascontiguousarray(data).view(np.float64)
+        table = tables[tables[..., 0].argmax(axis=0), np.arange(count)]
+    return table[:, 1:]
 
 
 def together(function: Callable[[], T]) -> T:

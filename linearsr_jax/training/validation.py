@@ -2,6 +2,10 @@
 
 Images, degradations, noise and noise levels are fixed, so two validations differ only
 in the parameters. A knee found in them is therefore not one of sampling noise.
+
+Every device upscales other images, and every process scores those of its devices. The
+scores are gathered in the order of the photographs, so their means do not depend on how
+many processes there are.
 """
 
 import dataclasses
@@ -26,8 +30,10 @@ from linearsr_jax.inference.guidance import Guidance
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.models.embeddings import Condition
+from linearsr_jax.training.hosts import gather_rows
 from linearsr_jax.training.losses import Batch, Draws
 from linearsr_jax.training.parts import RunParts
+from linearsr_jax.training.sharding import replicated
 
 # Number of photographs in the picture of a validation.
 SHOWN = 4
@@ -98,23 +104,32 @@ class Validator:
         self._codec = codec
         self._boundaries = parts.settings.expert_boundaries
         self._conditions = conditions
-        mesh = jax.sharding.get_abstract_mesh()
-        whole = None if mesh.empty else jax.P()
-        self._upscale = jax.jit(
-            make_upscale(
-                parts.model, parts.preset, steps=steps, boundaries=self._boundaries
-            ),
-            out_shardings=whole,
+        # An image for each device at a time.
+        self._at_once = parts.mesh.size
+        self._spread = jax.NamedSharding(parts.mesh, jax.P(parts.mesh.axis_names))
+        upscale = make_upscale(
+            parts.model, parts.preset, steps=steps, boundaries=self._boundaries
         )
+
+        def upscale_images(experts, codec, images_lr, noise, conditions):
+            def of_one(image_lr, condition):
+                guidance = Guidance(condition)
+                return upscale(experts, codec, image_lr, noise, guidance)[0]
+
+            return jax.vmap(of_one)(images_lr, conditions)
+
+        self._upscale = jax.jit(upscale_images, out_shardings=self._spread)
+        whole = replicated(parts.mesh)
+        self._first = jax.jit(lambda images: images[:SHOWN], out_shardings=whole)
         side = crop_size // SCALE
         self._noise = draw_noise(parts.preset, codec, side, side, steps=steps, seed=0)
         self._loss = loss = parts.loss
 
-        def flow_loss(params, codec, batch, sigma, draws):
-            draws = loss.weigh(sigma, draws.noise, draws.views)
-            return loss(params, codec, batch, draws)[1][0]["flow"][0]
+        def flow_losses(params, codec, batch, sigma, noise, views):
+            draws = loss.weigh(jnp.full(len(noise), sigma), noise, views)
+            return loss(params, codec, batch, draws)[1][0]["flow"]
 
-        self._flow_loss = jax.jit(flow_loss, out_shardings=whole)
+        self._flow_losses = jax.jit(flow_losses, out_shardings=whole)
 
     def __call__(
         self, experts: Sequence[PyTree], weights: Weights
@@ -132,60 +147,105 @@ class Validator:
         """
         found, images = [], {}
         for degradation in self._lr:
-            outputs = self._upscale_all(tuple(experts), degradation)
-            found += self._score(outputs, degradation, weights)
-            columns = (self._baseline[degradation], outputs, self._hr)
-            images[f"val_{degradation}"] = np.concatenate(
-                [stack[:SHOWN] for stack in columns], axis=2
+            own, shown = self._upscale_own(tuple(experts), degradation)
+            found += self._score(own, degradation, weights)
+            baseline, true = self._baseline[degradation][:SHOWN], self._hr[:SHOWN]
+            columns = (baseline, shown, true)
+            images[f"val_{degradation}"] = np.concatenate(columns, axis=2)
+        return (*found, *self._find_flow_losses(experts, weights)), images
+
+    def _upscale_own(
+        self, experts: tuple[PyTree, ...], degradation: str
+    ) -> tuple[dict[int, np.ndarray], np.ndarray]:
+        """Upscales all; returns what this process holds, by number, and those shown."""
+        own, shown = {}, []
+        for numbers in self._rounds():
+            condition = None
+            if self._conditions:
+                tokens, mask = self._conditions.tokens, self._conditions.mask
+                rows = self._put(numbers, (tokens[:, None], mask[:, None]))
+                condition = Condition(*rows)
+            images_lr = self._put(numbers, self._lr[degradation])
+            outputs = self._upscale(
+                experts, self._codec, images_lr, self._noise, condition
             )
-        found += [self._flow_loss_at(sigma, experts, weights) for sigma in LEVELS]
-        return tuple(found), images
+            for shard in outputs.addressable_shards:
+                held = numbers[shard.index[0]]
+                # The last round repeats an image where there are too few.
+                if held.size and (number := int(held[0])) not in own:
+                    own[number] = to_uint8(np.asarray(shard.data)[0])
+            if len(shown) < min(SHOWN, len(self)):
+                shown += list(to_uint8(np.asarray(self._first(outputs))))
+        return own, np.stack(shown[: len(self)][:SHOWN])
 
-    def _upscale_all(self, experts, degradation):
-        outputs = (
-            self._upscale(
-                experts, self._codec, image_lr, self._noise, self._guidance(i)
-            )[0]
-            for i, image_lr in enumerate(self._lr[degradation])
-        )
-        return np.stack([to_uint8(np.asarray(output)) for output in outputs])
+    def _rounds(self) -> list[np.ndarray]:
+        """Numbers of the photographs that the devices take, round by round."""
+        starts = range(0, len(self), self._at_once)
+        last = len(self) - 1
+        return [np.minimum(np.arange(n, n + self._at_once), last) for n in starts]
 
-    def _score(self, outputs, degradation, weights) -> list[Evaluation]:
+    def _put(self, numbers: np.ndarray, rows: PyTree) -> PyTree:
+        """Puts a row of each array on each device."""
+
+        def put(x):
+            taken = x[numbers]
+            return jax.make_array_from_callback(
+                taken.shape, self._spread, lambda index: taken[index]
+            )
+
+        return jax.tree.map(put, rows)
+
+    def _score(self, own, degradation, weights) -> list[Evaluation]:
         references = {"hr": self._hr, "lr": self._lr[degradation]}
-        found = {}
-        for metric, score in self._functions.items():
-            compared = [outputs]
-            if metric.compares_with:
-                compared.append(references[metric.compares_with])
-            found[metric.name] = Evaluation(
+        psnr = self._functions[self._metrics[0]]
+
+        def score(number, output):
+            values = [psnr(self._baseline[degradation][number], self._hr[number])]
+            for metric, function in self._functions.items():
+                compared = [output]
+                if metric.compares_with:
+                    compared.append(references[metric.compares_with][number])
+                values.append(function(*compared))
+            return values
+
+        table = gather_rows({n: score(n, x) for n, x in own.items()}, len(self))
+        before, *values = (float(x) for x in np.mean(table, axis=0))
+        found = {
+            metric.name: Evaluation(
                 metric=metric.name,
                 degradation=degradation,
                 weights=weights,
                 higher_is_better=metric.higher_is_better,
-                value=_mean(score, *compared),
+                value=value,
             )
-        psnr = self._functions[self._metrics[0]]
-        before = _mean(psnr, self._baseline[degradation], self._hr)
+            for metric, value in zip(self._metrics, values, strict=True)
+        }
         gain = dataclasses.replace(
             found["psnr"], metric="gain", value=found["psnr"].value - before
         )
         return [*found.values(), gain]
 
-    def _flow_loss_at(self, sigma, experts, weights) -> Evaluation:
-        params = experts[find_expert(sigma, self._boundaries)]
-        values = [
-            self._flow_loss(
-                params, self._codec, batch, jnp.full(1, sigma, jnp.float32), draws
+    def _find_flow_losses(self, experts, weights) -> list[Evaluation]:
+        losses: dict[float, list[np.ndarray]] = {sigma: [] for sigma in LEVELS}
+        for numbers in self._rounds():
+            samples = [self.sample(int(number)) for number in numbers]
+            rows = [(batch, draws.noise, draws.views) for batch, draws in samples]
+            stacked = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(rows))
+            batch, *draws = self._put(np.arange(len(numbers)), stacked)
+            for sigma, found in losses.items():
+                params = experts[find_expert(sigma, self._boundaries)]
+                values = self._flow_losses(params, self._codec, batch, sigma, *draws)
+                found.append(np.asarray(values))
+        return [
+            Evaluation(
+                metric=f"loss_at_{round(1000 * sigma)}",
+                degradation=None,
+                weights=weights,
+                higher_is_better=False,
+                value=float(np.mean(np.concatenate(found)[: len(self)])),
             )
-            for batch, draws in map(self.sample, range(len(self)))
+            for sigma, found in losses.items()
         ]
-        return Evaluation(
-            metric=f"loss_at_{round(1000 * sigma)}",
-            degradation=None,
-            weights=weights,
-            higher_is_better=False,
-            value=float(np.mean(values)),
-        )
 
     def __len__(self) -> int:
         """Counts the photographs."""
@@ -203,19 +263,6 @@ class Validator:
             batch |= self._conditions.row(photograph)
         key = stream_key(0, "validation", number)
         return batch, self._loss.draw(key, batch, self._codec, expert)
-
-    def _guidance(self, number: int) -> Guidance:
-        if not self._conditions:
-            return Guidance()
-        row = self._conditions.row(slice(number, number + 1))
-        condition = Condition(
-            jnp.asarray(row["condition_tokens"]), jnp.asarray(row["condition_mask"])
-        )
-        return Guidance(condition)
-
-
-def _mean(score, *stacks) -> float:
-    return float(np.mean([score(*images) for images in zip(*stacks, strict=True)]))
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from linearsr_jax.models.presets import get_preset
 from linearsr_jax.plan.collectives import count_collectives
 from linearsr_jax.plan.flop_count import flops_of
 from linearsr_jax.plan.planner import format_plan, make_plan
+from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
 from linearsr_jax.plan.topologies import Chip, PlanError, Topology, parse_topology
 from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.sharding import make_mesh
@@ -102,6 +103,83 @@ def test_collectives_count_as_often_as_their_loop_runs():
     found = count_collectives(jax.jit(mapped).lower(x).compile().as_text())
     assert found["collective-permute"] == {"count": 3, "bytes": 3 * 400}
     assert found["all-reduce"] == {"count": 1, "bytes": 400}
+
+
+def test_results_of_asynchronous_collectives_count_once():
+    program = """
+ENTRY %main (p: f32[4]) -> f32[8] {
+  %a = (f32[4]{0}, f32[8]{0}) all-reduce-start(%p, %q), to_apply=%add
+  %b = (f32[4]{0}, f32[8]{0}) all-gather-start(%p), dimensions={0}
+  %c = ((f32[8]{0}), (f32[2]{0})) reduce-scatter-start(%p), to_apply=%add
+  %d = (bf16[4]{0}, bf16[4]{0}, u32[], u32[]) collective-permute-start(%p)
+  %e = f32[8]{0} all-gather-done(%b)
+}
+"""
+    assert count_collectives(program) == {
+        "all-reduce": {"count": 1, "bytes": 4 * (4 + 8)},
+        "all-gather": {"count": 1, "bytes": 4 * 8},
+        "reduce-scatter": {"count": 1, "bytes": 4 * 2},
+        "collective-permute": {"count": 1, "bytes": 2 * 4},
+    }
+
+
+@pytest.mark.parametrize("kind", ["none", "tags"])
+def test_an_image_is_planned_for_one_chip(kind):
+    config = debug.get_config()
+    config.data.folder = "photographs"
+    config.expert_boundaries = (0.5,)
+    config.condition.kind = kind
+    parts = make_parts(config)
+    chip = Chip("large", 2**30, 1e9, 1e9, 1e9)
+    devices = jax.devices()
+    eight = Topology("large:8", chip, 8, lambda: devices)
+    plan = plan_sampler(parts, eight, devices, (64, 32), 3)
+    assert plan.fits
+    sizes = plan.bytes_per_chip
+    weights = jax.eval_shape(parts.model.init_params, jax.random.key(0))
+    one = sum(4 * x.size for x in jax.tree.leaves(weights))
+    assert sizes["parameters"] == 2 * one
+    latents, pixels = 4 * 8 * 16 * 48, 8 * 16 * 3
+    tokens = config.condition.max_tokens * (4 + 1) if kind == "tags" else 0
+    # And the scale of guidance.
+    assert sizes["inputs"] == latents + pixels + tokens + 4
+    assert (
+        sum(sizes[x] for x in ("parameters", "codec", "inputs", "temporaries"))
+        == (sizes["total"])
+    )
+    flops = dict(forward_flops(parts.model, (8, 16), tokens and 16))
+    # An expert takes the condition once.
+    once = flops.pop("condition")
+    expected = 2 * once + 3 * sum(flops.values())
+    np.testing.assert_allclose(plan.flops_per_image, expected, rtol=0.03)
+    bound = max(plan.flops_per_image, 3 * one) / 1e9
+    assert plan.seconds_bound == pytest.approx(bound, rel=0.01)
+    assert plan.images_per_second_bound == 8 / plan.seconds_bound
+    assert "fits: yes" in format_sampler_plan(plan)
+    small = Topology("small:8", SMALL, 8, lambda: devices)
+    plan = plan_sampler(parts, small, devices, (64, 32), 3)
+    assert not plan.fits
+    assert plan.advice.startswith("--max-memory")
+    with pytest.raises(PlanError, match="multiples of 4"):
+        plan_sampler(parts, eight, devices, (62, 32), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["h100:8", "h200:2"])
+def test_a_step_and_an_image_are_planned_for_gpus(name):
+    pytest.importorskip("jax_cuda13_plugin", reason="compiles with jax's CUDA packages")
+    topology = parse_topology(name)
+    devices = topology.devices()
+    assert len(devices) == topology.count
+    config = debug.get_config()
+    config.data.folder = "photographs"
+    config.mesh.fsdp = 2
+    parts = make_parts(config, devices)
+    plan = make_plan(parts, topology)
+    assert plan.fits
+    # Gradients are summed over the devices, and the parameters gathered.
+    assert {"all-reduce", "all-gather"} <= plan.collectives.keys()
+    assert plan_sampler(parts, topology, devices, (64, 64), 2).fits
 
 
 def test_a_plan_names_what_would_make_it_fit():

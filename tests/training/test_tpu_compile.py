@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels_pallas.testing import tpu_devices
+from kernels_pallas.absent import tpu_devices
 from linearsr_jax.codecs import DcAeCodec, PixelCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
 from linearsr_jax.config.defaults import default_config
