@@ -72,12 +72,12 @@ def read() -> dict[str, dict]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def run() -> None:
-    """Compiles what is missing, one program at a time."""
+def run(part: str = "") -> None:
+    """Compiles what is missing, one program at a time; commands that contain part."""
     packages = ("jax", "libtpu", "jax-cuda13-pjrt")
     versions = {name: importlib.metadata.version(name) for name in packages}
     for command in commands():
-        if command in read():
+        if command in read() or part not in command:
             continue
         start = time.monotonic()
         program = [sys.executable, "-m", "linearsr_jax", *command.split()[1:]]
@@ -114,7 +114,7 @@ def table() -> None:
             continue
         plan = found[command]["plan"]
         preset, experts, changes = _words(command)
-        time, by = f"{plan['seconds_bound']:.3g} s, {plan['bound_by']}", ""
+        time = f"{plan['seconds_bound']:.3g} s, {plan['bound_by']}"
         mfu = f"{100 * plan['mfu_bound']:.0f} %"
         if "image" in plan:
             side = plan["image"][0]
@@ -125,7 +125,6 @@ def table() -> None:
                 f"{time} | {rate:.1f} | {mfu} |"
             )
         else:
-            del by
             crop = changes.pop("data.crop_size")
             changed = " ".join(f"{k}={v}" for k, v in changes.items())
             rows["training"].append(
@@ -152,4 +151,4 @@ def table() -> None:
 
 
 if __name__ == "__main__":
-    {"run": run, "table": table}[sys.argv[1]]()
+    {"run": run, "table": table}[sys.argv[1]](*sys.argv[2:])

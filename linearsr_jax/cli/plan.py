@@ -68,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     topology = parse_topology(args.topology)
     devices = topology.devices()
     if args.image:
-        parts = make_parts(config, devices)
+        # One chip upscales an image, whatever the mesh that trains.
+        config.mesh.update({"experts": 1, "data": -1, "fsdp": 1})
+        parts = make_parts(config, devices[:1])
         number = args.steps or parts.preset.default_steps
         plan = plan_sampler(parts, topology, devices, args.image, number)
         text = format_sampler_plan(plan)
