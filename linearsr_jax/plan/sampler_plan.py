@@ -83,7 +83,6 @@ def plan_sampler(
     Raises:
       PlanError: the image has another size, or the compiler refuses the program for
         another reason than memory.
-      ValueError: there are fewer steps than experts.
     """
     preset, settings, chip = parts.preset, parts.settings, topology.chip
     width, height = image

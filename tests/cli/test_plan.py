@@ -32,7 +32,6 @@ def test_an_image_does_not_depend_on_the_mesh_of_training(capsys):
         (("--steps", "4"), "--steps belongs to --image"),
         (("--image", "64"), "'64' is no size such as 1024x1024"),
         (("--image", "66x64"), "its sides must be multiples of 4"),
-        (("--image", "64x64", "--steps", "2"), "step"),
     ],
 )
 def test_images_that_cannot_be_planned(capsys, arguments, error):
