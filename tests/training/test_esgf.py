@@ -19,12 +19,17 @@ from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.optimizers import ema_params
 from linearsr_jax.training.record import Rewind, TrainError
+from linearsr_jax.training.stop_signal import StopSignal
 from linearsr_jax.training.validation import Validator
-from linearsr_jax.training.writers import LogWriter
+from tests.runs_testing import cut_back
+
+# In all tests, because the schedule of the compiled step has it.
+STEPS = 24
 
 
 def make_config(photos, **overrides):
     config = debug.get_config()
+    config.steps = STEPS
     config.data.folder = str(photos)
     config.data.crop_size = 16
     config.batch_size = 8
@@ -37,10 +42,23 @@ def make_config(photos, **overrides):
     return config.lock()
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
-    """Samples in the first order are black from batch 2 on, and black gives NaN."""
-    real_batches, real_loss = trainer.global_batches, Loss.__call__
+@pytest.fixture(scope="module", autouse=True)
+def _black_is_nan():
+    """In all tests, so that they train with one program."""
+    real_loss = Loss.__call__
+
+    def loss(self, params, codec, batch, draws, critic):
+        total, aux = real_loss(self, params, codec, batch, draws, critic)
+        return total * jnp.where(batch["image_hr"].max() == 0, jnp.nan, 1.0), aux
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loss, "__call__", loss)
+        yield
+
+
+def poison(patch):
+    """Makes samples in the first order black from batch 2 on."""
+    real_batches = trainer.global_batches
 
     @contextlib.contextmanager
     def batches(settings, *args, seed, start_batch):
@@ -53,76 +71,74 @@ def poisoned(monkeypatch):
                 for n, batch in enumerate(stream, start_batch)
             )
 
-    def loss(self, params, codec, batch, draws, critic):
-        total, aux = real_loss(self, params, codec, batch, draws, critic)
-        return total * jnp.where(batch["image_hr"].max() == 0, jnp.nan, 1.0), aux
+    patch.setattr(trainer, "global_batches", batches)
 
-    monkeypatch.setattr(trainer, "global_batches", batches)
-    monkeypatch.setattr(Loss, "__call__", loss)
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    poison(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def rewound(photos, tmp_path_factory):
+    """A run that goes back once, and the workdir it left."""
+    workdir = tmp_path_factory.mktemp("rewound") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        poison(patch)
+        config = make_config(photos, keep_checkpoints=STEPS)
+        return workdir, train_and_evaluate(config, workdir)
 
 
 def read_log(workdir):
     return [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.usefixtures("poisoned")
-def test_three_steps_that_are_not_finite_rewind(photos, tmp_path):
-    config = make_config(photos, steps=6)
-    state = train_and_evaluate(config, tmp_path / "run").state
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
-    with contextlib.closing(Checkpointer(tmp_path / "run/checkpoints", keep=3)) as kept:
-        rewinds = kept.restore_record(6).rewinds
+def test_three_steps_that_are_not_finite_rewind(rewound):
+    workdir, result = rewound
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.state.params))
+    with contextlib.closing(Checkpointer(workdir / "checkpoints", keep=STEPS)) as kept:
+        rewinds = kept.restore_record(STEPS).rewinds
     reason = "3 steps in a row were not finite"
     assert rewinds == (Rewind(step=5, to=4, reason=reason),)
-    training = model_folder.load_pretrained(tmp_path / "run/model").training
+    training = model_folder.load_pretrained(workdir / "model").training
     assert training["rewinds"] == [{"step": 5, "to": 4, "reason": reason}]
-    log = read_log(tmp_path / "run")
-    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
-    assert [row["skipped"] for row in log] == [0, 0, 1, 1, 0, 0]
+    log = read_log(workdir)
+    assert [row["step"] for row in log] == list(range(1, STEPS + 1))
+    assert [row["skipped"] for row in log] == [0, 0, 1, 1] + [0] * (STEPS - 4)
     # A skipped step has nothing else to say.
     assert "loss" not in log[2]
     assert "loss" in log[4]
 
 
-@pytest.mark.usefixtures("poisoned")
-def test_skipped_steps_change_nothing(photos, tmp_path):
-    config = make_config(photos, steps=2)
-    two = train_and_evaluate(config, tmp_path / "two").state
-    config = make_config(photos, steps=4)
-    four = train_and_evaluate(config, tmp_path / "four").state
+def test_skipped_steps_change_nothing(rewound):
+    workdir, result = rewound
+    like = result.state
+    shardings = jax.tree.map(lambda x: x.sharding, like)
+    with contextlib.closing(Checkpointer(workdir / "checkpoints", keep=STEPS)) as kept:
+        two, four = (kept.restore_state(step, like, shardings) for step in (2, 4))
     assert four.step == 4
     jax.tree.map(
         np.testing.assert_array_equal,
         *jax.device_get([(x.params, x.opt_state) for x in (two, four)]),
     )
+    assert np.any(like.params["head"]["kernel"] != four.params["head"]["kernel"])
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_killed_after_a_rewind_it_ends_with_the_same_bits(
-    photos, tmp_path, monkeypatch
-):
-    class Crash(Exception):
-        pass
-
-    class CrashingWriter(LogWriter):
-        def write_scalars(self, step, scalars):
-            if step == 7:
-                raise Crash
-
-    config = make_config(photos, steps=8)
-    whole = train_and_evaluate(config, tmp_path / "whole").state
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "make_writer", lambda *_, **__: CrashingWriter())
-        with pytest.raises(Crash):
-            train_and_evaluate(config, tmp_path / "killed")
-    resumed = train_and_evaluate(config, tmp_path / "killed").state
-    jax.tree.map(np.testing.assert_array_equal, *jax.device_get([whole, resumed]))
+def test_killed_after_a_rewind_it_ends_with_the_same_bits(rewound, photos, tmp_path):
+    workdir, result = rewound
+    killed = shutil.copytree(workdir, tmp_path / "run")
+    cut_back(killed, 6)
+    resumed = train_and_evaluate(make_config(photos, keep_checkpoints=STEPS), killed)
+    jax.tree.map(
+        np.testing.assert_array_equal, *jax.device_get([result.state, resumed.state])
+    )
 
 
 @pytest.mark.usefixtures("poisoned")
 def test_it_is_given_up_with_a_report(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "data_seed", lambda seed, rewinds: seed)
-    config = make_config(photos, steps=20, **{"esgf.max_rewinds": 2})
+    config = make_config(photos, **{"esgf.max_rewinds": 2})
     with pytest.raises(
         TrainError,
         match=r"given up after 2 rewinds \(step 5 back to 4: .*; step 5 back to 2:",
@@ -133,7 +149,7 @@ def test_it_is_given_up_with_a_report(photos, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("poisoned")
 def test_nowhere_to_go_back_to(photos, tmp_path):
-    config = make_config(photos, steps=20, checkpoint_every=20)
+    config = make_config(photos, checkpoint_every=STEPS)
     with pytest.raises(TrainError, match="there is no checkpoint to go back to"):
         train_and_evaluate(config, tmp_path)
 
@@ -158,7 +174,6 @@ def curve(monkeypatch):
 @pytest.fixture
 def stopping(photos):
     return {
-        "steps": 100,
         "checkpoint_every": 10,
         "val.folder": str(photos),
         "val.crop_size": 32,
@@ -169,7 +184,9 @@ def stopping(photos):
 
 
 @pytest.mark.usefixtures("curve")
-def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
+def test_a_run_ends_at_its_knee_and_hands_it_on(
+    photos, tmp_path, stopping, monkeypatch
+):
     config = make_config(photos, **stopping)
     result = train_and_evaluate(config, tmp_path / "run")
     selection = result.selection
@@ -179,12 +196,13 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
     assert selection.step == knee
     # As late as patience says, and no later.
     decided = selection.verdict.decided_at_step
-    assert selection.trained_to == decided + config.esgf.patience
+    assert selection.trained_to == decided + config.esgf.patience < STEPS
     model = model_folder.load_pretrained(tmp_path / "run/model")
     assert model.training["esgf"] == selection.to_json()
-    # The weights are those of a run that had ended there.
-    config = make_config(photos, **stopping | {"steps": knee})
-    short = train_and_evaluate(config, tmp_path / "short").state
+    # The weights are those of a run that ends there.
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignal, "is_agreed", lambda self, step: step == knee)
+        short = train_and_evaluate(config, tmp_path / "short").state
     expected = split(ema_params(short.opt_state))
     jax.tree.map(
         np.testing.assert_array_equal, *jax.device_get([model.experts, expected])
@@ -215,19 +233,19 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(photos, tmp_path, stopping):
 
 @pytest.mark.usefixtures("curve")
 def test_the_ring_keeps_the_newest_and_the_knee(photos, tmp_path, stopping):
-    stopping |= {"steps": 40, "esgf.stop_at_knee": False, "esgf.candidates": 4}
+    stopping |= {"esgf.stop_at_knee": False, "esgf.candidates": 4}
     result = train_and_evaluate(make_config(photos, **stopping), tmp_path)
     # Without stop_at_knee the result is the last step's, the knee only known.
-    assert result.selection.step == result.selection.trained_to == 40
+    assert result.selection.step == result.selection.trained_to == STEPS
     kept = {int(path.name) for path in (tmp_path / "candidates").glob("[0-9]*")}
-    assert {37, 38, 39, 40} <= kept
-    assert len(kept) <= 5
+    newest = set(range(STEPS - 3, STEPS + 1))
+    assert kept == newest | {result.selection.verdict.knee_step}
 
 
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("knee_step", 21, "esgf.knee_step 21 lies beyond the last of the 20 steps"),
+        ("knee_step", 25, "esgf.knee_step 25 lies beyond the last of the 24 steps"),
         ("knee_step", -1, "esgf.knee_step must be at least 0"),
         ("patience", -1, "esgf.patience must be at least 0"),
         ("candidates", 0, "esgf.candidates must be at least 1"),

@@ -20,35 +20,40 @@ from linearsr_jax.training.hosts import HEARTBEAT
 from linearsr_jax.training.loop import train_and_evaluate
 
 # Long enough that a signal at step 2 comes before the end.
-STEPS = 30
+STEPS = 20
+# All that can be spread over the processes is: parameters, two experts on one axis of
+# devices, validation, and the weights of a knee.
 OVERRIDES = {
     "steps": STEPS,
     "log_every": 1,
-    "checkpoint_every": 10,
+    "checkpoint_every": STEPS,
     "optimizer.warmup_steps": 0,
     "optimizer.decay_steps": 1,
-    "mesh.fsdp": 2,
-    "val.crop_size": 32,
-    "data.workers": 1,
-}
-# What else must be spread over the processes: parameters, two experts on one axis of
-# devices, and validation.
-SPREAD = {
-    "steps": 2,
     "mesh.fsdp": 8,
     "expert_boundaries": (0.5,),
     "val.holdout": 0.4,
-    "val.every": 2,
+    "val.crop_size": 32,
+    "val.every": STEPS,
     "val.metrics": ("psnr",),
-    "esgf.knee_step": 2,
+    "esgf.knee_step": STEPS,
+    "data.workers": 1,
 }
+# Parameters within a process, samples over all.
+HYBRID = {"mesh.fsdp": 2, "expert_boundaries": ()}
 SECONDS = 600
 
 
 class Processes:
-    """The processes of a run, each with its own standard error."""
+    """The two processes of a run, each with its own standard error.
 
-    def __init__(self, folder: Path, workdirs, photos, others):
+    What still runs at the end of the block is killed. With lists of work directories
+    and of photographs, each process gets its own.
+    """
+
+    def __init__(self, folder: Path, workdirs, photos, others=()):
+        workdirs, photos = (
+            x if isinstance(x, list) else [x, x] for x in (workdirs, photos)
+        )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -66,7 +71,7 @@ class Processes:
         self.logs = [folder / f"log_{i}_{port}.txt" for i in range(2)]
         self.all = []
         for i in range(2):
-            overrides = {**OVERRIDES, **others, "data.folder": photos[i]}
+            overrides = {**OVERRIDES, **dict(others), "data.folder": photos[i]}
             arguments = [
                 *("train", "--config", "configs/debug.py", "--workdir", workdirs[i]),
                 *("--coordinator", f"127.0.0.1:{port}", "--process", i),
@@ -104,27 +109,14 @@ class Processes:
             for process, log in zip(self.all, self.logs, strict=True)
         ]
 
-    def kill(self) -> None:
-        """Ends what still runs."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         for process in self.all:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Starts two processes; called with lists, each gets its own."""
-    started = []
-
-    def start(workdir, photos, others=()):
-        both = [x if isinstance(x, list) else [x, x] for x in (workdir, photos)]
-        started.append(Processes(tmp_path, *both, dict(others)))
-        return started[-1]
-
-    yield start
-    for processes in started:
-        processes.kill()
 
 
 def weights(workdir: Path) -> dict[str, np.ndarray]:
@@ -155,46 +147,70 @@ def assert_equals_one_process(workdir, photos, alone, others=()):
         np.testing.assert_allclose(array, expected[name], rtol=1e-2, atol=1e-3)
 
 
-def test_all_that_can_be_spread_is_spread(start, photos, tmp_path):
-    workdir = tmp_path / "run"
-    processes = start(workdir, photos, SPREAD)
-    assert processes.wait() == [0, 0], processes.texts()
-    assert_equals_one_process(workdir, photos, tmp_path / "alone", SPREAD)
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """The workdir of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    with Processes(folder, folder / "run", photos) as processes:
+        assert processes.wait() == [0, 0], processes.texts()
+    return folder / "run"
+
+
+def test_two_processes_are_one(whole, photos, tmp_path):
+    assert_equals_one_process(whole, photos, tmp_path)
     scores = [
         json.loads((folder / "model" / "config.json").read_text())["training"]
-        for folder in (workdir, tmp_path / "alone")
+        for folder in (whole, tmp_path)
     ]
+    assert scores[1]["evaluation"]
     for name, value in scores[1]["evaluation"].items():
         np.testing.assert_allclose(scores[0]["evaluation"][name], value, rtol=1e-2)
 
 
-def test_two_processes_are_one_and_lose_nothing(start, photos, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    processes = start(whole, photos)
-    assert processes.wait() == [0, 0], processes.texts()
-    assert_equals_one_process(whole, photos, tmp_path / "alone")
-    # SIGTERM to one process only: both save after the same step.
-    processes = start(broken, photos)
-    processes.wait_for_step(broken, 2)
-    processes.all[1].send_signal(signal.SIGTERM)
-    assert processes.wait() == [75, 75], processes.texts()
-    (saved,) = (int(path.name) for path in (broken / "checkpoints").iterdir())
+@pytest.mark.slow
+def test_two_processes_that_share_no_parameters_are_one(photos, tmp_path):
+    with Processes(tmp_path, tmp_path / "run", photos, HYBRID) as processes:
+        assert processes.wait() == [0, 0], processes.texts()
+    assert_equals_one_process(tmp_path / "run", photos, tmp_path / "alone", HYBRID)
+
+
+def test_a_signal_to_one_process_saves_and_the_next_run_goes_on(
+    whole, photos, tmp_path
+):
+    run = tmp_path / "run"
+    with Processes(tmp_path, run, photos) as processes:
+        processes.wait_for_step(run, 2)
+        processes.all[1].send_signal(signal.SIGTERM)
+        assert processes.wait() == [75, 75], processes.texts()
+    # Both have saved after the same step.
+    (saved,) = (int(path.name) for path in (run / "checkpoints").iterdir())
     assert 2 <= saved < STEPS
-    # SIGKILL of one process: the other ends, and says why.
-    processes = start(broken, photos)
-    processes.wait_for_step(broken, saved + 1)
-    processes.all[1].kill()
-    killed = time.monotonic()
-    codes = processes.wait()
-    assert time.monotonic() - killed < HEARTBEAT
-    # Its collective fails, or `watch` sees it first.
-    assert codes == [1, -signal.SIGKILL], processes.texts()
-    text = processes.texts()[0]
+    assert_ends_as_the_whole(tmp_path, run, photos, saved, whole)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_other_and_loses_nothing(
+    whole, photos, tmp_path
+):
+    run = tmp_path / "run"
+    with Processes(tmp_path, run, photos, {"checkpoint_every": 10}) as processes:
+        processes.wait_for_step(run, 12)
+        processes.all[1].kill()
+        killed = time.monotonic()
+        codes = processes.wait()
+        assert time.monotonic() - killed < HEARTBEAT
+        # Its collective fails, or `watch` sees it first.
+        assert codes == [1, -signal.SIGKILL], processes.texts()
+        text = processes.texts()[0]
     assert "another process has ended" in text or "process 1 has ended" in text
-    # And nothing of it shows in the end.
-    processes = start(broken, photos)
-    assert processes.wait() == [0, 0], processes.texts()
-    found, expected = losses(broken), losses(whole)
+    assert_ends_as_the_whole(tmp_path, run, photos, 10, whole)
+
+
+def assert_ends_as_the_whole(folder, run, photos, saved, whole):
+    """Resumes a run that was saved after that step; nothing of its end shows."""
+    with Processes(folder, run, photos) as processes:
+        assert processes.wait() == [0, 0], processes.texts()
+    found, expected = losses(run), losses(whole)
     assert found.keys() == expected.keys()
     resumed = range(1, min(saved + 6, STEPS) + 1)
     assert [found[step] for step in resumed] == [expected[step] for step in resumed]
@@ -204,30 +220,30 @@ def test_two_processes_are_one_and_lose_nothing(start, photos, tmp_path):
     np.testing.assert_allclose(
         [found[step] for step in expected], list(expected.values()), rtol=1e-4
     )
-    repeated, undisturbed = weights(broken), weights(whole)
+    repeated, undisturbed = weights(run), weights(whole)
     for name, array in undisturbed.items():
         np.testing.assert_allclose(repeated[name], array, rtol=1e-3, atol=1e-5)
 
 
-def test_photographs_that_differ_are_found_before_the_first_step(
-    start, photos, tmp_path
-):
+def test_photographs_that_differ_are_found_before_the_first_step(photos, tmp_path):
     other = tmp_path / "photos"
     other.mkdir()
     for path in photos.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
     (other / "1.png").write_bytes((photos / "0.png").read_bytes())
-    processes = start(tmp_path / "run", [photos, other])
-    assert processes.wait() == [1, 1]
-    for text in processes.texts():
+    with Processes(tmp_path, tmp_path / "run", [photos, other]) as processes:
+        assert processes.wait() == [1, 1]
+        texts = processes.texts()
+    for text in texts:
         assert "the photographs of process 1 differ from those of process 0" in text
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_workdir_that_is_not_shared_is_named(start, photos, tmp_path):
-    processes = start([tmp_path / "a", tmp_path / "b"], photos)
-    assert processes.wait() == [1, 1]
-    for text in processes.texts():
+def test_a_workdir_that_is_not_shared_is_named(photos, tmp_path):
+    with Processes(tmp_path, [tmp_path / "a", tmp_path / "b"], photos) as processes:
+        assert processes.wait() == [1, 1]
+        texts = processes.texts()
+    for text in texts:
         assert "process 1 does not see what process 0 writes there" in text
 
 

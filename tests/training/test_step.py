@@ -77,14 +77,13 @@ def test_one_batch_is_overfitted(batch):
     assert losses[-1] < 0.05 * losses[0]
 
 
-@pytest.mark.parametrize("fsdp", [1, 4])
-def test_one_and_eight_devices_agree_to_rounding(batch, fsdp):
+def test_one_and_eight_devices_agree_to_rounding(batch):
     # Plain gradient descent: Adam would turn rounding of a gradient near zero into
     # a step of full size.
     optimizer = optax.sgd(0.1)
     one, losses_one = run(batch, optimizer, devices=jax.devices()[:1], steps=3)
     eight, losses_eight = run(
-        batch, optimizer, devices=jax.devices()[:8], steps=3, fsdp=fsdp
+        batch, optimizer, devices=jax.devices()[:8], steps=3, fsdp=4
     )
     np.testing.assert_allclose(losses_eight, losses_one, rtol=1e-5)
     jax.tree.map(
