@@ -11,6 +11,7 @@ from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.pretrained.model_folder import load_pretrained, save_pretrained
 from linearsr_jax.tagging.vocabulary import TAGS
 from linearsr_jax.training.loop import train_and_evaluate
+from tests.experts_testing import make_pretrained
 from tests.training.test_loop import make_config
 
 WORDS = {"0.png": ["sky", "zoo"], "1.png": ["flower"], "2.png": []}
@@ -40,8 +41,8 @@ def train(photos, workdir, **fields):
 
 
 @pytest.fixture(scope="module")
-def plain(photos, tmp_path_factory):
-    return train(photos, tmp_path_factory.mktemp("plain"))
+def plain():
+    return make_pretrained(())
 
 
 @pytest.fixture(scope="module")
