@@ -44,10 +44,10 @@ def describe(name_or_path: str) -> dict[str, Any]:
     import jax
 
     from linearsr_jax.codecs import describe_codec
+    from linearsr_jax.models.parameter_shapes import parameter_shapes
     from linearsr_jax.pretrained.model_folder import (
         bundled_models,
         load_pretrained,
-        parameter_shapes,
         weights_sha256,
     )
 

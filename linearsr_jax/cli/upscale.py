@@ -225,11 +225,15 @@ def _upscale(
     from linearsr_jax.core.image_io import MAX_PIXELS
     from linearsr_jax.inference.batch import upscale_files
     from linearsr_jax.inference.batch_files import FileOptions
-    from linearsr_jax.inference.compilation_cache import enable_compilation_cache
+    from linearsr_jax.inference.compilation_cache import (
+        announce_compiling,
+        enable_compilation_cache,
+    )
     from linearsr_jax.inference.guidance import condition_from_file
     from linearsr_jax.inference.upscaler import Upscaler
 
     enable_compilation_cache()
+    announce_compiling()
     upscaler = Upscaler.from_pretrained(
         args.model,
         offload_experts=args.offload_experts,

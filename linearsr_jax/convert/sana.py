@@ -36,13 +36,13 @@ from linearsr_jax.core.files import sha256, written_whole
 from linearsr_jax.core.tensor_files import write_tensors
 from linearsr_jax.core.version import __version__
 from linearsr_jax.models.embeddings import LRStem
+from linearsr_jax.models.parameter_shapes import parameter_shapes
 from linearsr_jax.models.presets import PRESETS, Preset
 from linearsr_jax.pretrained.model_folder import (
     CONFIG_FILE,
     NULL_CONDITION_FILE,
     WEIGHTS_FILE,
     describe_folder,
-    parameter_shapes,
     write_null_condition,
 )
 

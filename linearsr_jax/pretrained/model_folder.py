@@ -16,7 +16,6 @@ A model with an embedding of "no text" has it in null_condition.safetensors.
 """
 
 import dataclasses
-import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -39,6 +38,7 @@ from linearsr_jax.core.tensor_files import (
     write_tensors,
 )
 from linearsr_jax.diffusion.experts import check_boundaries
+from linearsr_jax.models.parameter_shapes import parameter_shapes
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.pretrained.model_config import (
     CONFIG_FILE,
@@ -377,15 +377,3 @@ def _load_null_condition(path: Path, features: int) -> Float[np.ndarray, "T F"]:
             f"{path}: must contain {_NULL_CONDITION} (T, {features}), contains {shapes}"
         )
     return arrays[_NULL_CONDITION]
-
-
-@functools.cache
-def parameter_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:
-    """Returns the names and shapes of a preset's parameters, as in its weights file.
-
-    The result is cached, because tracing the network takes a second. Do not modify it.
-    """
-    model = preset.make_model()
-    abstract = jax.eval_shape(model.init_params, jax.random.key(0))
-    flat = traverse_util.flatten_dict(abstract, sep=".")
-    return {name: tuple(value.shape) for name, value in flat.items()}

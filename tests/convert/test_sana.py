@@ -9,8 +9,9 @@ from linearsr_jax.cli.main import main
 from linearsr_jax.convert import dc_ae, sana_names
 from linearsr_jax.convert.safetensors_stream import ConvertError, SourceTensor
 from linearsr_jax.convert.sana import convert
+from linearsr_jax.models.parameter_shapes import parameter_shapes
 from linearsr_jax.models.presets import PRESETS, get_preset, sana_preset
-from linearsr_jax.pretrained.model_folder import load_pretrained, parameter_shapes
+from linearsr_jax.pretrained.model_folder import load_pretrained
 from tests.convert.sana_layouts import WEIGHTS, save_shards, to_official
 from tests.parity.test_dc_ae import CONFIG as GOLDEN_DC_AE
 from tests.sana_testing import (

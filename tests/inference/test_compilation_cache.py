@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -81,3 +82,43 @@ print(sum("cache_hits" in name for name in hits))
     ]
     assert counts[0] == 0
     assert counts[1] > 0
+
+
+def test_a_long_compilation_is_announced_once(caplog):
+    announcer = compilation_cache.Announcer(0.0)
+    seen = []
+
+    def on_event(event, **more):
+        announcer.on_event(event, **more)
+        # As if it took long.
+        while "compile_requests" in event and "kept" not in caplog.text:
+            time.sleep(0.001)
+
+    def on_duration(event, seconds, **more):
+        seen.append(event)
+        announcer.on_duration(event, seconds, **more)
+
+    caplog.set_level("INFO")
+    jax.monitoring.register_event_listener(on_event)
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
+    try:
+        for size in (3, 5):
+            jax.jit(lambda x: x @ x + 0.17)(jax.numpy.ones((size, size)))
+    finally:
+        jax.monitoring.unregister_event_listener(on_event)
+        jax.monitoring.unregister_event_duration_listener(on_duration)
+    assert seen.count(compilation_cache._READY) >= 2
+    assert caplog.text.count("compiling for this size") == 1
+
+
+def test_what_is_there_in_time_is_not_announced(caplog):
+    caplog.set_level("INFO")
+    announcer = compilation_cache.Announcer(1e6)
+    for _ in range(2):
+        announcer.on_event(compilation_cache._WANTED)
+        timer = announcer._timer
+        announcer.on_duration("/jax/other", 1.0)
+        assert timer.is_alive()
+        announcer.on_duration(compilation_cache._READY, 0.1)
+        timer.join()
+    assert not caplog.text
