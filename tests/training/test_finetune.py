@@ -99,28 +99,17 @@ def test_picture_shows_bicubic_before_after_and_truth(run):
         assert picture.size == (4 * 60, 60)
 
 
-def test_it_starts_from_the_given_weights(photos, base, tmp_path):
-    overrides = (*OVERRIDES, "optimizer.learning_rate=0.0", "steps=1")
-    overrides += ("optimizer.final_learning_rate=0.0", "val.metrics=('psnr',)")
-    result = finetune(photos, tmp_path / "run", model=str(base), overrides=overrides)
-    after = model_folder.load_pretrained(tmp_path / "run" / "model")
+def test_it_starts_from_the_given_weights(run, base):
+    workdir, _ = run
+    after = model_folder.load_pretrained(workdir / "model")
     before = model_folder.load_pretrained(base)
-    # The average of equal weights is rounded.
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    # In two steps Adam goes no further than about twice the learning rate.
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=5e-4)
     jax.tree.map(close, after.experts, before.experts)
-    for degradation in ("bicubic", "light"):
-        before, after = (row.averages["psnr"] for row in result.tables[degradation][2:])
-        assert before.mean == pytest.approx(after.mean, abs=1e-3)
-
-
-def test_a_finished_run_is_compared_again(run, photos, base):
-    workdir, result = run
-    again = finetune(photos, workdir, model=str(base), overrides=OVERRIDES)
-    assert again == result
 
 
 def test_command(run, photos, base, capsys):
-    """On the finished run, so that it has nothing to train."""
+    """On the finished run: it has nothing to train, and is compared again."""
     workdir, result = run
     arguments = ["finetune", str(photos), "--workdir", str(workdir)]
     arguments += ["--model", str(base), "--json", "--override", *OVERRIDES]
