@@ -143,6 +143,8 @@ def table() -> None:
     for kind, lines in rows.items():
         rule = "| --- " * (heads[kind].count("|") - 1) + "|"
         begin, end = f"<!-- plans: {kind} -->\n", "<!-- end -->"
+        if not lines:
+            continue
         start = text.index(begin) + len(begin)
         stop = text.index(end, start)
         new = "\n".join([heads[kind], rule, *lines]) + "\n"

@@ -1,0 +1,62 @@
+"""An image whose rows are split over eight devices is that of one device.
+
+XLA divides the sampler by itself. The devices send each other the sums of attention,
+and the rows beside their own that a convolution sees.
+"""
+
+import re
+
+import jax
+import numpy as np
+
+from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.inference.sampling import draw_noise, make_upscale
+from linearsr_jax.models.presets import get_preset
+
+# Of the LR image, which has as many as the latents.
+ROWS, COLUMNS = 64, 16
+
+
+def test_rows_are_split_over_devices():
+    preset, codec = get_preset("debug"), PixelCodec()
+    model = preset.make_model(implementation="reference")
+    params = model.init_params(jax.random.key(0))
+    # At the start the network's output is zero.
+    params = jax.tree.map(lambda x: x + 0.02, params)
+    rng = np.random.default_rng(0)
+    image_lr = rng.integers(0, 256, (ROWS, COLUMNS, 3), np.uint8)
+    noise = draw_noise(preset, codec, ROWS, COLUMNS, steps=2, seed=0)
+    upscale = make_upscale(model, preset, steps=2)
+    expected, _ = jax.jit(upscale)([params], codec, image_lr, noise)
+    mesh = jax.make_mesh((8,), ("rows",), (jax.sharding.AxisType.Auto,))
+    rows = jax.NamedSharding(mesh, jax.P("rows"))
+    split = jax.device_put((image_lr, noise), rows)
+    with jax.set_mesh(mesh):
+        compiled = (
+            jax.jit(upscale, out_shardings=(rows, None))
+            .lower([params], codec, *split)
+            .compile()
+        )
+        image, is_finite = compiled([params], codec, *split)
+    assert is_finite
+    assert len(image.addressable_shards) == 8
+    assert image.addressable_shards[0].data.shape == (4 * ROWS // 8, 4 * COLUMNS, 3)
+    np.testing.assert_allclose(image, expected, atol=1e-5)
+    found = re.findall(
+        r"= (\S+|\(.*?\)) (all-gather|all-to-all|all-reduce|collective-permute)\(.*"
+        r'op_name="([^"]*)"',
+        compiled.as_text(),
+    )
+    kinds = {kind for _, kind, _ in found}
+    assert {"all-reduce", "collective-permute"} <= kinds
+    for shape, kind, name in found:
+        if kind == "collective-permute":
+            # A row that the next device has. Mix-FFN's convolution on CPU is a sum of
+            # shifted images, which takes more.
+            is_row = re.match(r"f32\[1,1,\d+,\d+\]", shape)
+            assert is_row or "/ffn/cond/" in name, (shape, name)
+        elif kind == "all-reduce":
+            assert "attention" in name or "reduce_and" in name, (shape, name)
+        else:
+            # The pixel codec resizes by a product with the LR image.
+            assert "_resize" in name, (kind, shape, name)
