@@ -21,8 +21,9 @@ from linearsr_jax.pretrained.model_folder import (
     save_pretrained,
 )
 from tests.experts_testing import make_experts
+from tests.mutations import TIMES
 
-MUTATIONS = 600
+MUTATIONS = 600 * TIMES
 WRONG_VALUES = (
     None,
     True,
@@ -130,7 +131,7 @@ def test_mutated_codecs_raise_nothing_else(tmp_path, folder):
     )
     config = json.loads(json.dumps(small.to_dict()))
     rng = random.Random(0)
-    for _ in range(100):
+    for _ in range(100 * TIMES):
         changed, what = mutate(config, rng)
         try:
             make_codec({"name": "dc_ae"} | changed, tmp_path)
@@ -145,7 +146,7 @@ def test_mutated_tensor_files_raise_nothing_else(folder):
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(200 * TIMES):
         data = bytearray(whole)
         for place in rng.integers(0, header, rng.integers(1, 4)):
             data[place] = rng.choice(list(b'0123456789"{}[],:aF\0\xff'))
