@@ -12,6 +12,11 @@ import jax.numpy as jnp
 
 from linearsr_jax.codecs import Codec
 from linearsr_jax.models.bands import stem_halo
+from linearsr_jax.models.blocks import (
+    BAND_ROWS,
+    LEAST_ROWS_IN_BANDS,
+    LEAST_TOKENS_IN_BANDS,
+)
 from linearsr_jax.models.linear_dit import LinearDiT
 
 # Share of the memory that an image may take by default.
@@ -55,22 +60,35 @@ def network_bytes(model: LinearDiT, tokens: int) -> int:
     return 20 * (model.width + model.expanded) * tokens
 
 
-def image_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
+def image_bytes(
+    model: LinearDiT, codec: Codec, grid: tuple[int, int], count: int = 1
+) -> int:
     """Estimates the bytes that an image allocates in one pass, without the weights.
 
     Args:
       model, codec: network and codec.
-      tokens: number of tokens of the image.
+      grid: (h, w) of the latents.
       count: evaluations at once; 2 with guidance.
     """
+    height, width = grid
+    tokens = height * width
+    network = network_bytes(model, count * tokens)
+    if jax.default_backend() == "cpu":
+        if height >= LEAST_ROWS_IN_BANDS and tokens >= LEAST_TOKENS_IN_BANDS:
+            # Blocks take a band at a time, and five arrays of their width stay.
+            band = network_bytes(model, count * (BAND_ROWS + 2) * width)
+            network = 20 * model.width * count * tokens + band
+        # Unrolled, XLA copies the layers' weights out of the stacked ones.
+        products = 8 * model.width**2 + 3 * model.width * model.expanded
+        network += 4 * model.depth * products
     solver = 4 * 4 * codec.channels
     # As float32, a copy of that for the rearrangement or rounding, and as uint8.
     pixels = 3 * codec.factor**2 * (4 + 4 + 1)
-    return network_bytes(model, count * tokens) + tokens * (solver + pixels)
+    return network + tokens * (solver + pixels)
 
 
 def host_bytes(model: LinearDiT, codec: Codec, tokens: int, count: int = 1) -> int:
-    """Estimates the host's bytes for an image in bands; arguments as `image_bytes`."""
+    """Estimates the host's bytes for an image of so many tokens, in bands."""
     latents = 4 * codec.channels * (3 + count)
     # As float32, and as the levels made of them.
     pixels = 3 * codec.factor**2 * (4 + 1)
@@ -97,7 +115,7 @@ def needed_bytes(
     """
     height, width = grid
     if rows is None:
-        return image_bytes(model, codec, height * width, count)
+        return image_bytes(model, codec, grid, count)
     halo = stem_halo(model.stem_strides, model.stem_blocks)
     window = min(rows + 2 * halo, height)
     # One computes while the other is fetched.

@@ -304,7 +304,12 @@ class Block(nn.Module):
 
 def _scan(body):
     """lax.scan over a function of (block, carry, x), with the block's parameters."""
-    return nn.scan(body, variable_broadcast="params", split_rngs={"params": False})
+    return nn.scan(
+        body,
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        check_constancy_invariants=False,  # traces the body once, not twice
+    )
 
 
 def _rows(tokens, first, count, width):

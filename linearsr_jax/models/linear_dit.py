@@ -232,6 +232,7 @@ class LinearDiT(nn.Module):
             split_rngs={"params": True},
             length=self.depth,
             unroll=self.scan_unroll,
+            check_constancy_invariants=False,  # traces the blocks once, not twice
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.blocks, tokens, keys_and_values)
         return self.read_out(tokens, e).reshape(latents.shape)
