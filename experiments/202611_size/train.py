@@ -2,10 +2,8 @@
 
 python experiments/202611_size/train.py PHOTOS RUNS CPU_SECONDS [NAME ...]
 
-First all candidates' steps are timed, in turn and three times, and the fastest time of
-each decides how many steps it gets: other work on the machine makes a step slower,
-never faster. RUNS/steps.json keeps that. Then each is trained; started again it goes
-on.
+First all candidates' steps are timed, which decides how many each gets; RUNS/steps.json
+keeps that. Then each is trained; started again it goes on.
 """
 
 import argparse
@@ -23,7 +21,6 @@ from configs import nano
 from linearsr_jax.inference.compilation_cache import enable_compilation_cache
 from linearsr_jax.training.loop import train_and_evaluate
 
-ROUNDS = 3
 # Steps of two runs: what the longer one takes more is the time of their difference.
 FEW, MANY = 4, 16
 
@@ -52,24 +49,12 @@ def make_config(name: str, photos: Path, steps: int) -> ConfigDict:
 def measure_step(name: str, photos: Path) -> float:
     """Measures the CPU seconds of a training step, all threads together."""
     spent = []
-    for steps in (FEW, MANY):
+    for steps in (FEW, FEW, MANY):  # the first one compiles
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
             train_and_evaluate(make_config(name, photos, steps), folder)
             spent.append(time.process_time() - start)
-    return (spent[1] - spent[0]) / (MANY - FEW)
-
-
-def measure_steps(names: list[str], photos: Path) -> dict[str, float]:
-    """Measures all candidates in turn; the first runs compile and do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(ROUNDS + 1):
-        for name in names:
-            with as_candidate(name):
-                measured = measure_step(name, photos)
-            if turn:
-                seconds[name].append(measured)
-    return {name: min(values) for name, values in seconds.items()}
+    return (spent[2] - spent[1]) / (MANY - FEW)
 
 
 def main() -> None:
@@ -85,7 +70,10 @@ def main() -> None:
     args.runs.mkdir(parents=True, exist_ok=True)
     file = args.runs / "steps.json"
     if not file.exists():
-        seconds = measure_steps(args.names, args.photos)
+        seconds = {}
+        for name in args.names:
+            with as_candidate(name):
+                seconds[name] = measure_step(name, args.photos)
         file.write_text(json.dumps(seconds, indent=1) + "\n")
     seconds = json.loads(file.read_text())
     for name in args.names:

@@ -100,6 +100,7 @@ def connected(
     finally:
         watch.end()
         jax.distributed.shutdown()
+        watch.join()
 
 
 @contextlib.contextmanager

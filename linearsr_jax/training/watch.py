@@ -28,18 +28,27 @@ class Watch:
           client: client of JAX's coordination service.
         """
         self._client = client
-        self._is_ending = threading.Event()
+        self._is_ending, self._is_over = threading.Event(), threading.Event()
         self._index, self._count = jax.process_index(), jax.process_count()
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
 
     def end(self) -> None:
         """Looks no longer; the others may leave. The signs of life go on."""
         self._is_ending.set()
 
+    def join(self) -> None:
+        """Ends the thread. Call it after JAX's shutdown, when nobody needs the signs.
+
+        A thread that returns from JAX's client while Python closes aborts the process.
+        """
+        self._is_over.set()
+        self._thread.join(SILENCE)
+
     def _run(self) -> None:
         seen: dict[int, tuple[str, float]] = {}
         number = 0
-        while True:
+        while not self._is_over.wait(_EVERY if number else 0):
             number += 1
             try:
                 name = f"{_FOLDER}/{self._index}"
@@ -58,7 +67,6 @@ class Watch:
                     seen[index] = value, now
                 elif now - since > SILENCE and index != self._index:
                     self._leave(index)
-            time.sleep(_EVERY)
 
     def _leave(self, index: int) -> None:
         if self._is_ending.is_set():
