@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -22,8 +23,8 @@ _CPU_INFO = Path("/proc/cpuinfo")
 # compiled.
 _WANTED = "/jax/compilation_cache/compile_requests_use_cache"
 _READY = "/jax/core/compile/backend_compile_duration"
-# Of compiling, after which it is said why nothing happens.
-_PATIENCE = 0.5
+# Seconds of compiling, after which it is said why nothing happens, and between looks.
+_PATIENCE, _INTERVAL = 0.5, 0.1
 
 _logger = logging.getLogger(__name__)
 
@@ -66,25 +67,37 @@ class Announcer:
     """Listens to JAX; at most one line in its life."""
 
     def __init__(self, patience: float):
-        """Waits so many seconds, from a program being wanted to the line."""
+        """Takes the seconds of CPU after which a program is being compiled.
+
+        Fetching one takes fewer, however busy the machine is.
+        """
         self._patience = patience
-        self._timer: threading.Timer | None = None
+        self._is_ready = threading.Event()
+        self._was_said = False
 
     def on_event(self, event: str, **_: str | int) -> None:
         """Starts waiting if a program is looked up."""
-        if event == _WANTED and self._timer is None:
-            self._timer = threading.Timer(self._patience, self._say)
-            self._timer.daemon = True
-            self._timer.start()
+        if event == _WANTED and not self._was_said:
+            self._is_ready.set()  # a wait before this one ends
+            self._is_ready = threading.Event()
+            threading.Thread(
+                target=self._wait, args=[self._is_ready], daemon=True
+            ).start()
 
     def on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
-        """Ends waiting if the program is there; not if it came too late."""
-        if event == _READY and self._timer is not None and self._timer.is_alive():
-            self._timer.cancel()
-            self._timer = None
+        """Ends waiting if the program is there."""
+        if event == _READY:
+            self._is_ready.set()
 
-    def _say(self) -> None:
-        _logger.info("linearsr: compiling for this size; kept for the next start")
+    def _wait(self, is_ready: threading.Event) -> None:
+        start = time.process_time()
+        while not is_ready.wait(_INTERVAL):
+            if time.process_time() - start >= self._patience:
+                self._was_said = True
+                _logger.info(
+                    "linearsr: compiling for this size; kept for the next start"
+                )
+                return
 
 
 def _cpu_kind() -> str:
