@@ -174,7 +174,8 @@ def test_a_limit_is_kept_or_refused():
 def test_estimates_grow_with_the_work():
     upscaler = Upscaler(random_model(get_preset("debug"), PixelCodec()))
     small, large = upscaler.estimate(50, 40), upscaler.estimate(500, 400)
-    assert large.memory == pytest.approx(100 * small.memory, rel=0.01)
+    # Large images take less for each pixel: their blocks take a band at a time.
+    assert 50 * small.memory < large.memory < 100 * small.memory
     assert 50 * small.seconds < large.seconds < 200 * small.seconds
     twice = upscaler.estimate(50, 40, steps=4, guided=True)
     assert twice.seconds == pytest.approx(
