@@ -15,12 +15,12 @@ from linearsr_jax.models.linear_attention import TELEMETRY, LinearSelfAttention
 from linearsr_jax.models.presets import PRESETS
 
 _NANO = PRESETS["nano"]
-_WITHOUT_ATTENTION = "no attention"
+WITHOUT_ATTENTION = "no attention"
 
 CANDIDATES = {
     "nano": _NANO,
     # The same convolutions, and nothing else: a twin shows what attention gives.
-    _WITHOUT_ATTENTION: _NANO,
+    WITHOUT_ATTENTION: _NANO,
     # Most of the time goes into convolutions; two blocks summarise the image.
     "trunk": dataclasses.replace(_NANO, depth=2, stem_blocks=8),
     # No residual blocks in the stem: linear attention and Mix-FFN do all.
@@ -41,21 +41,22 @@ PRESETS.update({f"size_{name}": preset for name, preset in CANDIDATES.items()})
 def as_candidate(name: str) -> Iterator[None]:
     """Context in which networks are traced as the candidate is.
 
-    It must be there at the first call of what is jitted, and where the shapes of
-    parameters are asked for. Without attention a block's first sum adds zero and has no
-    parameters; the package's own model is not changed.
+    It must be there at the first call of what is jitted. Without attention a block's
+    first sum adds zero; its parameters are drawn, so that model folders are as usual,
+    and never used. The package's own model is not changed.
     """
-    if name != _WITHOUT_ATTENTION:
+    if name != WITHOUT_ATTENTION:
         yield
         return
 
     def add_nothing(call, arguments, keywords, context):
         module = context.module
-        if not isinstance(module, LinearSelfAttention):
+        is_attention = isinstance(module, LinearSelfAttention)
+        if not is_attention or context.method_name != "__call__":
             return call(*arguments, **keywords)
-        if context.method_name != "__call__":
+        if module.is_initializing():
             return call(*arguments, **keywords)
-        if module.is_mutable_collection(TELEMETRY) and not module.is_initializing():
+        if module.is_mutable_collection(TELEMETRY):
             for telemetry in ("min_denominator", "dead_rows", "max_state"):
                 module.sow(
                     TELEMETRY,

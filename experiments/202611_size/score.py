@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from candidates import CANDIDATES, as_candidate
+from candidates import CANDIDATES, WITHOUT_ATTENTION, as_candidate
 
 from linearsr_jax import Upscaler
 from linearsr_jax.evaluation.runner import evaluate
@@ -24,7 +24,18 @@ HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: from results.json -->", "<!-- end of table -->"
 
 
-def measure(folder: Path, sets: dict[str, Path]) -> dict:
+def count_parameters(name: str, params: dict) -> int:
+    """Counts what an image takes: no table of tags, and no attention that is unused."""
+    unused = ["'tags'"] + ["'attention'"] * (name == WITHOUT_ATTENTION)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(
+        weights.size
+        for path, weights in leaves
+        if not any(part in jax.tree_util.keystr(path) for part in unused)
+    )
+
+
+def measure(name: str, folder: Path, sets: dict[str, Path]) -> dict:
     """Scores one model on all sets, and times it on 128x128 pixels."""
     upscaler = Upscaler.from_pretrained(str(folder))
     params = load_pretrained(str(folder)).experts[0]
@@ -35,20 +46,15 @@ def measure(folder: Path, sets: dict[str, Path]) -> dict:
         upscaler(image_lr)
         spent.append(time.process_time() - start)
     row = {
-        "parameters": sum(
-            x.size
-            for name, part in params.items()
-            if name != "tags"
-            for x in jax.tree.leaves(part)
-        ),
+        "parameters": count_parameters(name, params),
         "cpu_seconds": statistics.median(spent[1:]),
         "sets": {},
     }
-    for name, data in sets.items():
+    for key, data in sets.items():
         scores = evaluate(
             {"sr": upscaler}, ["psnr", "lpips"], hr=data / "HR", lr=data / "LR"
         )
-        (row["sets"][name],) = to_json(summarize(scores.per_image))["rows"]
+        (row["sets"][key],) = to_json(summarize(scores.per_image))["rows"]
     return row
 
 
@@ -94,7 +100,7 @@ def main() -> None:
         if name in results or not (workdir / "model/config.json").exists():
             continue
         with as_candidate(name):
-            row = measure(workdir / "model", sets)
+            row = measure(name, workdir / "model", sets)
         config = json.loads((workdir / "config.json").read_text())
         row["steps"] = config.get("config", config)["steps"]
         results[name] = row

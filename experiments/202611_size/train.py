@@ -21,8 +21,9 @@ from configs import nano
 from linearsr_jax.inference.compilation_cache import enable_compilation_cache
 from linearsr_jax.training.loop import train_and_evaluate
 
+WARMUP = 100
 # Steps of two runs: what the longer one takes more is the time of their difference.
-FEW, MANY = 4, 16
+FEW, MANY = WARMUP, WARMUP + 12
 
 
 def make_config(name: str, photos: Path, steps: int) -> ConfigDict:
@@ -35,8 +36,7 @@ def make_config(name: str, photos: Path, steps: int) -> ConfigDict:
     config.preset = f"size_{name}"
     config.scan_unroll = CANDIDATES[name].depth
     config.loss.adversarial = 0.0
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_steps = FEW
+    config.optimizer.warmup_steps = WARMUP
     config.optimizer.descent = "constant"
     config.optimizer.decay_steps = 0
     config.optimizer.ema_decay = 0.995
