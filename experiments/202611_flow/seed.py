@@ -13,7 +13,7 @@ from pathlib import Path
 from linearsr_jax.pretrained.model_folder import load_pretrained, save_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "202611_picture"))
-from release import point  # noqa: E402
+from release import point
 
 
 def main(out: str, flow: str) -> None:
