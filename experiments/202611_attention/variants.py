@@ -87,8 +87,7 @@ _REPLACEMENTS = {"softmax": _attend_by_softmax, "none": _attend_to_nothing}
 def attending(variant: str) -> Iterator[None]:
     """Context in which self-attention is the variant's.
 
-    It must be there whenever a network is traced: at the first call of what is jitted,
-    and where the shapes of parameters are asked for (`load_pretrained`).
+    It must be there whenever a network is traced: at the first call of what is jitted.
 
     Args:
       variant: a key of DEPTHS.
