@@ -49,8 +49,8 @@ def _pixels(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; 0 if the program fits, else 1."""
     from linearsr_jax.config.loading import ConfigError, load_config
-    from linearsr_jax.plan.planner import format_plan, make_plan
     from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
+    from linearsr_jax.plan.step_plan import format_step_plan, plan_step
     from linearsr_jax.plan.topologies import parse_topology
     from linearsr_jax.training.setup import make_parts
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         plan = plan_sampler(parts, topology, devices, args.image, number)
         text = format_sampler_plan(plan)
     else:
-        plan = make_plan(make_parts(config, devices), topology)
-        text = format_plan(plan)
+        plan = plan_step(make_parts(config, devices), topology)
+        text = format_step_plan(plan)
     print(json.dumps(plan.to_json()) if args.json else text)
     return 0 if plan.fits else 1

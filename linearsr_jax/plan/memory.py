@@ -24,7 +24,7 @@ class Compiled:
     Attributes:
       text: the program; "" where the compiler refuses it for its memory.
       temporaries: bytes on each device beside the arguments. Of a refused program as
-        many as the compiler names, or 0.
+        many as the compiler names, and no fewer than the arguments leave.
     """
 
     text: str
@@ -32,13 +32,14 @@ class Compiled:
 
 
 def compile_program(
-    compile: Callable[[], jax.stages.Compiled], arguments: int
+    compile: Callable[[], jax.stages.Compiled], arguments: int, memory: int
 ) -> Compiled:
     """Compiles a program, also one that does not fit.
 
     Args:
       compile: compiles the program for the devices that it is planned for.
       arguments: bytes of its arguments on each device.
+      memory: bytes that a device has.
 
     Raises:
       PlanError: the compiler refuses the program for another reason than memory.
@@ -50,12 +51,12 @@ def compile_program(
         if "RESOURCE_EXHAUSTED" in text:
             used = _USED.search(text)
             total = float(used[1]) * 1024 ** (1 + "KMGT".index(used[2])) if used else 0
-            return Compiled("", max(0, round(total) - arguments))
+            return Compiled("", max(round(total), memory, arguments) - arguments)
         raise PlanError(f"the compiler refuses the program: {text[:300]}") from error
-    memory: Any = compiled.memory_analysis()
+    asked: Any = compiled.memory_analysis()
     # Outputs that are not updated in place count as temporaries.
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return Compiled(compiled.as_text() or "", memory.temp_size_in_bytes + outputs)
+    outputs = asked.output_size_in_bytes - asked.alias_size_in_bytes
+    return Compiled(compiled.as_text() or "", asked.temp_size_in_bytes + outputs)
 
 
 def device_bytes(tree: PyTree) -> int:

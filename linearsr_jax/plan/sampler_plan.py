@@ -6,7 +6,6 @@ chip. Several chips upscale as many images at once, and send each other nothing.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,47 +20,30 @@ from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.plan.flop_count import flops_of
 from linearsr_jax.plan.memory import USABLE, compile_program, device_bytes
+from linearsr_jax.plan.plan import Plan, find_slowest, format_plan
 from linearsr_jax.plan.step_program import codec_shapes, replicated_shapes
 from linearsr_jax.plan.topologies import PlanError, Topology
 from linearsr_jax.training.parts import RunParts
 
 
-@dataclasses.dataclass(frozen=True)
-class SamplerPlan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerPlan(Plan):
     """What an image needs on each chip of a topology.
 
+    Of `bytes_per_chip`: parameters of all experts, codec, inputs; temporaries, all else
+    that the compiler asks for. It is bound by flops or memory, on one chip.
+
     Attributes:
-      topology: name of the topology.
-      chips: number of chips.
       image: (width, height) of the result in pixels.
       steps: number of network evaluations.
-      bytes_per_chip: parameters of all experts, codec, inputs, temporaries (all else
-        that the compiler asks for), total, limit.
-      fits: whether total is at most limit.
       flops_per_image: products of the whole program.
-      seconds_bound: no image can take less on one chip.
-      bound_by: flops or memory.
       images_per_second_bound: all chips together cannot make more.
-      mfu_bound: the network's own products over what the chip could do in that time.
-      advice: what would make it fit; "" where it fits.
     """
 
-    topology: str
-    chips: int
     image: tuple[int, int]
     steps: int
-    bytes_per_chip: dict[str, int]
-    fits: bool
     flops_per_image: int
-    seconds_bound: float
-    bound_by: str
     images_per_second_bound: float
-    mfu_bound: float
-    advice: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Converts to values that JSON can store."""
-        return dataclasses.asdict(self)
 
 
 def plan_sampler(
@@ -120,22 +102,18 @@ def plan_sampler(
     with jax.set_mesh(mesh):
         flops = flops_of(upscale, *arguments)
         compiled = compile_program(
-            lambda: jax.jit(upscale).lower(*arguments).compile(), given
+            lambda: jax.jit(upscale).lower(*arguments).compile(), given, chip.memory
         )
-    fits_at_all = bool(compiled.text)
     sizes["temporaries"] = compiled.temporaries
-    if not fits_at_all:
-        sizes["temporaries"] = max(compiled.temporaries, chip.memory - given)
     total, limit = given + sizes["temporaries"], int(USABLE * chip.memory)
-    fits = total <= limit and fits_at_all
+    fits = total <= limit and bool(compiled.text)
     # Each step reads the parameters of its expert.
     one = sizes["parameters"] // settings.experts
     bounds = {
         "flops": flops / chip.flops,
         "memory": (steps * one + sizes["codec"]) / chip.bandwidth,
     }
-    bound_by = max(bounds, key=lambda name: bounds[name])
-    seconds = bounds[bound_by]
+    bound_by, seconds = find_slowest(bounds)
     of_step = dict(forward_flops(model, grid, tokens))
     used = len(cut_segments(preset, steps=steps, boundaries=boundaries))
     own = used * of_step.pop("condition") + steps * sum(of_step.values())
@@ -182,19 +160,10 @@ def _advise(experts: int, one: int, total: int, limit: int) -> str:
 def format_sampler_plan(plan: SamplerPlan) -> str:
     """Formats a plan for people."""
     width, height = plan.image
-    rows = [
-        f"{plan.topology}, {plan.chips} chips, an image of {width}x{height} on each, "
-        f"{plan.steps} steps"
-    ]
-    rows += [
-        f"  {kind:<14} {size / 2**30:9.3f} GiB a chip"
-        for kind, size in plan.bytes_per_chip.items()
-    ]
-    rows.append(f"fits: {'yes' if plan.fits else f'no; {plan.advice}'}")
-    rows.append(f"{plan.flops_per_image / 1e12:,.3f} TFLOP an image")
-    rows.append(
-        f"at least {plan.seconds_bound:.4f} s an image (by {plan.bound_by}); all chips "
-        f"make at most {plan.images_per_second_bound:,.1f} a second; MFU at most "
-        f"{100 * plan.mfu_bound:.0f} %"
+    return format_plan(
+        plan,
+        f", an image of {width}x{height} on each, {plan.steps} steps",
+        [f"{plan.flops_per_image / 1e12:,.3f} TFLOP an image"],
+        f"an image (by {plan.bound_by}); all chips make at most "
+        f"{plan.images_per_second_bound:,.1f} a second",
     )
-    return "\n".join(rows)

@@ -12,8 +12,8 @@ from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.plan.collectives import count_collectives
 from linearsr_jax.plan.flop_count import flops_of
-from linearsr_jax.plan.planner import format_plan, make_plan
 from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
+from linearsr_jax.plan.step_plan import format_step_plan, plan_step
 from linearsr_jax.plan.topologies import Chip, PlanError, Topology, parse_topology
 from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.sharding import make_mesh
@@ -175,7 +175,7 @@ def test_a_step_and_an_image_are_planned_for_gpus(name):
     config.data.folder = "photographs"
     config.mesh.fsdp = 2
     parts = make_parts(config, devices)
-    plan = make_plan(parts, topology)
+    plan = plan_step(parts, topology)
     assert plan.fits
     # Gradients are summed over the devices, and the parameters gathered.
     assert {"all-reduce", "all-gather"} <= plan.collectives.keys()
@@ -189,7 +189,7 @@ def test_a_plan_names_what_would_make_it_fit():
     config.batch_size = 64
     parts = make_parts(config)
     plans = [
-        make_plan(parts, Topology("small:8", chip, 8, jax.devices))
+        plan_step(parts, Topology("small:8", chip, 8, jax.devices))
         for chip in (SMALL, Chip("large", 2**30, 1e9, 1e9, 1e9))
     ]
     small, large = plans
@@ -211,4 +211,4 @@ def test_a_plan_names_what_would_make_it_fit():
     assert 0 < values["mfu_bound"] <= 1
     assert values["seconds_bound"] > 0
     assert "all-reduce" in large.collectives
-    assert "fits: no; " in format_plan(small)
+    assert "fits: no; " in format_step_plan(small)

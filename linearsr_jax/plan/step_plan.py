@@ -1,14 +1,7 @@
-"""Plans a training run: memory, work, messages, and what would make it fit.
-
-The step is compiled for the real chips, so its memory is what the compiler asks for.
-The time is a bound (S. Williams et al., Roofline, 2009): no chip can be faster than its
-peak at the slowest of products, memory and messages. It says nothing of how close a
-run comes.
-"""
+"""Plans a training run: memory, work, messages, and what would make it fit."""
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 
@@ -16,49 +9,31 @@ from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.plan.collectives import count_collectives
 from linearsr_jax.plan.flop_count import flops_of
 from linearsr_jax.plan.memory import USABLE, compile_program, device_bytes
+from linearsr_jax.plan.plan import Plan, find_slowest, format_plan
 from linearsr_jax.plan.step_program import StepProgram, make_step_program
 from linearsr_jax.plan.topologies import Topology
 from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.state_bytes import find_places, sum_by_kind
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepPlan(Plan):
     """What a training step needs on a topology.
 
+    Of `bytes_per_chip`: parameters, moments, EMA and so on, the codec and the batch;
+    activations, what the forward pass keeps for the backward pass; temporaries, all
+    else that the compiler asks for. It is bound by flops, memory or collectives.
+
     Attributes:
-      topology: name of the topology.
-      chips: number of chips.
-      bytes_per_chip: by kind: parameters, moments, EMA and so on, the codec and the
-        batch; activations, what the forward pass keeps for the backward pass;
-        temporaries, all else that the compiler asks for; total; limit.
-      fits: whether total is at most limit.
       flops_per_step: products of the whole step on all chips, recomputed ones too.
       collectives: see `count_collectives`, on each chip.
-      seconds_bound: no step can be shorter.
-      bound_by: flops, memory or collectives.
-      mfu_bound: the network's own products, without recomputation, over what the chips
-        could do in that time.
-      advice: the smallest change that would make it fit; "" where it fits.
     """
 
-    topology: str
-    chips: int
-    bytes_per_chip: dict[str, int]
-    fits: bool
     flops_per_step: int
     collectives: dict[str, dict[str, int]]
-    seconds_bound: float
-    bound_by: str
-    mfu_bound: float
-    advice: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Converts to values that JSON can store."""
-        return dataclasses.asdict(self)
 
 
-def make_plan(parts: RunParts, topology: Topology) -> Plan:
+def plan_step(parts: RunParts, topology: Topology) -> StepPlan:
     """Compiles the training step and reports what it needs.
 
     Args:
@@ -76,12 +51,11 @@ def make_plan(parts: RunParts, topology: Topology) -> Plan:
     sizes["batch"] = device_bytes(batch)
     arguments = sum(sizes.values())
     sizes["activations"] = _activation_bytes(program)
-    compiled = compile_program(program.compile, arguments)
+    compiled = compile_program(program.compile, arguments, topology.chip.memory)
     text, temporary = compiled.text, compiled.temporaries
     if not text:
-        # Refused for its memory, so at least what is kept does not fit.
-        at_least = max(sizes["activations"], topology.chip.memory - arguments)
-        temporary = max(temporary, at_least)
+        # Refused for its memory; what is kept is a part of what it needs.
+        temporary = max(temporary, sizes["activations"])
     sizes["temporaries"] = max(0, temporary - sizes["activations"])
     sizes["activations"] = min(sizes["activations"], temporary)
     total, limit = arguments + temporary, int(USABLE * topology.chip.memory)
@@ -98,9 +72,8 @@ def make_plan(parts: RunParts, topology: Topology) -> Plan:
         "memory": 2 * (arguments + sizes["activations"]) / chip.bandwidth,
         "collectives": sent / chip.link,
     }
-    bound_by = max(bounds, key=lambda name: bounds[name])
-    seconds = bounds[bound_by]
-    return Plan(
+    bound_by, seconds = find_slowest(bounds)
+    return StepPlan(
         topology=topology.name,
         chips=topology.count,
         bytes_per_chip={**sizes, "total": total, "limit": limit},
@@ -187,21 +160,11 @@ def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> s
     return f"at least {needed} chips of this kind, mesh.fsdp={needed}, remat=blocks"
 
 
-def format_plan(plan: Plan) -> str:
+def format_step_plan(plan: StepPlan) -> str:
     """Formats a plan for people."""
-    rows = [f"{plan.topology}, {plan.chips} chips"]
-    rows += [
-        f"  {kind:<14} {size / 2**30:9.3f} GiB a chip"
-        for kind, size in plan.bytes_per_chip.items()
-    ]
-    rows.append(f"fits: {'yes' if plan.fits else f'no; {plan.advice}'}")
-    rows.append(f"{plan.flops_per_step / 1e12:,.1f} TFLOP a step")
-    rows += [
+    work = [f"{plan.flops_per_step / 1e12:,.1f} TFLOP a step"]
+    work += [
         f"  {kind:<18} {found['count']:6}  {found['bytes'] / 2**30:9.3f} GiB a chip"
         for kind, found in plan.collectives.items()
     ]
-    rows.append(
-        f"at least {plan.seconds_bound:.4f} s a step (by {plan.bound_by}); MFU at most "
-        f"{100 * plan.mfu_bound:.0f} %"
-    )
-    return "\n".join(rows)
+    return format_plan(plan, "", work, f"a step (by {plan.bound_by})")
