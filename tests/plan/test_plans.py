@@ -111,7 +111,7 @@ ENTRY %main (p: f32[4]) -> f32[8] {
   %a = (f32[4]{0}, f32[8]{0}) all-reduce-start(%p, %q), to_apply=%add
   %b = (f32[4]{0}, f32[8]{0}) all-gather-start(%p), dimensions={0}
   %c = ((f32[8]{0}), (f32[2]{0})) reduce-scatter-start(%p), to_apply=%add
-  %d = (bf16[4]{0}, bf16[4]{0}, u32[], u32[]) collective-permute-start(%p)
+  %d = (bf16[16]{0}, bf16[16]{0}, u32[], u32[]) collective-permute-start(%p)
   %e = f32[8]{0} all-gather-done(%b)
 }
 """
@@ -119,7 +119,7 @@ ENTRY %main (p: f32[4]) -> f32[8] {
         "all-reduce": {"count": 1, "bytes": 4 * (4 + 8)},
         "all-gather": {"count": 1, "bytes": 4 * 8},
         "reduce-scatter": {"count": 1, "bytes": 4 * 2},
-        "collective-permute": {"count": 1, "bytes": 2 * 4},
+        "collective-permute": {"count": 1, "bytes": 2 * 16},
     }
 
 
