@@ -60,9 +60,9 @@ def convert_deep(
     """
     if image.format == "PNG":
         image.load()  # it may have metadata behind the pixels
-    # What the container of an AVIF or HEIF says is done, and its EXIF does not count.
-    is_upright = image.format in ("AVIF", "HEIF")
-    orientation = 1 if is_upright else orientation_of(image)
+    # libvips turns what the container of an AVIF says, and its EXIF does not count. Of
+    # a HEIF the same holds, and its plugin says so.
+    orientation = 1 if image.format == "AVIF" else orientation_of(image)
     channels = read_deep(file, str(image.format), accept_damage=accept_damage)
     has_alpha = channels.shape[2] in (2, 4)
     pixels = channels[..., :-1] if has_alpha else channels
