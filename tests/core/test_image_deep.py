@@ -147,6 +147,23 @@ def test_orientation_of_deep_images(tmp_path, suffix):
         assert again.getexif().get(0x0112, 1) == 1
 
 
+def test_orientation_of_deep_heif(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    height, width = 48, 64
+    ramp = np.broadcast_to(np.linspace(0, 65535, width)[:, None], (height, width, 3))
+    data = np.ascontiguousarray(ramp).astype("<u2").tobytes()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    file = pillow_heif.from_bytes("RGB;16", (width, height), data)
+    path = tmp_path / "in.heic"
+    file.save(path, quality=90, exif=exif.tobytes())
+    pixels = read_image(path).pixels
+    assert (pixels.shape, pixels.dtype) == ((width, height, 3), np.uint16)
+    # What grew to the right grows downwards.
+    rows = pixels.mean((1, 2))
+    np.testing.assert_allclose(rows, np.linspace(0, 65535, width), atol=1000)
+
+
 def test_avif_holds_12_bits(tmp_path):
     y, x = np.mgrid[:64, :64]
     ramp = np.repeat(((64 * y + x) * 16)[..., None], 3, axis=2).astype(np.uint16)
