@@ -90,8 +90,10 @@ def test_a_long_compilation_is_announced_once(caplog):
 
     def on_event(event, **more):
         announcer.on_event(event, **more)
-        # As if it took long.
+        # As if it took long; a line that never comes must not hang the test.
+        end = time.monotonic() + 30
         while "compile_requests" in event and "kept" not in caplog.text:
+            assert time.monotonic() < end
             time.sleep(0.001)
 
     def on_duration(event, seconds, **more):
