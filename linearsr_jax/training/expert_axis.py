@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linearsr_jax.codecs import Codec
 from linearsr_jax.core.array_types import PyTree
@@ -29,9 +30,19 @@ def broadcast(tree: PyTree, experts: int) -> PyTree:
 
 
 def split(tree: PyTree) -> tuple[PyTree, ...]:
-    """Splits stacked arrays into those of each expert."""
+    """Splits stacked arrays into those of each expert; NumPy's become views."""
+    if isinstance(jax.tree.leaves(tree)[0], np.ndarray):
+        return _split(tree)
+    # One program; by itself each array of each shape would compile one of its own.
+    return _split_on_device(tree)
+
+
+def _split(tree):
     count = len(jax.tree.leaves(tree)[0])
     return tuple(jax.tree.map(lambda x, i=i: x[i], tree) for i in range(count))
+
+
+_split_on_device = jax.jit(_split)
 
 
 def over_experts(step: Callable[..., tuple[TrainState, StepMetrics]]) -> StackedStep:

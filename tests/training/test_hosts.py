@@ -147,20 +147,31 @@ def assert_equals_one_process(workdir, photos, alone, others=()):
         np.testing.assert_allclose(array, expected[name], rtol=1e-2, atol=1e-3)
 
 
-@pytest.fixture(scope="module")
-def whole(photos, tmp_path_factory):
-    """The workdir of a run that nothing disturbs."""
-    folder = tmp_path_factory.mktemp("whole")
-    with Processes(folder, folder / "run", photos) as processes:
+def stop_by_signal(folder, run, photos):
+    """Starts a run, stops it by a signal to one process; returns the step it saved."""
+    with Processes(folder, run, photos) as processes:
+        processes.wait_for_step(run, 2)
+        processes.all[1].send_signal(signal.SIGTERM)
+        assert processes.wait() == [75, 75], processes.texts()
+    # Both have saved after the same step.
+    (saved,) = (int(path.name) for path in (run / "checkpoints").iterdir())
+    assert 2 <= saved < STEPS
+    return saved
+
+
+def resume(folder, run, photos):
+    with Processes(folder, run, photos) as processes:
         assert processes.wait() == [0, 0], processes.texts()
-    return folder / "run"
 
 
-def test_two_processes_are_one(whole, photos, tmp_path):
-    assert_equals_one_process(whole, photos, tmp_path)
+def test_two_processes_that_a_signal_to_one_stops_and_resumed_are_one(photos, tmp_path):
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    stop_by_signal(tmp_path, run, photos)
+    resume(tmp_path, run, photos)
+    assert_equals_one_process(run, photos, alone)
     scores = [
         json.loads((folder / "model" / "config.json").read_text())["training"]
-        for folder in (whole, tmp_path)
+        for folder in (run, alone)
     ]
     assert scores[1]["evaluation"]
     for name, value in scores[1]["evaluation"].items():
@@ -174,17 +185,19 @@ def test_two_processes_that_share_no_parameters_are_one(photos, tmp_path):
     assert_equals_one_process(tmp_path / "run", photos, tmp_path / "alone", HYBRID)
 
 
-def test_a_signal_to_one_process_saves_and_the_next_run_goes_on(
-    whole, photos, tmp_path
-):
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """The workdir of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    with Processes(folder, folder / "run", photos) as processes:
+        assert processes.wait() == [0, 0], processes.texts()
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_with_the_bits_of_the_whole(whole, photos, tmp_path):
     run = tmp_path / "run"
-    with Processes(tmp_path, run, photos) as processes:
-        processes.wait_for_step(run, 2)
-        processes.all[1].send_signal(signal.SIGTERM)
-        assert processes.wait() == [75, 75], processes.texts()
-    # Both have saved after the same step.
-    (saved,) = (int(path.name) for path in (run / "checkpoints").iterdir())
-    assert 2 <= saved < STEPS
+    saved = stop_by_signal(tmp_path, run, photos)
     assert_ends_as_the_whole(tmp_path, run, photos, saved, whole)
 
 
@@ -208,8 +221,7 @@ def test_a_process_that_is_killed_ends_the_other_and_loses_nothing(
 
 def assert_ends_as_the_whole(folder, run, photos, saved, whole):
     """Resumes a run that was saved after that step; nothing of its end shows."""
-    with Processes(folder, run, photos) as processes:
-        assert processes.wait() == [0, 0], processes.texts()
+    resume(folder, run, photos)
     found, expected = losses(run), losses(whole)
     assert found.keys() == expected.keys()
     resumed = range(1, min(saved + 6, STEPS) + 1)
