@@ -28,17 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fine-tunes, and compares before and after on held-out photographs."""
-    import jax
-
     from linearsr_jax.config.loading import ConfigError
-    from linearsr_jax.core.allocator import keep_freed_memory
+    from linearsr_jax.core.allocator import keep_freed_memory_on_cpu
     from linearsr_jax.evaluation import tables
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.training.finetune import finetune
 
     enable_compilation_cache()
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
+    keep_freed_memory_on_cpu()
     try:
         result = finetune(
             args.photos,

@@ -52,14 +52,13 @@ def run(args: argparse.Namespace) -> int:
             config = load_config(args.config[0], args.override)
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    import jax
-
-    from linearsr_jax.core.allocator import keep_freed_memory
+    from linearsr_jax.core.allocator import keep_freed_memory_on_cpu
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.training.hosts import HostArgumentError, connected
 
     # A step compiles for minutes where the cores are busy; a resumed run need not.
     enable_compilation_cache()
+    keep_freed_memory_on_cpu()
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(
@@ -71,8 +70,6 @@ def run(args: argparse.Namespace) -> int:
             for each in stages.values() if len(args.config) > 1 else [config]:
                 _print_places(each)
             return 0
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
         if len(args.config) > 1:
             from linearsr_jax.training.stages import run_stages
 
