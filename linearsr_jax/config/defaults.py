@@ -91,6 +91,9 @@ def default_config() -> ConfigDict:
     config.loss.lpips = 0.0
     config.loss.grid = 0.0  # against a pattern of period 4; see training/grid_loss.py
     config.loss.adversarial = 0.0
+    # Noise of the LR image, in levels of 255, at which LPIPS and the discriminator
+    # count half; 0 for no such weights. See training/noise_weights.py.
+    config.loss.half_at_noise = 0.0
     config.loss.below_sigma = 0.223  # only for cleaner samples; the paper's boundary
 
     # Of the adversarial term.

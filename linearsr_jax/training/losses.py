@@ -32,6 +32,7 @@ from linearsr_jax.models.linear_dit import LinearDiT
 from linearsr_jax.models.presets import Preset
 from linearsr_jax.training.adversary import Adversary, AdversaryState
 from linearsr_jax.training.grid_loss import grid_term
+from linearsr_jax.training.noise_weights import clean_weights
 from linearsr_jax.training.views import draw_views, take_view
 
 # image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
@@ -60,6 +61,8 @@ IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
 }
 # Terms that would be gamed if they saw each image at one place and scale.
 VIEWED = frozenset({"lpips"})
+# What asks for texture, also where there is only noise; see `noise_weights`.
+_TEXTURED = frozenset({"lpips", "adversarial", "discriminator"})
 
 
 @struct.dataclass
@@ -98,6 +101,7 @@ class Loss:
         flow: float = 1.0,
         adversarial: float = 0.0,
         adversary: Adversary | None = None,
+        half_at_noise: float = 0.0,
         **weights: float,
     ):
         """Loads the image terms that have a weight.
@@ -110,6 +114,8 @@ class Loss:
           adversarial: weight of the model's loss against the adversary, whose own
             loss has weight 1.
           adversary: needed if adversarial is not 0.
+          half_at_noise: noise, in levels of 255, at which LPIPS and the adversary
+            count half; 0 for no such weights. See `noise_weights`.
           **weights: weight of each image term, by name.
 
         Raises:
@@ -129,12 +135,17 @@ class Loss:
             mass_at_one=mass_at_one,
             boundaries=boundaries,
         )
-        for name, weight in (("flow", flow), ("adversarial", adversarial)):
+        for name, weight in (
+            ("flow", flow),
+            ("adversarial", adversarial),
+            ("half_at_noise", half_at_noise),
+        ):
             if not weight >= 0.0:
                 raise ValueError(f"loss.{name}={weight}: must be at least 0")
         self.adversary = adversary if adversarial else None
         self._adversarial = adversarial
         self._below_sigma = below_sigma
+        self._half_at_noise = half_at_noise
         self._flow = flow
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
@@ -153,15 +164,23 @@ class Loss:
         factor = codec.factor
         shape = (size, height // factor, width // factor, codec.channels)
         views = draw_views(jax.random.fold_in(key, 2), size)
-        return self.weigh(sigma, jax.random.normal(key_noise, shape), views)
+        clean = jnp.ones(size)
+        if self._half_at_noise:
+            clean = clean_weights(
+                to_unit_range(jnp.asarray(batch["image_lr"])),
+                to_unit_range(jnp.asarray(batch["image_hr"])),
+                half_at=self._half_at_noise,
+            )
+        return self.weigh(sigma, jax.random.normal(key_noise, shape), views, clean)
 
     def weigh(
         self,
         sigma: Float[Array, "B"],
         noise: Float[Array, "B h w C"],
         views: Float[Array, "B 3"],
+        clean: Float[Array, "B"] | float = 1.0,
     ) -> Draws:
-        """Computes the weights for given noise levels, noise and views."""
+        """Computes the weights for given draws; clean is from `clean_weights`."""
         size = len(sigma)
         nearly_clean = sigma < self._below_sigma
         share = nearly_clean / jnp.maximum(jnp.sum(nearly_clean), 1)
@@ -169,6 +188,10 @@ class Loss:
         if self.adversary:
             weights["adversarial"] = self._adversarial * share
             weights["discriminator"] = share
+        weights = {
+            name: weight * clean if name in _TEXTURED else weight
+            for name, weight in weights.items()
+        }
         weights["flow"] = jnp.full(size, self._flow / size)
         return Draws(sigma, noise, views, weights)
 

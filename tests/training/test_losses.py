@@ -153,3 +153,21 @@ def test_draws_do_not_depend_on_the_terms(batch):
     other = make_loss(l1=1.0, below_sigma=0.5).draw(key, batch, CODEC)
     np.testing.assert_array_equal(plain.sigma, other.sigma)
     np.testing.assert_array_equal(plain.noise, other.noise)
+
+
+def test_what_asks_for_texture_counts_less_in_noise(batch):
+    """The random LR images of the batch are noise, but the last, made of its HR one."""
+    last = to_unit_range(jnp.asarray(batch["image_hr"][3:]))
+    reduced = jax.image.resize(last, (1, 11, 12, 3), "cubic")
+    image_lr = np.array(batch["image_lr"])
+    image_lr[3:] = np.clip(np.rint((np.asarray(reduced) + 1) * 127.5), 0, 255)
+    batch = {**batch, "image_lr": image_lr}
+    fields = {"l1": 1.0, "lpips": 2.0, "below_sigma": 2.0}
+    key = jax.random.key(4)
+    plain = make_loss(**fields).draw(key, batch, CODEC).weights
+    found = make_loss(**fields, half_at_noise=4.0).draw(key, batch, CODEC).weights
+    np.testing.assert_allclose(plain["lpips"], 0.5)
+    assert np.all(found["lpips"][:3] < 0.01 * plain["lpips"][:3])
+    np.testing.assert_allclose(found["lpips"][3], plain["lpips"][3], rtol=0.1)
+    for name in ("l1", "flow"):
+        np.testing.assert_array_equal(found[name], plain[name])
