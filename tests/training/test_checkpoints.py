@@ -205,3 +205,16 @@ def test_old_checkpoints_go_but_every_nth_stays(tmp_path):
         checkpointer.save(step, {"step": jnp.int32(step)}, RECORD)
     checkpointer.close()
     assert {path.name for path in tmp_path.iterdir()} == {"4", "6", "7"}
+
+
+def test_saving_small_arrays_compiles_nothing_for_each(tmp_path, caplog):
+    """Orbax would cut each of them into slices, one for each device that holds it."""
+    mesh = make_mesh(-1, 1)
+    state = jax.device_put(make_state(3), jax.NamedSharding(mesh, jax.P()))
+    with jax.set_mesh(mesh), jax.log_compiles():
+        checkpointer = Checkpointer(tmp_path / "checkpoints", keep=1)
+        checkpointer.save(1, state, RECORD)
+        checkpointer.close()
+    compiled = [x for x in caplog.messages if x.startswith("Compiling ")]
+    assert compiled  # the fingerprints
+    assert not [x for x in compiled if "slice" in x]
