@@ -3,14 +3,19 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.pretrained.model_folder import load_pretrained, save_pretrained
 from linearsr_jax.tagging.vocabulary import TAGS
+from linearsr_jax.training.esgf_policy import Selection
+from linearsr_jax.training.export import describe_origin, export_model
 from linearsr_jax.training.loop import train_and_evaluate
+from linearsr_jax.training.record import RunRecord
 from tests.experts_testing import make_pretrained
 from tests.training.test_loop import make_config
 
@@ -99,9 +104,24 @@ def test_without_tags_it_answers_as_before_and_with_them_not(plain, with_tags):
     assert np.any(after(image, tags="sky") != after(image))
 
 
-def test_tags_are_known_after_a_run_without(with_tags, photos, tmp_path):
-    folder = plain_folder(with_tags, tmp_path, with_tags.training)
-    later = train(photos, tmp_path / "run", init_from=str(folder))
+def test_tags_are_known_after_a_run_without(with_tags, tmp_path):
+    record = RunRecord(
+        config=with_tags.training["config"],
+        versions={},
+        data_seed=0,
+        codec={},
+        origin=describe_origin(with_tags.training),
+        manifest=Manifest(("a.png",), ((64, 64),)),
+    )
+    export_model(
+        tmp_path / "model",
+        jax.tree.map(lambda x: jnp.asarray(x)[None], with_tags.experts[0]),
+        record=record,
+        codec=with_tags.codec,
+        files={"files": ["a.png"], "held_out": []},
+        selection=Selection(step=4, trained_to=4),
+    )
+    later = load_pretrained(tmp_path / "model")
     assert later.training["tags"] == with_tags.training["tags"]
 
 
