@@ -1,9 +1,11 @@
-"""Makes a slider of two points on the line from the flow model to a perceptual one.
+"""Makes nano's slider from three models.
 
-python experiments/202611_picture/release.py FLOW PERCEPTUAL PHOTOS.jsonl OUT \
-    --low 0.36 --high 0.8 --default-fidelity 0.75
+python experiments/202611_picture/release.py START MEAN PERCEPTUAL PHOTOS.jsonl OUT \
+    --low 0.15 --high 0.72 --default-fidelity 0.9
 
-README.md says why the ends are not the two models themselves.
+Fidelity 0 lies on the line from START's fidelity 0 to MEAN. Fidelity 1 lies on the line
+from the middle of these two to PERCEPTUAL. README.md says why the ends are not the
+models themselves.
 """
 
 import argparse
@@ -20,7 +22,7 @@ HERE = Path(__file__).parent
 
 
 def point(flow: PyTree, perceptual: PyTree, place: float) -> PyTree:
-    """Interpolates from a model to one that grew out of it by residual blocks.
+    """Interpolates from a model to one that may have more residual blocks.
 
     A block's last convolution was zero when it was added, so there the line starts at
     zero. Its first one had no influence then, and is the perceptual model's.
@@ -42,7 +44,8 @@ def point(flow: PyTree, perceptual: PyTree, place: float) -> PyTree:
 
 
 def release(
-    flow: str,
+    start: str,
+    mean: str,
     perceptual: str,
     photos: Path,
     output: Path,
@@ -54,14 +57,14 @@ def release(
     """Writes a model folder with both sets of weights, card and credits.
 
     Args:
-      flow, perceptual: model folders or names of bundled models; the second grew out
-        of the first.
+      start, mean, perceptual: model folders or names of bundled models, each trained
+        from the one before.
       photos: photos.jsonl of the photographs, with their licences.
       output: model folder to write.
-      low, high: places on the line of fidelity 0 and 1.
+      low, high: places on the two lines of fidelity 0 and 1.
       default_fidelity: where the slider stands if nobody moves it.
     """
-    start, end = load_pretrained(flow), load_pretrained(perceptual)
+    first, middle, end = map(load_pretrained, (start, mean, perceptual))
     licences = {}
     for line in photos.read_text().splitlines():
         photo = json.loads(line)
@@ -71,16 +74,17 @@ def release(
     credits = [f"- {name}: {licences[name]}" for name in names]
     heading = f"## The {len(credits)} photographs"
     card = "\n".join([(HERE / "card.md").read_text(), heading, *credits, ""])
-    line = {"from": start.name, "low": low, "high": high}
-    low_end, high_end = (
-        point(start.experts[0], end.experts[0], place) for place in (low, high)
-    )
+    (of_start,) = first.mean_experts or first.experts
+    low_end = point(of_start, middle.experts[0], low)
+    halfway = point(of_start, middle.experts[0], 0.5)
+    high_end = point(halfway, end.experts[0], high)
+    slider = {"low": low, "high": high}
     save_pretrained(
         output,
         (high_end,),
         end.preset,
         end.codec,
-        training=end.training | {"files": names, "slider": line},
+        training=end.training | {"files": names, "slider": slider},
         card=card,
         mean_experts=(low_end,),
         default_fidelity=default_fidelity,
@@ -91,7 +95,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name, kind in (
         # Bundled models go by name, which a Path would make a folder.
-        ("flow", str),
+        ("start", str),
+        ("mean", str),
         ("perceptual", str),
         ("photos", Path),
         ("output", Path),

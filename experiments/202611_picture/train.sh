@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains nano's perceptual end and makes the slider.
+# Trains nano's mean and perceptual ends and makes the slider.
 #
 #   bash experiments/202611_picture/train.sh PHOTOS FLOW_MODEL
 #
@@ -13,7 +13,10 @@ if [ ! -f runs/train.safetensors ]; then
   linearsr prepare decoded "$photos/train" runs/train.safetensors
 fi
 data=(data.folder=runs/train.safetensors "val.folder=$photos/val")
-linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
+linearsr train --config configs/nano.py:mean --workdir runs/mean \
   --override "init_from=$flow" "${data[@]}"
-python experiments/202611_picture/release.py "$flow" runs/perceptual/model \
-  "$photos/photos.jsonl" runs/nano --low 0.36 --high 0.8 --default-fidelity 0.75
+linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
+  --override init_from=runs/mean/model "${data[@]}"
+python experiments/202611_picture/release.py "$flow" runs/mean/model \
+  runs/perceptual/model "$photos/photos.jsonl" runs/nano \
+  --low 0.15 --high 0.72 --default-fidelity 0.9
