@@ -6,8 +6,9 @@
     linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
         --override init_from=runs/mean/model ...
 
-each with data.folder=PHOTOS val.folder=VALIDATION_PHOTOS. The fidelity slider lies on
-the line between the two; experiments/202611_picture makes it and has the results.
+each with data.folder=PHOTOS val.folder=VALIDATION_PHOTOS. The ends of the fidelity
+slider are mixtures of the weights of these stages; experiments/202611_picture makes
+them and has the results.
 """
 
 from linearsr_jax.config.defaults import default_config

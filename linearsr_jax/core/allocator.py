@@ -19,7 +19,8 @@ def keep_freed_memory() -> bool:
 
     XLA allocates the temporaries of a program anew in each call. On CPU glibc maps them
     and unmaps them after it, so that each step of training faults in every page again:
-    a fifth of the time of nano's step. The process stays as large as it ever was.
+    that took a fifth of the CPU time of nano's. The process stays as large as it ever
+    was.
 
     Call it before JAX opens its devices: a thread keeps the arena that it has.
 

@@ -4,6 +4,11 @@ import json
 import platform
 import subprocess
 import sys
+import types
+
+import pytest
+
+from linearsr_jax.core import allocator
 
 # Pages that are faulted in by twenty blocks of 64 MB, one after another.
 SCRIPT = """
@@ -30,3 +35,22 @@ def test_freed_memory_is_used_again():
     if is_kept:
         # One block is faulted in once.
         assert after < before / 10
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugin", "is_kept"),
+    [
+        ("cpu", "json", True),
+        (None, "json", False),
+        (None, "no_such_package", True),
+        ("cuda", "no_such_package", False),
+    ],
+)
+def test_only_where_jax_will_use_cpus(monkeypatch, platforms, plugin, is_kept):
+    called = []
+    config = types.SimpleNamespace(jax_platforms=platforms)
+    monkeypatch.setattr(allocator, "jax", types.SimpleNamespace(config=config))
+    monkeypatch.setattr(allocator, "_PLUGINS", (plugin,))
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: called.append(1))
+    allocator.keep_freed_memory_on_cpu()
+    assert bool(called) == is_kept
