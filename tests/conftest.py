@@ -11,19 +11,12 @@ import pytest
 from PIL import Image
 
 from tests import array_checking  # noqa: F401 (--jaxtyping-packages finds it here)
+from tests.xla_flags import make_xla_flags
 
 # Both must stand before anything imports JAX, which reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of what the tests do: leave LLVM's optimiser out of it.
-for _flag, _value in (
-    ("--xla_force_host_platform_device_count", 8),
-    ("--xla_backend_optimization_level", 0),
-):
-    if _flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = (
-            f"{os.environ.get('XLA_FLAGS', '')} {_flag}={_value}".strip()
-        )
-# And many train the same small model: compile each program once a session.
+os.environ["XLA_FLAGS"] = make_xla_flags(devices=8)
+# Many tests train the same small model: compile each program once a session.
 _cache = tempfile.mkdtemp(prefix="linearsr-tests-")
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache)

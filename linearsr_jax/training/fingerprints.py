@@ -23,7 +23,9 @@ def fingerprints(tree: PyTree) -> dict[str, int]:
         several hosts, call it on all of them.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    found = jax.device_get(_of_all([array for _, array in leaves]))
+    # A program for each shape: moments and averaged weights share that of the weights,
+    # where one program of all arrays would take several times as long to compile.
+    found = jax.device_get([_fingerprint(array) for _, array in leaves])
     return {
         jax.tree_util.keystr(path): int(value)
         for (path, _), value in zip(leaves, found, strict=True)
@@ -31,11 +33,7 @@ def fingerprints(tree: PyTree) -> dict[str, int]:
 
 
 @jax.jit
-def _of_all(arrays: list[Array]) -> list[UInt32[Array, ""]]:
-    return [_fingerprint(array) for array in arrays]
-
-
-def _fingerprint(array):
+def _fingerprint(array: Array) -> UInt32[Array, ""]:
     if array.dtype == bool:
         array = array.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(array, _UNSIGNED[array.dtype.itemsize])

@@ -123,7 +123,8 @@ class Validator:
         self._first = jax.jit(lambda images: images[:SHOWN], out_shardings=whole)
         side = crop_size // SCALE
         self._noise = draw_noise(parts.preset, codec, side, side, steps=steps, seed=0)
-        self._loss = loss = parts.loss
+        self._draw = jax.jit(parts.loss.draw)
+        loss = parts.loss
 
         def flow_losses(params, codec, batch, sigma, noise, views):
             draws = loss.weigh(jnp.full(len(noise), sigma), noise, views)
@@ -262,7 +263,7 @@ class Validator:
         if self._conditions:
             batch |= self._conditions.row(photograph)
         key = stream_key(0, "validation", number)
-        return batch, self._loss.draw(key, batch, self._codec, expert)
+        return batch, self._draw(key, batch, self._codec, expert)
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from linearsr_jax.training import stages
 from linearsr_jax.training.batches import open_photographs
 from linearsr_jax.training.setup import make_parts
 from tests.cli.running import run
+from tests.xla_flags import make_xla_flags
 
 # As tests/training/test_loop.py has it, so that one compiled step serves both.
 SMALL = [
@@ -52,7 +53,7 @@ def test_compiled_steps_are_kept_for_the_resume(photos, tmp_path):
     command = [sys.executable, "-m", "linearsr_jax", "train", "--config"]
     command += ["configs/debug.py", "--workdir", str(tmp_path / "run")]
     environment = dict(os.environ, XDG_CACHE_HOME=str(tmp_path / "cache"))
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    environment["XLA_FLAGS"] = make_xla_flags(devices=1)
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     subprocess.run(
         [*command, "--override", *options],

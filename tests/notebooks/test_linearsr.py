@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.xla_flags import make_xla_flags
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "linearsr.ipynb"
 STEPS = 10
@@ -48,9 +50,7 @@ def test_runs(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", source],
         cwd=folder,
-        # On one device.
-        env=os.environ
-        | {"MPLBACKEND": "Agg", "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        env=os.environ | {"MPLBACKEND": "Agg", "XLA_FLAGS": make_xla_flags(devices=1)},
         capture_output=True,
         text=True,
     )

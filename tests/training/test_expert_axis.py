@@ -77,7 +77,10 @@ def run(batch, parts, mesh):
         return states, losses
 
 
-@pytest.mark.parametrize(("experts", "data", "fsdp"), [(1, 1, 1), (4, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    ("experts", "data", "fsdp"),
+    [(1, 1, 1), pytest.param(4, 1, 1, marks=pytest.mark.slow), (2, 2, 2)],
+)
 def test_equals_one_expert_after_another(batch, parts, one_by_one, experts, data, fsdp):
     devices = jax.devices()[: experts * data * fsdp]
     mesh = sharding.make_mesh(data, fsdp, devices, experts=experts)

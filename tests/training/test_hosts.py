@@ -18,6 +18,7 @@ from configs import debug
 from linearsr_jax.training import sharding
 from linearsr_jax.training.hosts import HEARTBEAT
 from linearsr_jax.training.loop import train_and_evaluate
+from tests.xla_flags import make_xla_flags
 
 # Long enough that a signal at step 2 comes before the end.
 STEPS = 20
@@ -57,15 +58,9 @@ class Processes:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        flags = [
-            flag
-            for flag in os.environ["XLA_FLAGS"].split()
-            if "device_count" not in flag
-        ]
-        flags.append("--xla_force_host_platform_device_count=4")
         environment = {
             **os.environ,
-            "XLA_FLAGS": " ".join(flags),
+            "XLA_FLAGS": make_xla_flags(devices=4),
             "PYTHONPATH": ":".join(filter(None, sys.path)),
         }
         self.logs = [folder / f"log_{i}_{port}.txt" for i in range(2)]

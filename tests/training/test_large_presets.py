@@ -100,6 +100,7 @@ def test_takes_a_step_under_fsdp_with_remat(name, batch):
         assert shard[0] == kernel.shape[0] == 2  # the layers are not split
 
 
+@pytest.mark.slow
 def test_a_narrow_one_agrees_with_one_device(batch):
     preset = dataclasses.replace(
         get_preset("600m"), width=64, depth=2, heads=2, cross_heads=4

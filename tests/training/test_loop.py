@@ -80,6 +80,7 @@ def test_killed_and_resumed_equals_undisturbed(
     assert steps == [3, 4]
 
 
+@pytest.mark.slow
 def test_resume_repeats_the_degradations_of_the_device(photos, tmp_path):
     config = make_config(photos)
     only(config, standard=1.0)

@@ -63,6 +63,7 @@ def load_experts(workdir):
     ]
 
 
+@pytest.mark.slow
 def test_cut_off_in_each_stage_it_ends_with_the_same_bits(
     photos, whole, tmp_path, caplog
 ):

@@ -302,6 +302,7 @@ def low_precision_sums(jaxpr):
                 yield from low_precision_sums(inner)
 
 
+@pytest.mark.slow
 def test_remat_saves_memory():
     """The temporary memory of a compiled depth-8 step falls from policy to policy."""
     preset = dataclasses.replace(PRESET, depth=8)

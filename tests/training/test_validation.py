@@ -12,6 +12,7 @@ import pytest
 
 from linearsr_jax.training.hosts import gather_rows
 from tests.training.validating import IMAGES, validate
+from tests.xla_flags import make_xla_flags
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,9 @@ def test_two_processes_share_the_images_and_find_what_one_does(on_eight_devices)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = [x for x in os.environ["XLA_FLAGS"].split() if "device_count" not in x]
-    flags.append("--xla_force_host_platform_device_count=4")
     environment = {
         **os.environ,
-        "XLA_FLAGS": " ".join(flags),
+        "XLA_FLAGS": make_xla_flags(devices=4),
         "PYTHONPATH": ":".join(filter(None, sys.path)),
     }
     command = [sys.executable, "-m", "tests.training.validating", str(port)]
