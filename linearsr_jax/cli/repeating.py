@@ -18,7 +18,9 @@ _logger = logging.getLogger(__name__)
 # Options that decide what an output is, and those that decide how it rounds.
 _SETTINGS = ("steps", "seed", "fidelity", "guidance_scale", "scale", "size", "max_side")
 _SETTINGS += ("color_fix", "consistent", "quality", "dtype", "max_memory")
-_SETTINGS += ("offload_experts", "max_pixels")
+_SETTINGS += ("offload_experts", "max_pixels", "devices")
+# What release 0.2 did not write down, and did.
+_ADDED = {"devices": 1}
 
 
 def make_manifest(args: argparse.Namespace, upscaler: "Upscaler") -> "Manifest":
@@ -67,9 +69,10 @@ def set_arguments(args: argparse.Namespace) -> "Manifest":
         raise UsageError(f"--repeat {path}: {error}") from error
     args.inputs = [_find_input(args, manifest)]
     for name in _SETTINGS:
-        if name not in manifest.settings:
+        settings = _ADDED | manifest.settings
+        if name not in settings:
             raise UsageError(f"--repeat {path}: its manifest lacks {name}")
-        setattr(args, name, manifest.settings[name])
+        setattr(args, name, settings[name])
     if Path(args.output).suffix.lower() not in IMAGE_SUFFIXES:
         args.format = args.format or _format_of(path, manifest)
     args.size = args.size and tuple(args.size)

@@ -107,6 +107,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep at most two experts on the device: less memory, slower",
     )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="split the rows of each image over N GPUs or TPU chips of this machine",
+    )
     add_dtype(parser, "precision; bfloat16 suits large models on accelerators")
     add_json(parser)
 
@@ -239,6 +246,7 @@ def _upscale(
         offload_experts=args.offload_experts,
         max_memory=args.max_memory,
         dtype=args.dtype,
+        devices=args.devices,
         on_part=PartsBar(),
     )
     model = upscaler.model

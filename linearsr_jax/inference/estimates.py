@@ -22,7 +22,7 @@ class Estimate:
     """What an image is expected to take.
 
     Attributes:
-      memory: bytes beside the weights, erring on the large side.
+      memory: bytes of a device beside the weights, erring on the large side.
       seconds: without compiling; within a factor of about two on an idle machine.
       rows: rows of latents in a band of the last pass; None if it goes in one piece.
     """
@@ -44,18 +44,20 @@ def estimate_pass(
     *,
     steps: int,
     count: int,
+    parts: int,
 ) -> Estimate:
     """Estimates one pass of the model.
 
     Args:
-      model, codec, grid, budget, count: see `memory_budget.rows_that_fit`.
+      model, codec, grid, budget, count, parts: see `memory_budget.rows_that_fit`.
       steps: network evaluations one after another.
     """
-    rows = rows_that_fit(model, codec, grid, budget, count)
+    rows = rows_that_fit(model, codec, grid, budget, count, parts)
+    devices = parts if rows is None else 1
     flops = sum(forward_flops(model, grid).values()) * steps * count
     return Estimate(
-        needed_bytes(model, codec, grid, rows, count),
-        flops / (_EFFICIENCY * product_flops()),
+        needed_bytes(model, codec, grid, rows, count, parts),
+        flops / (_EFFICIENCY * product_flops() * devices),
         rows,
     )
 

@@ -103,24 +103,27 @@ def needed_bytes(
     grid: tuple[int, int],
     rows: int | None,
     count: int = 1,
+    parts: int = 1,
 ) -> int:
     """Estimates the bytes for an image, without the weights.
 
-    Those of the device; on CPUs the host is the device.
+    Those of a device; on CPUs the host is all devices.
 
     Args:
       model, codec, grid: see `rows_that_fit`.
       rows: rows of latents in a band; None is one piece.
       count: see `image_bytes`.
+      parts: number of devices that a whole image is split over.
     """
     height, width = grid
+    is_host = jax.default_backend() == "cpu"
     if rows is None:
-        return image_bytes(model, codec, grid, count)
+        whole = image_bytes(model, codec, grid, count)
+        return whole if is_host else -(-whole // parts)
     halo = stem_halo(model.stem_strides, model.stem_blocks)
     window = min(rows + 2 * halo, height)
     # One computes while the other is fetched.
     bands = 2 * network_bytes(model, count * width * window)
-    is_host = jax.default_backend() == "cpu"
     return bands + is_host * host_bytes(model, codec, height * width, count)
 
 
@@ -130,20 +133,22 @@ def rows_that_fit(
     grid: tuple[int, int],
     budget: int | None,
     count: int = 1,
+    parts: int = 1,
 ) -> int | None:
     """Chooses the rows of latents in a band, so that an image stays within a budget.
 
     Args:
       model, codec: what runs.
       grid: (h, w) of the latents.
-      budget: bytes beside the weights; None is no bound.
-      count: see `image_bytes`.
+      budget: bytes of a device beside the weights; None is no bound.
+      count, parts: see `needed_bytes`.
 
     Returns:
       None if the whole image fits; otherwise at least 1, even if that is too much.
     """
+    fit = (model, codec, grid)
     height, width = grid
-    if budget is None or needed_bytes(model, codec, grid, None, count) <= budget:
+    if budget is None or needed_bytes(*fit, None, count, parts) <= budget:
         return None
     if jax.default_backend() == "cpu":
         budget -= host_bytes(model, codec, height * width, count)

@@ -35,6 +35,7 @@ from linearsr_jax.inference.memory_budget import (
 )
 from linearsr_jax.inference.offloaded import OffloadedDenoiser
 from linearsr_jax.inference.pictures import ImageLike, like, to_image
+from linearsr_jax.inference.row_sharding import RowSharding
 from linearsr_jax.inference.sampling import (
     cut_segments,
     draw_noise,
@@ -75,9 +76,10 @@ class Upscaler:
         offload_experts: bool = False,
         max_memory: float | None = None,
         dtype: str = "float32",
+        devices: int = 1,
         on_part: OnPart = lambda done, total: None,
     ):
-        """Places the weights on the default device.
+        """Places the weights on the default device, or on several.
 
         Args:
           model: model from `pretrained.load_pretrained`.
@@ -90,10 +92,14 @@ class Upscaler:
             fifths of an accelerator's.
           dtype: type of the computation, "float32", or "bfloat16" for large models on
             accelerators.
+          devices: over how many devices of this process the rows of an image are
+            split; see `row_sharding`. They take the plain form of each operation, which
+            XLA can divide, in place of the kernels.
           on_part: told how far an image is that goes in bands; see `banded.OnPart`.
 
         Raises:
-          UpscaleError: max_memory is not above 0, or dtype is another type.
+          UpscaleError: max_memory is not above 0, dtype is another type, there are
+            fewer devices, or several for offloaded experts.
         """
         if dtype not in ("float32", "bfloat16"):
             raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")
@@ -101,12 +107,20 @@ class Upscaler:
             raise UpscaleError(
                 f"max_memory must be above 0 GB and finite, got {max_memory}"
             )
+        found = jax.local_devices()
+        devices = _whole("devices", devices, 1, len(found))
+        if offload_experts and devices > 1:
+            raise UpscaleError("offload_experts is for one device; leave devices out")
+        sharding = RowSharding(found[:devices]) if devices > 1 else None
+        self._sharding = sharding
         self.model = model
         # What the user allows is kept; the default is a guess.
         self._limit = math.inf if max_memory is None else max_memory * 1e9
         self._budget = default_budget() if max_memory is None else int(max_memory * 1e9)
         self._network = network = model.preset.make_model(
-            dtype=jnp.dtype(dtype), scan_unroll=inference_unroll(model.preset.depth)
+            dtype=jnp.dtype(dtype),
+            scan_unroll=inference_unroll(model.preset.depth),
+            implementation="reference" if sharding else None,
         )
         self._codec = jax.device_put(model.codec.astype(network.dtype))
         if offload_experts:
@@ -115,16 +129,20 @@ class Upscaler:
         def experts_at(fidelity):
             experts = model.experts if fidelity is None else model.experts_at(fidelity)
             experts = tuple(cast_kernels(x, network.dtype) for x in experts)
-            return experts if offload_experts else jax.device_put(experts)
+            if offload_experts:
+                return experts
+            return jax.device_put(experts, sharding and sharding.copies)
 
         # Of the place on the slider that was used last; a page moves it to and fro.
         self._experts_at = functools.lru_cache(maxsize=1)(experts_at)
         self._experts_at(self._place(None))
 
-        def compiled(steps, rows):
+        def compiled(steps, rows, parts):
             grid = {"steps": steps, "boundaries": model.boundaries}
             if rows is None and not offload_experts:
-                return jax.jit(make_upscale(network, model.preset, **grid))
+                outputs = (sharding.rows(parts), None) if sharding else None
+                function = make_upscale(network, model.preset, **grid)
+                return jax.jit(function, out_shardings=outputs)
             denoiser = (
                 offloaded
                 if rows is None
@@ -133,8 +151,8 @@ class Upscaler:
             segments = cut_segments(model.preset, **grid)
             return functools.partial(upscale, denoiser, segments)
 
-        # By number of steps and rows; here and not on the class, so that it ends with
-        # self.
+        # By number of steps, rows and parts; here and not on the class, so that it ends
+        # with self.
         self._compiled = functools.cache(compiled)
 
     @classmethod
@@ -295,16 +313,18 @@ class Upscaler:
         Raises:
           UpscaleError: the output cannot be that size.
         """
+        shapes = plan_passes((width, height), size.of(width, height))
         passes = [
             estimate_pass(
                 self._network,
                 self._codec,
-                self._grid(*shape),
+                grid,
                 self._budget,
                 steps=steps or self.model.preset.default_steps,
                 count=1 + guided,
+                parts=self._parts(grid),
             )
-            for shape in plan_passes((width, height), size.of(width, height))
+            for grid in (self._grid(*shape) for shape in shapes)
         ]
         return Estimate(
             max(one.memory for one in passes),
@@ -368,7 +388,8 @@ class Upscaler:
         multiple = self.model.codec.factor // SCALE
         pad = ((0, -height % multiple), (0, -width % multiple), (0, 0))
         pixels = np.pad(pixels, pad, mode="edge")
-        rows = self._rows(pixels.shape[:2], guidance.evaluations)
+        grid = self._grid(pixels.shape[1], pixels.shape[0])
+        rows, parts = self._rows(grid, guidance.evaluations), self._parts(grid)
         while True:
             # Bands overwrite it, and memory may run out after that.
             noise = draw_noise(
@@ -378,9 +399,12 @@ class Upscaler:
                 steps=steps,
                 seed=seed,
             )
+            inputs = (pixels, noise)
+            if self._sharding and rows is None:
+                inputs = jax.device_put(inputs, self._sharding.rows(parts))
             try:
-                image, is_finite = self._compiled(steps, rows)(
-                    experts, self._codec, pixels, noise, guidance
+                image, is_finite = self._compiled(steps, rows, parts)(
+                    experts, self._codec, *inputs, guidance
                 )
                 image, is_finite = np.asarray(image), bool(is_finite)
                 break
@@ -398,15 +422,19 @@ class Upscaler:
             )
         return image[: SCALE * height, : SCALE * width]
 
-    def _rows(self, shape: tuple[int, int], count: int) -> int | None:
+    def _parts(self, grid: tuple[int, int]) -> int:
+        """Counts the parts that the rows of a whole image are split into."""
+        return self._sharding.parts(grid[0]) if self._sharding else 1
+
+    def _rows(self, grid: tuple[int, int], count: int) -> int | None:
         """Chooses the rows of a band, or refuses what the user gave too little for."""
-        grid = self._grid(shape[1], shape[0])
-        fit = (self._network, self._codec, grid)
-        rows = rows_that_fit(*fit, self._budget, count)
-        needed = needed_bytes(*fit, rows, count)
+        fit, parts = (self._network, self._codec, grid), self._parts(grid)
+        rows = rows_that_fit(*fit, self._budget, count, parts)
+        needed = needed_bytes(*fit, rows, count, parts)
         if needed > self._limit:
+            height, width = (side * self.model.codec.factor // SCALE for side in grid)
             raise UpscaleError(
-                f"{shape[1]}x{shape[0]} pixels need about {needed / 1e9:.2g} GB, even "
+                f"{width}x{height} pixels need about {needed / 1e9:.2g} GB, even "
                 "in bands of one row; raise --max-memory or give a smaller image"
             )
         return rows
