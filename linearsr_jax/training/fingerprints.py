@@ -22,13 +22,12 @@ def fingerprints(tree: PyTree) -> dict[str, int]:
       tree: arrays of types of up to four bytes an element, on the present mesh. On
         several hosts, call it on all of them.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
     # A program for each shape: moments and averaged weights share that of the weights,
-    # where one program of all arrays would take several times as long to compile.
-    found = jax.device_get([_fingerprint(array) for _, array in leaves])
+    # where one program of all arrays would take several times as long to compile. Each
+    # is waited for: sums over devices that overlap can block each other on CPU.
     return {
-        jax.tree_util.keystr(path): int(value)
-        for (path, _), value in zip(leaves, found, strict=True)
+        jax.tree_util.keystr(path): int(_fingerprint(array))
+        for path, array in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 
