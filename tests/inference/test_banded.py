@@ -122,7 +122,7 @@ class OutOfMemory:
         self.compiled, self.rows, self.error = upscaler._compiled, rows, error
         self.tried = []
 
-    def __call__(self, steps, rows):
+    def __call__(self, steps, rows, parts):
         self.tried.append(rows)
         if rows is None or rows > self.rows:
 
@@ -131,7 +131,7 @@ class OutOfMemory:
                 raise self.error
 
             return run
-        return self.compiled(steps, rows)
+        return self.compiled(steps, rows, parts)
 
 
 ERRORS = [
