@@ -69,7 +69,7 @@ def set_arguments(args: argparse.Namespace) -> "Manifest":
         raise UsageError(f"--repeat {path}: {error}") from error
     args.inputs = [_find_input(args, manifest)]
     for name in _SETTINGS:
-        settings = _ADDED | manifest.settings
+        settings = {**_ADDED, **manifest.settings}
         if name not in settings:
             raise UsageError(f"--repeat {path}: its manifest lacks {name}")
         setattr(args, name, settings[name])
