@@ -11,7 +11,7 @@ _COMPILE_FAST = {
 }
 if version("jaxlib").startswith("0.10."):
     # The older way to emit a fused loop compiles a training step in a third of the
-    # time. Later releases have no such choice and refuse the flag.
+    # time. jax 0.12 refuses the flag.
     _COMPILE_FAST["xla_cpu_use_fusion_emitters"] = "false"
 
 

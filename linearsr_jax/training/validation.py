@@ -123,8 +123,8 @@ class Validator:
         self._first = jax.jit(lambda images: images[:SHOWN], out_shardings=whole)
         side = crop_size // SCALE
         self._noise = draw_noise(parts.preset, codec, side, side, steps=steps, seed=0)
-        self._draw = jax.jit(parts.loss.draw)
         loss = parts.loss
+        self._draw = jax.jit(loss.draw)
 
         def flow_losses(params, codec, batch, sigma, noise, views):
             draws = loss.weigh(jnp.full(len(noise), sigma), noise, views)

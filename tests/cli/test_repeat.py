@@ -32,6 +32,17 @@ def test_the_same_bytes_again(capsys, photo, tmp_path, suffix):
     assert sidecar.exists() == (suffix == "bmp")
 
 
+def test_an_output_of_release_0_2_has_no_devices(capsys, photo, tmp_path):
+    first, again = (tmp_path / f"{name}.bmp" for name in ("first", "again"))
+    upscale(capsys, photo, "-o", first)
+    sidecar = tmp_path / "first.bmp.json"
+    manifest = json.loads(sidecar.read_text())
+    assert manifest["settings"].pop("devices") == 1
+    sidecar.write_text(json.dumps(manifest))
+    upscale(capsys, "--repeat", first, "-o", again)
+    assert again.read_bytes() == first.read_bytes()
+
+
 def test_format_and_limit_of_pixels_again(capsys, photo, tmp_path, monkeypatch):
     # As if the photograph were beyond the usual limit.
     monkeypatch.setattr(image_io, "MAX_PIXELS", 50)

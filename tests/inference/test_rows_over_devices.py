@@ -14,6 +14,7 @@ from linearsr_jax import Upscaler
 from linearsr_jax.codecs import PixelCodec
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.memory_budget import needed_bytes
+from linearsr_jax.inference.row_sharding import RowSharding
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.models.presets import get_preset
 from tests.experts_testing import FOUR, make_pretrained
@@ -33,10 +34,9 @@ def test_rows_are_split_over_devices():
     noise = draw_noise(preset, codec, ROWS, COLUMNS, steps=2, seed=0)
     upscale = make_upscale(model, preset, steps=2)
     expected, _ = jax.jit(upscale)([params], codec, image_lr, noise)
-    mesh = jax.make_mesh((8,), ("rows",), (jax.sharding.AxisType.Auto,))
-    rows = jax.NamedSharding(mesh, jax.P("rows"))
+    rows = RowSharding(jax.devices()).rows(8)
     split = jax.device_put((image_lr, noise), rows)
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(rows.mesh):
         compiled = (
             jax.jit(upscale, out_shardings=(rows, None))
             .lower([params], codec, *split)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from configs import debug
 from linearsr_jax.training import sharding
 from linearsr_jax.training.hosts import HEARTBEAT
 from linearsr_jax.training.loop import train_and_evaluate
-from tests.xla_flags import make_xla_flags
+from tests.processes_testing import find_free_port, make_environment
 
 # Long enough that a signal at step 2 comes before the end.
 STEPS = 20
@@ -55,14 +54,7 @@ class Processes:
         workdirs, photos = (
             x if isinstance(x, list) else [x, x] for x in (workdirs, photos)
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        environment = {
-            **os.environ,
-            "XLA_FLAGS": make_xla_flags(devices=4),
-            "PYTHONPATH": ":".join(filter(None, sys.path)),
-        }
+        port, environment = find_free_port(), make_environment(devices=4)
         self.logs = [folder / f"log_{i}_{port}.txt" for i in range(2)]
         self.all = []
         for i in range(2):

@@ -1,8 +1,6 @@
 """Validation is shared out, and its numbers do not depend on among how many."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 
@@ -11,8 +9,8 @@ import numpy as np
 import pytest
 
 from linearsr_jax.training.hosts import gather_rows
+from tests.processes_testing import find_free_port, make_environment
 from tests.training.validating import IMAGES, validate
-from tests.xla_flags import make_xla_flags
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +34,8 @@ def test_eight_devices_find_what_one_does(on_eight_devices):
 def test_two_processes_share_the_images_and_find_what_one_does(on_eight_devices):
     scores, count, pictures = on_eight_devices
     assert count == IMAGES
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": make_xla_flags(devices=4),
-        "PYTHONPATH": ":".join(filter(None, sys.path)),
-    }
-    command = [sys.executable, "-m", "tests.training.validating", str(port)]
+    port, environment = str(find_free_port()), make_environment(devices=4)
+    command = [sys.executable, "-m", "tests.training.validating", port]
     started = [
         subprocess.Popen(
             [*command, str(i)],
