@@ -29,7 +29,7 @@ class Resources(NamedTuple):
     """Of one kernel, as ptxas reports them.
 
     Attributes:
-      registers: of a thread; 255 is the most.
+      registers: registers of a thread; 255 is the most.
       spill_stores, spill_loads: bytes that did not fit into registers.
     """
 

@@ -26,7 +26,7 @@ logger = logging.getLogger("kernels_pallas")
 
 @dataclasses.dataclass(frozen=True)
 class Fastest:
-    """What a run of the operation's bench.py found fastest.
+    """The form that a run of the operation's bench.py found fastest.
 
     Attributes:
       form: the form.

@@ -172,7 +172,7 @@ def _float64(x, kernel, bias, grad):
 
 
 def _windows(x):
-    """What each of the nine taps reads: [9, B, H, W, C]."""
+    """Makes what each of the nine taps reads: [9, B, H, W, C]."""
     height, width = x.shape[1:3]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return np.stack(

@@ -228,7 +228,7 @@ def _convolve(padded, half, row, weights, transposed=False):
 
 
 def _windows(padded, half, row):
-    """What the nine taps read for one row of the image: [W, CHANNELS] each."""
+    """Reads what the nine taps need for one row of the image: [W, CHANNELS] each."""
     width = padded.shape[2] - _scratch_width(0)
     columns = [
         padded[half, pl.ds(row, 3), pl.ds(_FIRST - 1 + column, width)]

@@ -303,7 +303,7 @@ def _pieces_of_matrices(*matrices):
 
 
 def _place():
-    """Which sample, pair of heads and chunk of tokens this block has."""
+    """Finds which sample, pair of heads and chunk of tokens this block has."""
     return tuple(jax.lax.axis_index(name) for name in AXES)
 
 
@@ -325,7 +325,7 @@ def _matrix(matrices, index):
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """How (B, N, H, K) is cut into blocks of threads.
+    """The way (B, N, H, K) is cut into blocks of threads.
 
     Attributes:
       batch, tokens, heads: B, N, H.
@@ -379,7 +379,7 @@ class _Grid:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     def add_blocks(self, sums):
-        """What `store` wrote -> two (B, pairs, 64, 64)."""
+        """Loads what `store` wrote -> two (B, pairs, 64, 64)."""
         return jnp.split(sums.sum(axis=0), 2, axis=-2)
 
     def call(self, kernel, *inputs, outputs, scratch):

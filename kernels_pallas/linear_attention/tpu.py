@@ -175,7 +175,7 @@ def _zero_at_the_first_token(*refs):
 
 @dataclasses.dataclass(frozen=True)
 class _Tiling:
-    """How (B, N, H, K) is cut into tiles, and states are laid out per tile.
+    """The way (B, N, H, K) is cut into tiles, and states are laid out per tile.
 
     Attributes:
       batch, tokens, heads, size: B, N, H, K.

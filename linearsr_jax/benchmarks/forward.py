@@ -30,7 +30,7 @@ TEXT_TOKENS, TAG_TOKENS = 300, 16
 
 
 class Ceilings(NamedTuple):
-    """What the device can do at most.
+    """The upper limits of the device, as measured.
 
     Attributes:
       matmul: FLOP/s of a large product.

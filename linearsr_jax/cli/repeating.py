@@ -83,7 +83,7 @@ def set_arguments(args: argparse.Namespace) -> "Manifest":
 
 
 def warn_of_differences(path: Path, before: "Manifest", now: "Manifest") -> None:
-    """Says where the bytes may differ: other versions, or another kind of device.
+    """Warns where the bytes may differ: other versions, or another kind of device.
 
     Args:
       path: the output that is made again.

@@ -35,7 +35,7 @@ def convolve(
       kernel: filters, of x's dtype.
       stride: step in rows and columns.
       padding: zeros around the image on each side, fewer than the kernel's sides.
-      precision: of the products, those of the gradients included.
+      precision: precision of the products, those of the gradients included.
     """
     return convolve_plain(x, kernel, stride, padding, precision)
 

@@ -107,7 +107,7 @@ def write_deep(
       image: what to write.
       exif: its EXIF; not written into a TIFF.
       comment: ASCII; written into a PNG.
-      quality: of an AVIF, 1 to 100.
+      quality: quality of an AVIF, 1 to 100.
     """
     import pyvips
 

@@ -34,7 +34,7 @@ class Format:
     Attributes:
       name: Pillow's name for it.
       suffixes: those of its files, the usual one first.
-      quality: of lossy compression by default, 1 to 100; None if it loses nothing.
+      quality: default quality of lossy compression, 1 to 100; None if it loses nothing.
       options: further options of Pillow's `save`.
       depth: most bits per channel that it holds.
       has_alpha, has_metadata: whether it holds transparency; profile and EXIF.
@@ -139,7 +139,7 @@ def open_image(file: str | os.PathLike | io.BytesIO) -> PIL.Image.Image:
 
 
 def missing_package(path: str | os.PathLike) -> str | None:
-    """Says what to install for a file of this suffix; None if nothing is missing."""
+    """Names what to install for a file of this suffix; None if nothing is missing."""
     form = _BY_SUFFIX.get(Path(path).suffix.lower())
     if form is None or form.package is None or _registered(form.package):
         return None

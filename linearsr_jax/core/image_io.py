@@ -148,7 +148,7 @@ def write_image(
         photo managers show as tags; not in BMP.
       comment: ASCII, read again by `read_comment`; see `holds_comment`.
       overwrite: whether an existing file may be replaced.
-      quality: of lossy formats, 1 to 100; None is 95. Lossless formats ignore it.
+      quality: quality of lossy formats, 1 to 100; None is 95. Others ignore it.
 
     Raises:
       ImageError: unknown suffix, existing output without `overwrite`, an image

@@ -41,7 +41,7 @@ class CameraPlan:
       shot, read: variance of the noise is shot x + read at linear light x in [0, 1];
         both 0 for none.
       smoothing: sigma in LR pixels, 0 for none.
-      quality: of the JPEG, None for none.
+      quality: quality of the JPEG, None for none.
     """
 
     lens: np.ndarray | None
@@ -56,7 +56,8 @@ def disc_kernel(radius: float) -> np.ndarray:
     """Makes a disc of constant brightness: a point that is out of focus.
 
     Args:
-      radius: in pixels, more than 0; pixels on the edge have the share that is inside.
+      radius: radius in pixels, more than 0; pixels on the edge have the share that
+        is inside.
 
     Returns:
       float32 (k, k), k odd, sum 1.

@@ -110,17 +110,17 @@ class CameraParams:
     """Ranges and probabilities of `camera`; ranges are drawn uniformly.
 
     Attributes:
-      lens_probs: of no blur, Gaussian, oriented Gaussian, disc.
+      lens_probs: probabilities of no blur, Gaussian, oriented Gaussian, disc.
       sigma: standard deviation of the Gaussian in HR pixels.
-      sigma_oriented: of either axis of the oriented one.
-      disc_radius: in HR pixels.
+      sigma_oriented: sigma of either axis of the oriented one.
+      disc_radius: radius in HR pixels.
       area_prob: probability of photosites instead of the cubic.
       noise_prob: probability of noise at all.
       shot: its part that grows with the light; log-uniform.
       log_read: (slope, offset, spread): the log of its constant part is normal around
         slope log(shot) + offset.
-      smoothing_prob, smoothing: of a Gaussian, sigma in LR pixels.
-      jpeg_prob, jpeg_quality: of the JPEG, integers, both ends included.
+      smoothing_prob, smoothing: chance of a Gaussian, and its sigma in LR pixels.
+      jpeg_prob, jpeg_quality: chance of a JPEG, and its qualities, both ends included.
     """
 
     lens_probs: tuple[float, float, float, float]

@@ -54,7 +54,7 @@ def degrade_by_name(
 
     Args:
       image_hr: uint8 (H, W, 3); H and W are multiples of factor.
-      name: of the degradation.
+      name: name of the degradation.
       factor: how many times smaller the result is.
       rng: source of every draw.
 

@@ -78,7 +78,7 @@ def make_manifest(
 
     Args:
       location: where the photographs are, for error messages.
-      found: by name, (width, height) in pixels or the reason why it is unusable.
+      found: for each name, (width, height) in pixels or the reason why it is unusable.
       min_size: smallest accepted width and height in pixels.
 
     Raises:

@@ -44,12 +44,12 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class PageLimits:
-    """What a visitor may ask for.
+    """The limits on what a visitor may ask for.
 
     Attributes:
       files: number of pictures at once.
       file_megabytes: size of each file.
-      megapixels: of each picture.
+      megapixels: largest size of a picture.
       waiting: requests in the queue; one is computed at a time.
       steps: network evaluations.
     """

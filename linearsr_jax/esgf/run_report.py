@@ -23,12 +23,12 @@ class ReportError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class RunReport:
-    """How a run went.
+    """The course of a run.
 
     Attributes:
       step: last step in the log.
       starts: number of processes that wrote the log, one after another.
-      seconds: by kind: training, and the kinds of `training.goodput`. What a killed
+      seconds: by kind, seconds: training, and the kinds of `training.goodput`. What a killed
         process did after its last checkpoint is not in the log, and not here.
       goodput_percent: share of training; NaN if the log has no times.
       first_loss, last_loss: means of the first and last tenth of the logged losses.

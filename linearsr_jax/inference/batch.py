@@ -44,7 +44,7 @@ class Output:
 
     Attributes:
       input, output: names of the files, "-" for a stream.
-      width, height: of the output, in pixels.
+      width, height: size of the output in pixels.
       seconds: reading, computing and writing.
       tags: tags that the model was told.
       manifest: how it was made, as it is in the file or beside it.

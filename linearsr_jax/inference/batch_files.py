@@ -21,12 +21,12 @@ _GRAY_PER_LEVEL = 8
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How files are read and written.
+    """The choices for reading and writing files.
 
     Attributes:
       quality: see `image_io.write_image`.
       max_pixels: see `image_io.read_image`.
-      stream_suffix: of the format that standard output gets.
+      stream_suffix: suffix of the format that standard output gets.
       seeds: so many make a map of uncertainty beside each output; None makes none.
       overwrite: whether to replace existing outputs.
     """

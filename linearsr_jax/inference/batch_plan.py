@@ -57,7 +57,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a batch will do.
+    """The work of a batch, decided before it begins.
 
     Attributes:
       jobs: images to do, each with an output of its own.
@@ -78,7 +78,7 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Naming:
-    """How outputs in a folder are named.
+    """The names of outputs in a folder.
 
     Attributes:
       suffix: text after the input's name, before the format's suffix.
@@ -129,7 +129,7 @@ def make_plan(
       inputs: files, folders, patterns such as "in/**/*.jpg", or "-".
       output: file, folder or "-".
       recursive: whether folders inside folders are searched.
-      naming: of outputs in a folder.
+      naming: how outputs in a folder are named.
       overwrite: whether outputs may replace existing files.
       skip_existing: whether an existing `output` that is a file is skipped, too.
       shard: (i, n): every n-th image from the i-th on, 1 <= i <= n.

@@ -19,7 +19,7 @@ _EFFICIENCY = 0.25
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an image is expected to take.
+    """The memory and time that an image is expected to take.
 
     Attributes:
       memory: bytes of a device beside the weights, erring on the large side.

@@ -27,13 +27,13 @@ class Manifest:
     Attributes:
       model: name of the model.
       model_sha256: of the model folder's SHA256SUMS, and so of all its files.
-      settings: by the names of the command's options, defaults filled in.
+      settings: values by the names of the command's options, defaults filled in.
       platform: jax's name of the device's kind; others round differently.
       jax: version of jax, of which the same holds.
       input: name of the input, without its folder.
       input_sha256: of the input's bytes.
       tags: what the model was told.
-      version: of linearsr_jax.
+      version: version of linearsr_jax.
     """
 
     model: str

@@ -18,7 +18,7 @@ def fill_transparent(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     Args:
       pixels: uint8 or uint16 (H, W, C).
-      alpha: of the same type, (H, W).
+      alpha: transparency of the same type, (H, W).
 
     Returns:
       Pixels of the same type; unchanged where alpha is at its maximum, or if nothing is
@@ -39,7 +39,7 @@ def limit_alpha(alpha: np.ndarray, alpha_lr: np.ndarray) -> np.ndarray:
 
     Args:
       alpha: enlarged, (H, W).
-      alpha_lr: of the same type, (h, w).
+      alpha_lr: transparency of the same type, (h, w).
     """
     padded = np.pad(alpha_lr, 1, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))

@@ -338,7 +338,7 @@ class Upscaler:
         return -(-height // multiple), -(-width // multiple)
 
     def _place(self, fidelity: float | None) -> float | None:
-        """Where the slider stands; None for a model that has none."""
+        """Returns where the slider stands; None for a model that has none."""
         if fidelity is None:
             return self.model.default_fidelity if self.model.mean_experts else None
         if self.model.mean_experts is None:

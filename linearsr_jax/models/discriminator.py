@@ -106,7 +106,7 @@ def normalize_spectrum(params: PyTree, directions: PyTree) -> PyTree:
     """Divides kernels by their largest singular value, as far as it is known.
 
     Args:
-      params: of `UNetDiscriminator`.
+      params: parameters of `UNetDiscriminator`.
       directions: the first singular vectors on the side of the outputs; constants to
         the gradient.
     """

@@ -19,7 +19,7 @@ _USED = re.compile(r"Used ([\d.]+)([KMGT])i?B? of ")
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What a compiler has made of a program.
+    """A program as a compiler has made it.
 
     Attributes:
       text: the program; "" where the compiler refuses it for its memory.

@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a program needs on a topology.
+    """The needs of a program on a topology.
 
     Attributes:
       topology: name of the topology.

@@ -28,7 +28,7 @@ from linearsr_jax.training.parts import RunParts
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerPlan(Plan):
-    """What an image needs on each chip of a topology.
+    """The needs of an image on each chip of a topology.
 
     Of `bytes_per_chip`: parameters of all experts, codec, inputs; temporaries, all else
     that the compiler asks for. It is bound by flops or memory, on one chip.

@@ -18,7 +18,7 @@ from linearsr_jax.training.state_bytes import find_places, sum_by_kind
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepPlan(Plan):
-    """What a training step needs on a topology.
+    """The needs of a training step on a topology.
 
     Of `bytes_per_chip`: parameters, moments, EMA and so on, the codec and the batch;
     activations, what the forward pass keeps for the backward pass; temporaries, all

@@ -21,7 +21,7 @@ class PlanError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a chip can do at most.
+    """The upper limits of a chip.
 
     Attributes:
       name: name of the chip.

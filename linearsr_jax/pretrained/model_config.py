@@ -59,7 +59,7 @@ _CHOICES = {"codec": CODECS, "prediction": PREDICTIONS, "solver": SOLVERS}
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What config.json says.
+    """The contents of config.json.
 
     Attributes:
       preset: sizes, and the meaning of the output.

@@ -209,7 +209,7 @@ def describe_folder(
       folder: folder to write to.
       files: names of the files in it: weights, codec, null condition.
       preset, codec, boundaries, training, card: see `save_pretrained`.
-      default_fidelity: of a model with a slider.
+      default_fidelity: slider's place by default, if the model has one.
       tagger: see `PretrainedModel`.
     """
     config = {

@@ -30,7 +30,7 @@ class TagCacheError(Exception):
 
 
 class Origin(NamedTuple):
-    """Where tags come from; the same for all lines of a cache."""
+    """The origin of tags; the same for all lines of a cache."""
 
     tagger: str
     version: str

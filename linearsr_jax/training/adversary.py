@@ -27,12 +27,12 @@ _ANY_SIDE = 8
 
 @struct.dataclass
 class AdversaryState:
-    """What of a discriminator changes from step to step.
+    """The part of a discriminator that changes from step to step.
 
     Attributes:
-      params: of the network.
+      params: the network's parameters.
       directions: see `discriminator.normalize_spectrum`.
-      opt_state: of its optimiser.
+      opt_state: the state of its optimiser.
     """
 
     params: PyTree
@@ -47,9 +47,9 @@ class Adversary:
         """Makes nothing yet.
 
         Args:
-          seed: of the run.
+          seed: the run's seed.
           width: see `UNetDiscriminator`.
-          learning_rate: of its Adam, constant.
+          learning_rate: Adam's rate for it, constant.
 
         Raises:
           ValueError: a number that is not above 0.

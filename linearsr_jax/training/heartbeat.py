@@ -33,7 +33,7 @@ class Heartbeat:
         self._hangs_after, self._written = hangs_after, -_EVERY
 
     def beat(self, step: int) -> None:
-        """Says that a step is about to begin."""
+        """Records that a step is about to begin."""
         faulthandler.dump_traceback_later(self._hangs_after, file=self._stacks)
         if time.monotonic() - self._written < _EVERY:
             return

@@ -203,7 +203,7 @@ def check_equal(texts: dict[str, str]) -> None:
     """Checks that all processes have the same texts.
 
     Args:
-      texts: by what they are the text of, for the error message.
+      texts: each text under the name of what it describes, for the error message.
 
     Raises:
       TrainError: naming what differs, and between whom.

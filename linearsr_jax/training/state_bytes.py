@@ -14,12 +14,12 @@ _KINDS = {"params": "parameters", "opt_state": "moments", "adversary": "discrimi
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an array lies.
+    """The place and size of an array on the devices.
 
     Attributes:
       name: path in the state.
       kind: parameters, moments, EMA, discriminator or other.
-      shape: of the whole array; the first axis is that of the experts.
+      shape: shape of the whole array; the first axis is that of the experts.
       spec: mesh axes that split each of its axes.
       device_bytes: bytes on each device.
     """

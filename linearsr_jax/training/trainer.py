@@ -190,12 +190,12 @@ class Trainer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step has been taken or a knee has stood for long enough."""
+        """Tells whether the last step was taken or a knee has stood for long enough."""
         return self.step >= self._settings.steps or self.is_at_knee
 
     @property
     def is_at_knee(self) -> bool:
-        """Whether a knee has ended the run."""
+        """Tells whether a knee has ended the run."""
         return self._knee is not None
 
     def take_step(self) -> None:

@@ -37,7 +37,7 @@ def take_view(
     """Shows the images through their views, antialiased cubic; whole pixels at scale 1.
 
     Args:
-      image: of any range.
+      image: image of any range.
       views: from `draw_views`.
 
     Returns:
