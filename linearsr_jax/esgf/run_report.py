@@ -28,8 +28,9 @@ class RunReport:
     Attributes:
       step: last step in the log.
       starts: number of processes that wrote the log, one after another.
-      seconds: by kind, seconds: training, and the kinds of `training.goodput`. What a killed
-        process did after its last checkpoint is not in the log, and not here.
+      seconds: seconds of each kind: training, and the kinds of `training.goodput`.
+        What a killed process did after its last checkpoint is not in the log, and not
+        here.
       goodput_percent: share of training; NaN if the log has no times.
       first_loss, last_loss: means of the first and last tenth of the logged losses.
       knee: what knee.json says; None if there is none.
