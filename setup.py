@@ -126,7 +126,6 @@ setup(
         "linearsr_jax.convert",
         "linearsr_jax.core",
         "linearsr_jax.data",
-        "linearsr_jax.demo",
         "linearsr_jax.diffusion",
         "linearsr_jax.esgf",
         "linearsr_jax.evaluation",
@@ -142,7 +141,7 @@ setup(
     package_data={
         "kernels_pallas": ["py.typed"],
         "linearsr_jax": ["py.typed", "weights/**"],
-        "linearsr_jax.demo": ["data/**"],
+        "linearsr_jax.cli": ["data/**"],
         "linearsr_jax.tagging": ["data/**"],
     },
     install_requires=REQUIREMENTS,

@@ -23,7 +23,6 @@ FOLDERS = (
     "__main__",
     "cli",
     "plan",
-    "demo",
     "training",
     "benchmarks",
     "inference",
@@ -54,7 +53,7 @@ CONFIG_READERS = {
 # Pillow images that never were a file of their own; all other use is core/image_*.py's.
 PILLOW_IN_MEMORY = {
     "linearsr_jax.data.pipeline": "scales crops",
-    "linearsr_jax.demo.page": "pictures for the browser to compare",
+    "linearsr_jax.cli.demo_page": "pictures for the browser to compare",
     "linearsr_jax.evaluation.baselines": "the baselines bicubic and unsharp mask",
     "linearsr_jax.metrics.lr_consistency": "reduces the output to its input's size",
     "linearsr_jax.tagging.resizing": "makes the squares that the networks take",
@@ -69,7 +68,7 @@ PILLOW_IN_MEMORY = {
 OPTIONAL = {
     "linearsr_jax.convert.torch_pickle": {"torch"},
     "linearsr_jax.core.image_deep": {"pillow_heif"},
-    "linearsr_jax.demo.page": {"gradio"},
+    "linearsr_jax.cli.demo_page": {"gradio"},
     "linearsr_jax.esgf.report": {"matplotlib"},
     "linearsr_jax.esgf.run_report": {"matplotlib"},
     "linearsr_jax.metrics.pyiqa_adapter": {"pyiqa", "torch"},

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM."""
-    from linearsr_jax.demo.page import PageLimits, serve
+    from linearsr_jax.cli.demo_page import PageLimits, serve
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.inference.upscaler import Upscaler
 

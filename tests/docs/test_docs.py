@@ -36,7 +36,7 @@ NOT_RUN = {
     r"linearsr text ": "needs Gemma 2's weights; tests/cli/test_text.py",
     r"linearsr bench ": "takes minutes; tests/cli/test_bench.py",
     r"linearsr plan ": "needs libtpu",
-    r"linearsr demo": "serves until it is stopped; tests/demo/",
+    r"linearsr demo": "serves until it is stopped; tests/cli/test_demo_page.py",
     r"ram:weights/ram": "needs RAM's weights",
     r"--condition rose": "needs a model of text features",
     r"linearsr knee runs/mine": "needs a finished training; tests/cli/test_knee.py",

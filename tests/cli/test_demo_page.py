@@ -36,7 +36,7 @@ SECONDS = 1000  # in Playwright's milliseconds
 
 @pytest.fixture(scope="module")
 def address():
-    from linearsr_jax.demo.page import PageLimits, serve
+    from linearsr_jax.cli.demo_page import PageLimits, serve
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -210,7 +210,7 @@ def test_nothing_chosen(page):
 )
 @pytest.mark.parametrize("prefix", ["/gradio_api/file=", "/file="])
 def test_no_file_of_the_server_is_reached(address, prefix, path):
-    import linearsr_jax.demo.page as source
+    import linearsr_jax.cli.demo_page as source
 
     url = address + prefix + path.format(source=source.__file__)
     with pytest.raises(urllib.error.HTTPError) as caught:
