@@ -116,4 +116,6 @@ def default_config() -> ConfigDict:
     config.keep_every = 0  # checkpoints at multiples of this step stay, too
     # Who writes TensorBoard's files; "clu" needs TensorFlow.
     config.tensorboard = "tensorboardX"
+    # Name under which a run reports its times to Google Cloud; see docs/pods.md.
+    config.goodput_job = ""
     return config

@@ -3,9 +3,23 @@
 import contextlib
 import time
 from collections.abc import Callable, Generator
+from typing import Protocol
 
 # Kinds of time that do not train. "lost" is that of steps which a rewind took back.
 KINDS = ("starting", "compiling", "data_wait", "saving", "validating", "lost")
+
+
+class Listener(Protocol):
+    """A listener that hears of the time as it goes; see `cloud_goodput`."""
+
+    def begin(self, kind: str) -> None:
+        """Hears that time of one of KINDS begins."""
+
+    def end(self, kind: str) -> None:
+        """Hears that it ends."""
+
+    def begin_step(self, step: int) -> None:
+        """Hears that a step begins."""
 
 
 class Goodput:
@@ -15,9 +29,13 @@ class Goodput:
     it; such time counts for what Python was in.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        listener: Listener | None = None,
+    ):
         """Starts the clock."""
-        self._clock, self._start = clock, clock()
+        self._clock, self._start, self._listener = clock, clock(), listener
         self._spent = dict.fromkeys(KINDS, 0.0)
         self._trained_at: dict[int, float] = {}
 
@@ -25,10 +43,19 @@ class Goodput:
     def spending(self, kind: str) -> Generator[None]:
         """Counts the time inside the with block as one of KINDS."""
         start = self._clock()
+        if self._listener:
+            self._listener.begin(kind)
         try:
             yield
         finally:
             self._spent[kind] += self._clock() - start
+            if self._listener:
+                self._listener.end(kind)
+
+    def begin_step(self, step: int) -> None:
+        """Tells the listener that a step begins."""
+        if self._listener:
+            self._listener.begin_step(step)
 
     def note_checkpoint(self, step: int) -> None:
         """Notes that a rewind to this step would lose nothing so far."""

@@ -26,6 +26,7 @@ RESUMABLE = (
     "codec_folder",
     "init_from",
     "tensorboard",
+    "goodput_job",
     "data.folder",
     "data.cache_gb",
     "data.workers",

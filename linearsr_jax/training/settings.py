@@ -71,6 +71,7 @@ class RunSettings:
       config: whole config in values that JSON can store, for the record of the run.
       profile_first, profile_count: see `profiler.ProfilerWindow`.
       tensorboard: writer of TensorBoard's files; see `writers.make_writer`.
+      goodput_job: "" or see `cloud_goodput.open_cloud_goodput`.
     """
 
     config: dict[str, Any]
@@ -89,6 +90,7 @@ class RunSettings:
     profile_first: int
     profile_count: int
     tensorboard: Literal["tensorboardX", "clu"]
+    goodput_job: str
     data: DataSettings
     condition: ConditionSettings
     val: ValidationSettings

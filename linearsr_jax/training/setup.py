@@ -142,6 +142,7 @@ def make_settings(config: ConfigDict) -> RunSettings:
         profile_first=config.profile.first,
         profile_count=config.profile.count,
         tensorboard=config.tensorboard,
+        goodput_job=config.goodput_job,
         data=DataSettings(
             folder=data.folder,
             degradations=used(data.degradations),

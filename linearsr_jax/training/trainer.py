@@ -18,6 +18,7 @@ from linearsr_jax.esgf.guard import TROUBLES
 from linearsr_jax.esgf.knee import Verdict
 from linearsr_jax.training.batches import global_batches
 from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageError
+from linearsr_jax.training.cloud_goodput import open_cloud_goodput
 from linearsr_jax.training.esgf_policy import Monitor, Selection, choose_knee, judge
 from linearsr_jax.training.expert_axis import over_experts
 from linearsr_jax.training.export import export_model
@@ -76,7 +77,9 @@ class Trainer:
 
     def __init__(self, parts: RunParts, workdir: Path, stack: contextlib.ExitStack):
         """Restores or initialises the run; the stack closes everything it opens."""
-        self._goodput = Goodput()
+        job = parts.settings.goodput_job
+        listener = _enter(stack, open_cloud_goodput(job)) if job else None
+        self._goodput = Goodput(listener=listener)
         with self._goodput.spending("starting"):
             self._open(parts, workdir, stack)
 
@@ -210,6 +213,7 @@ class Trainer:
                     self.state, batch, self._inputs.codec
                 ).compile()
                 wait_for_others("compiled")
+        self._goodput.begin_step(self.step)
         with self._profiler.step(self.step):
             self.state, metrics = self._compiled(self.state, batch, self._inputs.codec)
         self._profiler.end_step(self.step, metrics)
