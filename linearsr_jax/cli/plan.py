@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     devices = topology.devices()
     if args.image:
         # One chip upscales an image, whatever the mesh that trains.
-        config.mesh.update({"experts": 1, "data": -1, "fsdp": 1})
+        config.mesh.update({"experts": 1, "data": -1, "fsdp": 1, "sequence": 1})
         parts = make_parts(config, devices[:1])
         number = args.steps or parts.preset.default_steps
         plan = plan_sampler(parts, topology, devices, args.image, number)

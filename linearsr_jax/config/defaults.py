@@ -105,6 +105,7 @@ def default_config() -> ConfigDict:
     config.mesh.experts = 1
     config.mesh.data = -1  # all remaining devices
     config.mesh.fsdp = 1
+    config.mesh.sequence = 1  # parts of the rows of a sample
 
     config.profile = ConfigDict()
     config.profile.first = 10  # counted from the start; earlier steps show compilation

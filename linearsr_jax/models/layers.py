@@ -31,11 +31,17 @@ def apply(module: nn.Module, params: PyTree, *args: Any, **kwargs: Any) -> Any:
     return module.apply({"params": params}, *args, **kwargs)
 
 
+def _splits_tokens() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape.get("sequence", 1) > 1
+
+
 class Dense(nn.Module):
     """x @ kernel + bias, flattened to two dimensions.
 
     On CPU the gradients of a (B N, C) product are about three times faster than
-    those of the (B, N, C) one.
+    those of the (B, N, C) one. Where a mesh splits the tokens of a sample, flat ones
+    would have to be gathered, so they stay as they are.
 
     Attributes:
       features: width of the output.
@@ -73,9 +79,9 @@ class Dense(nn.Module):
             with_axes(self.kernel_init, self.axes),
             (x.shape[-1], self.features),
         )
-        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        flat = x if _splits_tokens() else x.reshape(-1, x.shape[-1])
         kernel = kernel[:, columns].astype(self.dtype)
-        y = jnp.matmul(flat, kernel, precision=self.precision)
+        y = jnp.matmul(flat.astype(self.dtype), kernel, precision=self.precision)
         y = y.reshape(*x.shape[:-1], y.shape[-1])
         if not self.use_bias:
             return y, None

@@ -13,6 +13,7 @@ from linearsr_jax.plan.plan import Plan, find_slowest, format_plan
 from linearsr_jax.plan.step_program import StepProgram, make_step_program
 from linearsr_jax.plan.topologies import Topology
 from linearsr_jax.training.parts import RunParts
+from linearsr_jax.training.sharding import batch_parts
 from linearsr_jax.training.state_bytes import find_places, sum_by_kind
 
 
@@ -141,7 +142,7 @@ def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> s
     state = ("parameters", "moments", "EMA", "discriminator")
     changing = sizes["activations"] + sizes["temporaries"]
     devices = parts.mesh.size // parts.mesh.shape["experts"]
-    per_device = settings.batch_size // settings.accumulation // devices
+    per_device = settings.batch_size // settings.accumulation // batch_parts(parts.mesh)
     for times in (2**n for n in range(1, 12)):
         if per_device % times:
             break

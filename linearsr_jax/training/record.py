@@ -49,6 +49,7 @@ RESUMABLE = (
     "mesh.experts",
     "mesh.data",
     "mesh.fsdp",
+    "mesh.sequence",
 )
 # Version of the record. Version 2 had evaluations as {name: value}.
 _FORMAT = 3

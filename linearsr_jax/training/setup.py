@@ -32,7 +32,7 @@ from linearsr_jax.training.settings import (
     RunSettings,
     ValidationSettings,
 )
-from linearsr_jax.training.sharding import make_mesh
+from linearsr_jax.training.sharding import batch_parts, make_mesh
 from linearsr_jax.training.views import SIDE
 from linearsr_jax.training.writers import TENSORBOARD_WRITERS
 
@@ -93,8 +93,15 @@ def make_parts(
         steps=config.steps, **config.optimizer.to_dict()
     )
     sizes = config.mesh
-    mesh = make_mesh(sizes.data, sizes.fsdp, devices, experts=sizes.experts)
+    mesh = make_mesh(
+        sizes.data,
+        sizes.fsdp,
+        devices,
+        experts=sizes.experts,
+        sequence=sizes.sequence,
+    )
     _check_batch(settings, mesh)
+    _check_rows(settings, preset, mesh)
     return RunParts(
         settings=settings,
         preset=preset,
@@ -227,14 +234,25 @@ def _check_batch(settings: RunSettings, mesh: Mesh) -> None:
         raise TrainError(
             f"{experts} experts do not split over mesh.experts {mesh.shape['experts']}"
         )
-    devices = mesh.size // mesh.shape["experts"]
-    multiple = settings.accumulation * devices
+    parts = batch_parts(mesh)
+    multiple = settings.accumulation * parts
     if settings.batch_size % multiple:
         below = settings.batch_size // multiple * multiple
         near = " or ".join(str(n) for n in (below, below + multiple) if n)
         raise TrainError(
             f"batch_size {settings.batch_size} must be a multiple of accumulation "
-            f"{settings.accumulation} times the number of devices, {devices}: {near}"
+            f"{settings.accumulation} times the devices of mesh.data and mesh.fsdp, "
+            f"{parts}: {near}"
+        )
+
+
+def _check_rows(settings: RunSettings, preset: Preset, mesh: Mesh) -> None:
+    """Checks that the rows of latents split into equal parts over the devices."""
+    crop, parts = settings.data.pipeline.crop_size, mesh.shape["sequence"]
+    if crop % (preset.codec_factor * parts):
+        raise TrainError(
+            f"mesh.sequence {parts} does not divide the {crop // preset.codec_factor} "
+            f"rows of latents of data.crop_size {crop}"
         )
 
 

@@ -1,8 +1,10 @@
 """Makes the device mesh, and the shardings of arrays on it.
 
-The mesh has three axes. `experts` splits the axis of experts. For each expert, `data`
-holds copies of the parameters, `fsdp` splits them, and both split the batch. A single
-device is a mesh of size one.
+The mesh has four axes. `experts` splits the axis of experts. For each expert, `data`
+holds copies of the parameters, `fsdp` splits them, and both split the batch. `sequence`
+splits the rows of each sample: its devices send each other one sum of linear attention a
+block, and the rows beside their own that a convolution sees. A single device is a mesh
+of size one.
 """
 
 import math
@@ -15,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from linearsr_jax.core.array_types import PyTree
 
-AXES = ("experts", "data", "fsdp")
+AXES = ("experts", "data", "fsdp", "sequence")
 
 # Mesh axes by logical axis name. Every large kernel has `embed` exactly once.
 LOGICAL_AXIS_RULES = (
@@ -24,7 +26,8 @@ LOGICAL_AXIS_RULES = (
     ("heads", None),
     ("mlp", None),
     ("layers", None),
-    ("tokens", None),
+    ("tokens", "sequence"),  # row by row
+    ("rows", "sequence"),
     ("embed_act", None),
 )
 
@@ -35,26 +38,27 @@ def make_mesh(
     devices: Sequence[jax.Device] | None = None,
     *,
     experts: int = 1,
+    sequence: int = 1,
 ) -> Mesh:
     """Makes a mesh over devices.
 
     Args:
       data, fsdp: sizes of the axes; one of them may be -1 for all remaining devices.
       devices: devices to use; by default all.
-      experts: size of the axis of experts.
+      experts, sequence: sizes of the other axes.
 
     Raises:
       ValueError: the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [experts, data, fsdp]
+    sizes = [experts, data, fsdp, sequence]
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = len(devices) // max(1, -math.prod(sizes))
     if math.prod(sizes) != len(devices) or min(sizes) < 1:
         raise ValueError(
-            f"mesh experts={experts} x data={data} x fsdp={fsdp} does not fit "
-            f"{len(devices)} devices; their product must be that number (data or fsdp "
-            "may be -1)"
+            f"mesh experts={experts} x data={data} x fsdp={fsdp} x "
+            f"sequence={sequence} does not fit {len(devices)} devices; their product "
+            "must be that number (data or fsdp may be -1)"
         )
     return jax.make_mesh(
         tuple(sizes), AXES, (AxisType.Auto,) * len(AXES), devices=devices
@@ -69,6 +73,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def expert_batch_sharding(mesh: Mesh) -> NamedSharding:
     """Shards arrays with leading axes of experts and of the batch of each."""
     return NamedSharding(mesh, jax.P("experts", ("data", "fsdp")))
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Counts the parts that the batch of an expert is split into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -120,7 +120,7 @@ def make_train_step(
 
     def train_step_with_axis_rules(state, batch, codec, expert=0):
         with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-            return train_step(state, batch, codec, expert)
+            return train_step(state, _split_rows(batch), codec, expert)
 
     return train_step_with_axis_rules
 
@@ -165,6 +165,15 @@ def _split(x, parts):
         raise ValueError(f"batch_size {len(x)} is not a multiple of {parts}")
     x = x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
     return nn.with_logical_constraint(x, (None, "batch"))
+
+
+def _split_rows(batch):
+    """Splits the rows of images, which come whole, over the axis `sequence`."""
+    return batch | {
+        name: nn.with_logical_constraint(image, ("batch", "rows", None, None))
+        for name, image in batch.items()
+        if name in ("image_hr", "image_lr")
+    }
 
 
 def unboxed(init: Callable[..., TrainState]) -> Callable[..., TrainState]:

@@ -167,10 +167,14 @@ def test_dry_run_lists_what_each_device_holds(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["batch_size=12"], "times the number of devices, 8: 8 or 16"),
+        (["batch_size=12"], "times the devices of mesh.data and mesh.fsdp, 8: 8 or 16"),
         (["data.crop_size=40"], "data.crop_size 40 must be a multiple of 32"),
         (["val.crop_size=100"], "val.crop_size 100 must be a multiple of 32"),
         (["mesh.fsdp=7"], "does not fit 8 devices"),
+        (
+            ["mesh.sequence=8", "batch_size=9", "data.crop_size=480"],
+            "mesh.sequence 8 does not divide the 15 rows of latents",
+        ),
     ],
 )
 def test_what_does_not_fit_the_mesh_is_refused(capsys, tmp_path, overrides, message):

@@ -78,12 +78,19 @@ def run(batch, parts, mesh):
 
 
 @pytest.mark.parametrize(
-    ("experts", "data", "fsdp"),
-    [(1, 1, 1), pytest.param(4, 1, 1, marks=pytest.mark.slow), (2, 2, 2)],
+    ("experts", "data", "fsdp", "sequence"),
+    [
+        (1, 1, 1, 1),
+        pytest.param(4, 1, 1, 1, marks=pytest.mark.slow),
+        pytest.param(2, 2, 2, 1, marks=pytest.mark.slow),
+        (2, 1, 2, 2),
+    ],
 )
-def test_equals_one_expert_after_another(batch, parts, one_by_one, experts, data, fsdp):
-    devices = jax.devices()[: experts * data * fsdp]
-    mesh = sharding.make_mesh(data, fsdp, devices, experts=experts)
+def test_equals_one_expert_after_another(
+    batch, parts, one_by_one, experts, data, fsdp, sequence
+):
+    devices = jax.devices()[: experts * data * fsdp * sequence]
+    mesh = sharding.make_mesh(data, fsdp, devices, experts=experts, sequence=sequence)
     states, losses = run(batch, parts, mesh)
     expected, expected_losses = one_by_one
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)

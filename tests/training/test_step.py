@@ -53,8 +53,8 @@ def start(mesh, optimizer, *, model=None, mass_at_one=0.2, accumulation=1, **ter
     return jax.jit(step, out_shardings=(shardings, None)), state
 
 
-def run(batch, optimizer, *, devices, steps, fsdp=1, **fields):
-    mesh = sharding.make_mesh(-1, fsdp, devices)
+def run(batch, optimizer, *, devices, steps, fsdp=1, sequence=1, **fields):
+    mesh = sharding.make_mesh(-1, fsdp, devices, sequence=sequence)
     with jax.set_mesh(mesh):
         step, state = start(mesh, optimizer, **fields)
         losses = []
@@ -82,8 +82,9 @@ def test_one_and_eight_devices_agree_to_rounding(batch):
     # a step of full size.
     optimizer = optax.sgd(0.1)
     one, losses_one = run(batch, optimizer, devices=jax.devices()[:1], steps=3)
+    # Samples are split in four, their rows and the parameters in two.
     eight, losses_eight = run(
-        batch, optimizer, devices=jax.devices()[:8], steps=3, fsdp=4
+        batch, optimizer, devices=jax.devices()[:8], steps=3, fsdp=2, sequence=2
     )
     np.testing.assert_allclose(losses_eight, losses_one, rtol=1e-5)
     jax.tree.map(
@@ -91,6 +92,17 @@ def test_one_and_eight_devices_agree_to_rounding(batch):
         jax.device_get(eight.params),
         jax.device_get(one.params),
     )
+
+
+def test_rows_are_split_before_the_work(batch):
+    """Each of four devices does little more than a quarter of the operations."""
+    mesh = sharding.make_mesh(1, 1, jax.devices()[:4], sequence=4)
+    with jax.set_mesh(mesh):
+        step, state = start(mesh, optax.sgd(0.1))
+        whole = jax.device_put(batch, sharding.batch_sharding(mesh))
+        lowered = step.lower(state, whole, PixelCodec())
+    own = lowered.compile().cost_analysis()["flops"]
+    assert own < 0.35 * lowered.cost_analysis()["flops"]
 
 
 def make_optimizer(name):
