@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.batch import Output
-    from linearsr_jax.inference.batch_plan import Failure, Plan
+    from linearsr_jax.inference.batch_inputs import Failure
+    from linearsr_jax.inference.batch_plan import Plan
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class BatchReport:
 
     def add(self, event: "Plan | Output | Failure") -> None:
         """Takes in what happened."""
-        from linearsr_jax.inference.batch_plan import Failure, Plan
+        from linearsr_jax.inference.batch_inputs import Failure
+        from linearsr_jax.inference.batch_plan import Plan
 
         if isinstance(event, Plan):
             self._start_plan(event)

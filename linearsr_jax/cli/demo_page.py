@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 
 from linearsr_jax.core import image_io
-from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
+from linearsr_jax.core.image_formats import READ_SUFFIXES
 from linearsr_jax.core.limits import MAX_STEPS
 from linearsr_jax.inference.batch import Output, upscale_files
 from linearsr_jax.inference.batch_files import FileOptions
-from linearsr_jax.inference.batch_plan import Failure, Naming, make_plan
+from linearsr_jax.inference.batch_inputs import Failure
+from linearsr_jax.inference.batch_plan import Naming, make_plan
 from linearsr_jax.inference.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def make_page(upscaler: Upscaler, limits: PageLimits, folder: Path) -> "gradio.B
                 files = gr.File(
                     label="Photographs",
                     file_count="multiple",
-                    file_types=list(IMAGE_SUFFIXES),
+                    file_types=list(READ_SUFFIXES),
                     height=170,
                     elem_id="files",
                 )

@@ -60,11 +60,11 @@ def set_arguments(args: argparse.Namespace) -> "Manifest":
       ImageError: it cannot be read.
     """
     from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
-    from linearsr_jax.inference.manifest import ManifestError
+    from linearsr_jax.inference.manifest import ManifestError, read_manifest
 
     path = args.repeat
     try:
-        manifest = _read(path)
+        manifest = read_manifest(path)
     except ManifestError as error:
         raise UsageError(f"--repeat {path}: {error}") from error
     args.inputs = [_find_input(args, manifest)]
@@ -108,21 +108,6 @@ def _format_of(path: Path, manifest: "Manifest") -> str:
     if name not in FORMATS:
         raise UsageError(f"--repeat {path}: its manifest lacks format")
     return name
-
-
-def _read(path: Path) -> "Manifest":
-    from linearsr_jax.core.image_io import read_comment
-    from linearsr_jax.inference.manifest import Manifest, ManifestError, sidecar_of
-
-    # One beside the file is there because the file has no room, or another's comment.
-    beside = path if path.suffix == ".json" else sidecar_of(path)
-    if beside.is_file():
-        text = beside.read_text(encoding="utf-8", errors="replace")
-    else:
-        text = read_comment(path)
-    if text is None:
-        raise ManifestError("was not made by linearsr upscale: it has no manifest")
-    return Manifest.from_json(text)
 
 
 def _find_input(args: argparse.Namespace, manifest: "Manifest") -> str:

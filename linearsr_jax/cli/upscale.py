@@ -39,7 +39,8 @@ from linearsr_jax.cli.repeating import (
 
 if TYPE_CHECKING:
     from linearsr_jax.inference.batch import Output
-    from linearsr_jax.inference.batch_plan import Failure, Plan
+    from linearsr_jax.inference.batch_inputs import Failure
+    from linearsr_jax.inference.batch_plan import Plan
     from linearsr_jax.inference.manifest import Manifest
     from linearsr_jax.inference.upscaler import Upscaler
 
@@ -191,7 +192,8 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
     """Yields the plan, and then what becomes of each image."""
     from linearsr_jax.core.files import remove_abandoned
     from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
-    from linearsr_jax.inference.batch_plan import Naming, PlanError, make_plan
+    from linearsr_jax.inference.batch_inputs import PlanError
+    from linearsr_jax.inference.batch_plan import Naming, make_plan
     from linearsr_jax.inference.errors import UpscaleError
     from linearsr_jax.inference.sizes import OutputSize
 
@@ -210,7 +212,11 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
             args.inputs,
             args.output,
             recursive=args.recursive,
-            naming=Naming(args.suffix, args.format and f".{args.format}"),
+            naming=Naming(
+                args.suffix,
+                args.format and f".{args.format}",
+                has_map=args.uncertainty is not None,
+            ),
             overwrite=args.overwrite,
             skip_existing=args.skip_existing,
             shard=args.shard,
@@ -219,7 +225,7 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
     except (PlanError, UpscaleError) as error:
         raise UsageError(str(error)) from error
     yield plan
-    for folder in {job.target.parent for job in plan.jobs if job.target}:
+    for folder in plan.places:
         remove_abandoned(folder)
     if plan.jobs:
         # All that is above takes no JAX: a finished batch is finished at once.

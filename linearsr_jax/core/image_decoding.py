@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 from PIL import ExifTags, ImageCms
 
-from linearsr_jax.core.image_deep import read_deep
-from linearsr_jax.core.image_metadata import metadata_of, profile_of
+from linearsr_jax.core.image_deep import PixelTypeError, read_deep, read_unknown_tiff
+from linearsr_jax.core.image_metadata import metadata_of, profile_of, upright_xmp
 from linearsr_jax.core.images import Image
 
 _logger = logging.getLogger(__name__)
@@ -23,21 +23,22 @@ def convert_image(image: PIL.Image.Image) -> Image:
     dropped.
 
     Raises:
-      ValueError: pixels that are floats or integers outside 0..65535.
+      PixelTypeError: pixels that are floats or integers outside 0..65535.
     """
     image.load()
     orientation = orientation_of(image)
     alpha = None
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is unknown")
+    refuse_floats(image)
     if image.mode.startswith("I"):
         # Pillow's 32-bit "I" is also what 16-bit files open as.
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("integer pixels outside 0..65535")
+            raise PixelTypeError("has integer pixels outside 0..65535")
         pixels = pixels.astype(np.uint16)[..., None]
     else:
-        is_gray = image.mode in ("1", "L", "LA", "La")
+        if image.mode == "La":
+            image = image.convert("LA")  # to others Pillow does not convert it
+        is_gray = image.mode in ("1", "L", "LA")
         if image.has_transparency_data:
             image = image.convert("RGBA")
             alpha = np.asarray(image.getchannel("A"))
@@ -64,11 +65,42 @@ def convert_deep(
     # a HEIF the same holds, and its plugin says so.
     orientation = 1 if image.format == "AVIF" else orientation_of(image)
     channels = read_deep(file, str(image.format), accept_damage=accept_damage)
-    has_alpha = channels.shape[2] in (2, 4)
-    pixels = channels[..., :-1] if has_alpha else channels
+    pixels, alpha = _split_alpha(channels)
     # A TIFF's extra channel need not be alpha: Pillow knows.
-    alpha = channels[..., -1] if has_alpha and image.has_transparency_data else None
+    alpha = alpha if image.has_transparency_data else None
     return _assemble(image, pixels, alpha, orientation)
+
+
+def convert_tiff(
+    file: Path | io.BytesIO, *, accept_damage: bool, max_pixels: int
+) -> Image:
+    """Reads a TIFF that Pillow does not know, such as 16-bit gray with alpha.
+
+    Profile and XMP are kept, and EXIF is lost.
+
+    Args:
+      file: where the image is from.
+      accept_damage: see `read_deep`.
+      max_pixels: larger ones are refused.
+
+    Raises:
+      PixelTypeError, Exception: see `read_deep`.
+    """
+    found = read_unknown_tiff(file, accept_damage=accept_damage, max_pixels=max_pixels)
+    pixels, alpha = _split_alpha(found.channels)
+    icc = profile_of(found.icc, pixels.shape[2])
+    metadata = {"icc": icc, "xmp": upright_xmp(found.xmp)}
+    return _upright_image(pixels, alpha, found.orientation, metadata)
+
+
+def refuse_floats(image: PIL.Image.Image) -> None:
+    """Refuses an image of floating-point pixels, whose range is unknown.
+
+    Raises:
+      PixelTypeError: it is one.
+    """
+    if image.mode == "F":
+        raise PixelTypeError("has floating-point pixels, whose range is unknown")
 
 
 def orientation_of(image: PIL.Image.Image) -> int:
@@ -81,15 +113,24 @@ def orientation_of(image: PIL.Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
+def _split_alpha(channels):
+    if channels.shape[2] in (2, 4):
+        return channels[..., :-1], channels[..., -1]
+    return channels, None
+
+
 def _assemble(image, pixels, alpha, orientation):
+    icc = profile_of(image.info.get("icc_profile"), pixels.shape[2])
+    return _upright_image(pixels, alpha, orientation, metadata_of(image) | {"icc": icc})
+
+
+def _upright_image(pixels, alpha, orientation, metadata):
     if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
         alpha = None
-    pixels = _upright(pixels, orientation)
     return Image(
-        pixels,
+        _upright(pixels, orientation),
         None if alpha is None else _upright(alpha, orientation),
-        icc=profile_of(image, pixels.shape[2]),
-        **metadata_of(image),
+        **metadata,
     )
 
 

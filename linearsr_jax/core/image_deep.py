@@ -7,8 +7,10 @@ loses it, tifffile alone reads no LZW).
 """
 
 import io
+import logging
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import PIL.Image
 
 from linearsr_jax.core.image_jxl import bits_per_sample
 from linearsr_jax.core.image_metadata import COMMENT_KEY
+from linearsr_jax.core.image_tiff import drop_resolution_unit
 from linearsr_jax.core.images import Image
 
 # Above this a TIFF needs 64-bit offsets, if nothing can be compressed.
@@ -23,6 +26,10 @@ _BIG_TIFF = 2**32 - 2**24
 _MM_PER_INCH = 25.4
 # Signature and the chunk IHDR, which is the first.
 _PNG_HEADER = 8 + 25
+
+
+class PixelTypeError(ValueError):
+    """Raised for pixels that are no unsigned integers of 8 or 16 bits."""
 
 
 def is_deep(file: Path | io.BytesIO, image: PIL.Image.Image) -> bool:
@@ -64,20 +71,81 @@ def read_deep(
       uint16 (H, W, 1..4): gray or RGB, not turned upright, and alpha.
 
     Raises:
-      ValueError: pixels of another type than unsigned integers of up to 16 bits.
+      PixelTypeError: pixels of another type than unsigned integers of up to 16 bits.
       Exception: it cannot be decoded; of the package that tried.
     """
     if image_format == "HEIF":
         return _read_heif(file)
     image = _open(file, image_format, "none" if accept_damage else "error")
     if image.format != "ushort":
-        raise ValueError(f"pixels of type {image.format}; only 8 or 16 bits are read")
+        raise PixelTypeError(f"has pixels of type {image.format}")
     if image.interpretation == "cmyk":
-        image = image.icc_transform(
-            "srgb", embedded=True, input_profile="cmyk", depth=16
-        )
+        return _cmyk_to_rgb(image)
+    return _array_of(image)
+
+
+def _array_of(image):
     pixels = image.numpy()
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _cmyk_to_rgb(image):
+    if image.get_typeof("icc-profile-data"):
+        # As image_decoding does with 8 bits; the intent is relative by default.
+        image = image.icc_transform(
+            "srgb", embedded=True, black_point_compensation=True, depth=16
+        )
+        return image.numpy()
+    light = 65535 - image.numpy().astype(np.uint32)
+    light = light[..., :3] * light[..., 3:4]
+    return ((light + 32767) // 65535).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class UnknownTiff:
+    """A TIFF of a kind that Pillow does not know.
+
+    Attributes:
+      channels: uint8 or uint16 (H, W, 1..4): gray or RGB, and alpha; not turned.
+      orientation: EXIF's, 1 to 8.
+      icc, xmp: see `Image`.
+    """
+
+    channels: np.ndarray
+    orientation: int
+    icc: bytes | None
+    xmp: bytes | None
+
+
+def read_unknown_tiff(
+    file: Path | io.BytesIO, *, accept_damage: bool, max_pixels: int
+) -> UnknownTiff:
+    """Reads a TIFF that Pillow does not know, such as 16-bit gray with alpha.
+
+    Args:
+      file, accept_damage: see `read_deep`.
+      max_pixels: larger ones are refused before they are decoded.
+
+    Raises:
+      PixelTypeError: pixels of another type than 8 or 16 bits, gray or RGB.
+      OverflowError: too many pixels.
+      Exception: it is no TIFF, or cannot be decoded; of the package that tried.
+    """
+    image = _open(file, "TIFF", "none" if accept_damage else "error")
+    if image.format not in ("uchar", "ushort"):
+        raise PixelTypeError(f"has pixels of type {image.format}")
+    if image.interpretation not in ("b-w", "grey16", "srgb", "rgb16"):
+        raise PixelTypeError(f"has colours of the kind {image.interpretation}")
+    if image.width * image.height > max_pixels:
+        raise OverflowError("too many pixels")
+
+    def get(name):
+        return image.get(name) if image.get_typeof(name) else None
+
+    orientation = get("orientation") or 1
+    return UnknownTiff(
+        _array_of(image), orientation, get("icc-profile-data"), get("xmp-data")
+    )
 
 
 def _read_heif(file):
@@ -118,8 +186,8 @@ def write_deep(
     out = pyvips.Image.new_from_array(
         channels, interpretation="grey16" if channels.shape[2] < 3 else "rgb16"
     )
-    # Files get some resolution always; this is the usual one.
-    xres, yres = (dots / _MM_PER_INCH for dots in image.dpi or (72, 72))
+    # libvips writes some resolution always; see below.
+    xres, yres = (dots / _MM_PER_INCH for dots in image.dpi or (1, 1))
     # Metadata belongs to a copy: an array's image has none.
     out = out.copy(xres=xres, yres=yres)
     blobs = {"icc-profile-data": image.icc, "exif-data": exif, "xmp-data": image.xmp}
@@ -130,6 +198,8 @@ def write_deep(
     if image_format == "PNG":
         # libvips would add fields to the EXIF, and writes XMP's UTF-8 as Latin-1.
         data = out.pngsave_buffer(keep=icc)
+        if image.dpi is None:
+            data = _without_chunk(data, b"pHYs")
         with path.open("wb") as file:
             file.write(data[:_PNG_HEADER])
             if exif is not None:
@@ -151,6 +221,8 @@ def write_deep(
             resunit="inch",
             keep=icc | xmp,
         )
+        if image.dpi is None:
+            drop_resolution_unit(path)
     else:
         out.heifsave(
             str(path),
@@ -167,11 +239,25 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
+def _without_chunk(data: bytes, kind: bytes) -> bytes:
+    """Cuts a chunk that comes before the pixels out of a PNG."""
+    place = _PNG_HEADER
+    while (found := data[place + 4 : place + 8]) != b"IDAT":
+        end = place + 12 + struct.unpack_from(">I", data, place)[0]
+        if found == kind:
+            return data[:place] + data[end:]
+        place = end
+    return data
+
+
 def _open(file, image_format, fail_on="none"):
     import pyvips
 
-    # It remembers files by name, and they change.
+    # It remembers files by name, and they change; and its errors, of other files.
     pyvips.cache_set_max(0)
+    pyvips.vips_lib.vips_error_clear()
+    # What it warns of, damage say, is either an error or accepted.
+    logging.getLogger("pyvips").setLevel(logging.ERROR)
     loader = {"PNG": "pngload", "TIFF": "tiffload", "AVIF": "heifload"}[image_format]
     if isinstance(file, io.BytesIO):
         load = getattr(pyvips.Image, f"{loader}_buffer")

@@ -31,6 +31,7 @@ def encode_image(
     keywords: Sequence[str] = (),
     comment: str | None = None,
     quality: int | None = None,
+    name: str = "image",
 ) -> None:
     """Writes a file; see `image_io.write_image`, which checks the arguments.
 
@@ -38,20 +39,23 @@ def encode_image(
       path: the output, replaced if it exists; its suffix does not matter.
       form: its format.
       image, keywords, comment, quality: see `image_io.write_image`.
+      name: what warnings call the image.
     """
     quality = form.quality and (quality or form.quality)
     image = replace(image, xmp=sized_xmp(image))
     exif = None
     if form.has_metadata:
         is_text = form.name == "PNG"
-        exif = sized_exif(image, keywords, comment=None if is_text else comment)
+        comment_of_exif = None if is_text else comment
+        exif = sized_exif(image, keywords, comment=comment_of_exif, name=name)
         if form.name not in _WITH_RESOLUTION and image.dpi is not None:
             exif = PIL.Image.Exif() if exif is None else exif
             exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = image.dpi
             exif[ExifTags.Base.ResolutionUnit] = 2  # inches
     if image.depth > form.depth:
         _logger.info(
-            "%s holds %d bits per channel of the image's %d; .png and .tif hold all",
+            "%s: %s holds %d bits per channel of %d; .png and .tif hold all",
+            name,
             form.name,
             form.depth,
             image.depth,

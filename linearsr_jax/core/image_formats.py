@@ -89,6 +89,8 @@ FORMATS = (
 )
 _BY_SUFFIX = {suffix: form for form in FORMATS for suffix in form.suffixes}
 IMAGE_SUFFIXES = tuple(_BY_SUFFIX)
+# Those of files that are looked for: still GIFs are read, and not written.
+READ_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 
 # A closed list, because some of Pillow's other readers start programs (EPS). GIF is
 # here for its still images and for a clear message about the animated ones.

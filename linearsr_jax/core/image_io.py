@@ -21,12 +21,14 @@ from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.image_decoding import (
     convert_deep,
     convert_image,
+    convert_tiff,
     orientation_of,
+    refuse_floats,
 )
-from linearsr_jax.core.image_deep import is_deep
+from linearsr_jax.core.image_deep import PixelTypeError, is_deep
 from linearsr_jax.core.image_encoding import encode_image
 from linearsr_jax.core.image_formats import (
-    IMAGE_SUFFIXES,
+    READ_SUFFIXES,
     ImageError,
     format_of,
     missing_package,
@@ -45,6 +47,7 @@ STRICT: frozenset[Trait] = frozenset(get_args(Trait))
 WHOLE: frozenset[Trait] = frozenset(("frames", "size", "damage"))
 LENIENT: frozenset[Trait] = frozenset()
 
+_TOO_DEEP = "has more than 8 bits per channel; save it as an 8-bit PNG"
 # Below Pillow's own warning (89 million), so that this limit comes first. At x4 the
 # output of such an image has 1.3 billion pixels, 3.8 GB as uint8.
 MAX_PIXELS = 80_000_000
@@ -85,6 +88,8 @@ def read_image(
             raise ImageError(path, "no such file; check the name")
         if path.is_dir():
             raise ImageError(path, "is a folder; name an image file")
+        if not path.is_file():
+            raise ImageError(path, "is a pipe or device; redirect it, and name it -")
         if path.stat().st_size == 0:
             raise ImageError(path, "is empty (0 bytes); copy the file again")
         return _read(path, path, refuse, max_pixels)
@@ -117,7 +122,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
       ImageError: missing, not an image, damaged, or in floating point.
     """
     with _errors_of(path), open_image(path) as image:
-        _refuse_floats(path, image)
+        refuse_floats(image)
         width, height = image.size
         # Pillow gives the size of a TIFF as it will be.
         if image.format != "TIFF" and orientation_of(image) >= 5:
@@ -178,6 +183,7 @@ def write_image(
                 keywords=keywords,
                 comment=comment if holds_comment(path, image) else None,
                 quality=quality,
+                name=str(path),
             )
             _refuse_existing(path, overwrite)  # it may have appeared while encoding
     except ImageError:
@@ -222,12 +228,21 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> None:
     _refuse_existing(path, overwrite)
 
 
+def check_output_is_free(path: str | os.PathLike) -> None:
+    """Refuses to replace a file.
+
+    Raises:
+      ImageError: it exists.
+    """
+    _refuse_existing(Path(path), overwrite=False)
+
+
 def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Path]:
     """Lists the images that a file or folder name stands for.
 
     Args:
       path: a file, returned as it is whatever its suffix, or a folder, of which the
-        files with one of IMAGE_SUFFIXES (any case) are taken. Hidden files and
+        files with one of READ_SUFFIXES (any case) are taken. Hidden files and
         folders are left out: among them are the "._x.jpg" that macOS adds. Links to
         folders are not followed.
       recursive: whether folders inside the folder are searched too.
@@ -248,7 +263,7 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
         for inside in (
             file.relative_to(path) for file in path.glob("**/*" if recursive else "*")
         )
-        if inside.suffix.lower() in IMAGE_SUFFIXES
+        if inside.suffix.lower() in READ_SUFFIXES
         and not any(part.startswith(".") for part in inside.parts)
         # A link to nowhere is listed: reading it says so.
         and not (path / inside).is_dir()
@@ -257,7 +272,7 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
         where = "in or below" if recursive else "in"
         raise ImageError(
             path,
-            f"no images {where} this folder ({' '.join(IMAGE_SUFFIXES)}); "
+            f"no images {where} this folder ({' '.join(READ_SUFFIXES)}); "
             "name another, or the one inside that holds them",
         )
     return [path / inside for inside in sorted(found, key=lambda p: p.parts)]
@@ -286,9 +301,16 @@ def _errors_of(name: str | os.PathLike):
         raise ImageError(name, "no such file; check the name") from error
     except PermissionError as error:
         raise ImageError(name, "may not be read; change its permissions") from error
+    except PixelTypeError as error:
+        raise ImageError(
+            name, f"{error}; save it with 8 or 16 bits per channel"
+        ) from error
     # Decoders raise almost anything on damaged bytes: OSError, SyntaxError,
     # struct.error, zlib.error, KeyError, OverflowError, ...
     except Exception as error:
+        if "compression support is not configured" in str(error):
+            reason = "is compressed in a way that is not read with 16 bits; use deflate"
+            raise ImageError(name, reason) from error
         raise ImageError(
             name,
             f"cannot be decoded ({_text_of(error)}); "
@@ -312,7 +334,14 @@ def _read(
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("error", UserWarning)
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-        image = stack.enter_context(open_image(file))
+            # It is left out with a warning of ours; the pixels may be whole.
+            warnings.filterwarnings("ignore", "(Corrupt|Truncated) EXIF", UserWarning)
+        try:
+            image = stack.enter_context(open_image(file))
+        except PIL.UnidentifiedImageError:
+            if not _is_tiff(file):
+                raise
+            return _read_tiff(file, name, refuse, max_pixels)
         if "size" in refuse and image.width * image.height > max_pixels:
             raise ImageError(name, _too_many_pixels(max_pixels))
         frames = getattr(image, "n_frames", 1)
@@ -321,12 +350,10 @@ def _read(
             raise ImageError(
                 name, f"holds {frames} frames; save the one you want as a PNG"
             )
-        _refuse_floats(name, image)
+        refuse_floats(image)
         has_more_bits = is_deep(file, image)
         if has_more_bits and "depth" in refuse:
-            raise ImageError(
-                name, "has more than 8 bits per channel; save it as an 8-bit PNG"
-            )
+            raise ImageError(name, _TOO_DEEP)
         if has_more_bits and image.format in ("PNG", "TIFF", "AVIF", "HEIF"):
             read = convert_deep(file, image, accept_damage="damage" not in refuse)
         else:
@@ -338,16 +365,34 @@ def _read(
                     name,
                     image.format,
                 )
+    return _refuse_alpha(name, read, refuse)
+
+
+def _read_tiff(file, name, refuse, max_pixels):
+    try:
+        read = convert_tiff(
+            file, accept_damage="damage" not in refuse, max_pixels=max_pixels
+        )
+    except OverflowError as error:
+        raise ImageError(name, _too_many_pixels(max_pixels)) from error
+    if read.depth > 8 and "depth" in refuse:
+        raise ImageError(name, _TOO_DEEP)
+    return _refuse_alpha(name, read, refuse)
+
+
+def _is_tiff(file: Path | io.BytesIO) -> bool:
+    if isinstance(file, io.BytesIO):
+        start = file.getvalue()[:4]
+    else:
+        with file.open("rb") as opened:
+            start = opened.read(4)
+    return start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _refuse_alpha(name: str | os.PathLike, read: Image, refuse: Set[Trait]) -> Image:
     if read.alpha is not None and "alpha" in refuse:
         raise ImageError(name, "has transparent pixels; flatten it first")
     return read
-
-
-def _refuse_floats(name: str | os.PathLike, image: PIL.Image.Image) -> None:
-    if image.mode == "F":
-        raise ImageError(
-            name, "has floating-point pixels, whose range is unknown; save 8-bit PNG"
-        )
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

@@ -14,11 +14,13 @@ from linearsr_jax.core.images import Image
 
 _logger = logging.getLogger(__name__)
 
-# Keyword of our comment among the texts of a PNG. Elsewhere it is EXIF's UserComment.
+# Keyword of our comment among the texts of a PNG. Elsewhere it is EXIF's UserComment,
+# and JSON with this key.
 COMMENT_KEY = "linearsr"
 _COMMENT_START = b"ASCII\0\0\0"
 # Of JPEG's 65,533 bytes for EXIF, what may be there before a comment comes.
 _MAX_EXIF = 60_000
+_X_RESOLUTION = 282  # of TIFF
 # XPKeywords, which Windows introduced: UTF-16, separated by semicolons.
 _XP_KEYWORDS = 0x9C9E
 # Of a TIFF's first directory, what describes the photograph and not the file's layout.
@@ -44,12 +46,12 @@ _XMP_SIDES = (
 )
 
 
-def profile_of(image: PIL.Image.Image, channels: int) -> bytes | None:
-    """Returns an image's ICC profile if it is one of so many channels.
+def profile_of(icc: bytes | None, channels: int) -> bytes | None:
+    """Returns an ICC profile if it is one of so many channels.
 
     The profile of CMYK pixels, say, is not that of the RGB made of them.
     """
-    icc = image.info.get("icc_profile") or b""
+    icc = icc or b""
     # Bytes 16 to 19 of a profile's header name its colour space.
     return icc if icc[16:20] == {1: b"GRAY", 3: b"RGB "}[channels] else None
 
@@ -59,9 +61,12 @@ def metadata_of(image: PIL.Image.Image) -> dict[str, Any]:
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     if isinstance(xmp, str):
         xmp = xmp.encode()
-    if xmp is not None:
-        xmp = _set_xmp(xmp, rb"tiff:Orientation", 1)
-    return {"exif": _exif_of(image), "xmp": xmp, "dpi": _dpi_of(image)}
+    return {"exif": _exif_of(image), "xmp": upright_xmp(xmp), "dpi": _dpi_of(image)}
+
+
+def upright_xmp(xmp: bytes | None) -> bytes | None:
+    """Returns XMP in which an image's orientation is upright."""
+    return None if xmp is None else _set_xmp(xmp, rb"tiff:Orientation", 1)
 
 
 def sized_xmp(image: Image) -> bytes | None:
@@ -74,7 +79,11 @@ def sized_xmp(image: Image) -> bytes | None:
 
 
 def sized_exif(
-    image: Image, keywords: Sequence[str] = (), *, comment: str | None = None
+    image: Image,
+    keywords: Sequence[str] = (),
+    *,
+    comment: str | None = None,
+    name: str = "image",
 ) -> PIL.Image.Exif | None:
     """Makes the EXIF to be written with an image.
 
@@ -82,8 +91,9 @@ def sized_exif(
 
     Args:
       image: whose EXIF it is; its own width and height replace those of the EXIF.
-      keywords: written as XPKeywords, which photo managers show as tags.
+      keywords: added to XPKeywords, which photo managers show as tags.
       comment: written as UserComment; ASCII.
+      name: what warnings call the image.
     """
     if image.exif is None and not keywords and comment is None:
         return None
@@ -94,14 +104,21 @@ def sized_exif(
             exif.tobytes()
     # Damaged EXIF makes Pillow raise almost anything.
     except Exception as error:
-        _logger.warning("EXIF is damaged and left out (%s)", error)
+        _warn_of_exif(name, error)
         exif = PIL.Image.Exif()
     if comment is not None:
         exposure = exif.get_ifd(ExifTags.IFD.Exif)
         exposure[ExifTags.Base.UserComment] = _COMMENT_START + comment.encode("ascii")
     if keywords:
-        exif[_XP_KEYWORDS] = ";".join(keywords).encode("utf-16-le") + b"\0\0"
+        own = [word for word in _keywords_of(exif) if word not in keywords]
+        text = ";".join((*own, *keywords))
+        exif[_XP_KEYWORDS] = text.encode("utf-16-le") + b"\0\0"
     return exif
+
+
+def _keywords_of(exif: PIL.Image.Exif) -> list[str]:
+    text = bytes(exif.get(_XP_KEYWORDS, b"")).decode("utf-16-le", "replace")
+    return [word for word in text.rstrip("\0").split(";") if word]
 
 
 def has_room_for_comment(image_format: str, image: Image) -> bool:
@@ -123,7 +140,9 @@ def has_room_for_comment(image_format: str, image: Image) -> bool:
     except Exception:
         return True
     # The first eight bytes name the encoding; cameras leave blanks and zeros.
-    return not bytes(own[8:]).strip(b"\0 ")
+    text = bytes(own[8:]).strip(b"\0 ")
+    # What an earlier output had, of which this one was made, may go.
+    return not text or f'"{COMMENT_KEY}": '.encode() in text
 
 
 def comment_of(image: PIL.Image.Image) -> str | None:
@@ -151,7 +170,7 @@ def _sized(image: Image) -> PIL.Image.Exif:
 
 def _exif_of(image: PIL.Image.Image) -> bytes | None:
     if image.format != "TIFF":
-        return image.info.get("exif")
+        return image.info.get("exif") or _raw_exif(image)
     try:
         found, exif = image.getexif(), PIL.Image.Exif()
         exif.update({tag: found[tag] for tag in _TIFF_TAGS & found.keys()})
@@ -161,12 +180,36 @@ def _exif_of(image: PIL.Image.Image) -> bytes | None:
         data = exif.tobytes()
     # Damaged EXIF makes Pillow raise almost anything.
     except Exception as error:
-        _logger.warning("EXIF is damaged and left out (%s)", error)
+        _warn_of_exif(_name_of(image), error)
         return None
     return data if data != PIL.Image.Exif().tobytes() else None
 
 
+def _raw_exif(image: PIL.Image.Image) -> bytes | None:
+    """Returns the EXIF that ImageMagick writes as a text into PNGs.
+
+    Three lines, the last with its length, and then hexadecimal digits.
+    """
+    text = image.info.get("Raw profile type exif")
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:])) if text else None
+    except ValueError as error:
+        _warn_of_exif(_name_of(image), error)
+        return None
+
+
+def _name_of(image: PIL.Image.Image) -> str:
+    return str(getattr(image, "filename", "") or "image")
+
+
+def _warn_of_exif(name: str, error: Exception) -> None:
+    _logger.warning("%s: EXIF is damaged and left out (%s)", name, error)
+
+
 def _dpi_of(image: PIL.Image.Image) -> tuple[float, float] | None:
+    # To Pillow a TIFF without resolution has one pixel per inch.
+    if image.format == "TIFF" and _X_RESOLUTION not in getattr(image, "tag_v2", {}):
+        return None
     try:
         dpi = tuple(float(value) for value in image.info.get("dpi") or ())
     # TIFFs have fractions of zeros.

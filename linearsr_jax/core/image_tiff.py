@@ -1,9 +1,30 @@
-"""EXIF in TIFF files, which neither Pillow nor libvips writes whole."""
+"""Entries of TIFF files that neither Pillow nor libvips writes as they should be."""
 
 import struct
 from pathlib import Path
 
 import PIL.Image
+
+_RESOLUTION_UNIT, _NO_UNIT = 296, 1
+
+
+def drop_resolution_unit(path: Path) -> None:
+    """Says of a little-endian TIFF of one page that its resolution has no unit.
+
+    That is TIFF's way to have none. A BigTIFF, above 4 GB, is left as it is.
+
+    Raises:
+      struct.error: the file is no such TIFF.
+    """
+    with path.open("r+b") as file:
+        magic, start = struct.unpack("<4sI", file.read(8))
+        if magic != b"II*\0":
+            return
+        file.seek(start)
+        for place, tag in enumerate(_read_entries(file)):
+            if tag == _RESOLUTION_UNIT:
+                file.seek(start + 2 + 12 * place + 8)
+                file.write(struct.pack("<H", _NO_UNIT))
 
 
 def append_exif(path: Path, exif: PIL.Image.Exif) -> None:

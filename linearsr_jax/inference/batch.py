@@ -23,7 +23,8 @@ from linearsr_jax.inference.batch_files import (
     read_source,
     write_result,
 )
-from linearsr_jax.inference.batch_plan import STREAM, Failure, Job
+from linearsr_jax.inference.batch_inputs import STREAM, Failure
+from linearsr_jax.inference.batch_plan import Job
 from linearsr_jax.inference.manifest import Manifest
 from linearsr_jax.inference.sizes import OutputSize
 from linearsr_jax.inference.upscaler import Upscaler
@@ -156,7 +157,7 @@ def upscale_files(
                 yield _failure(job, error)
                 continue
             describe = _describer(job, done.value, source.seconds + done.seconds)
-            writing = writer.submit(_timed, write_result, job.target, done.value, files)
+            writing = writer.submit(_timed, write_result, job, done.value, files)
             outputs.append((job, writing, describe))
             del source, done, reading, writing
             yield from finish(1)

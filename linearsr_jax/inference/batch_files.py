@@ -13,7 +13,13 @@ from linearsr_jax.core import image_io
 from linearsr_jax.core.files import sha256, write_text
 from linearsr_jax.core.image_formats import ImageError
 from linearsr_jax.core.images import Image
-from linearsr_jax.inference.manifest import Manifest, sidecar_of
+from linearsr_jax.inference.batch_plan import Job
+from linearsr_jax.inference.manifest import (
+    Manifest,
+    is_manifest,
+    is_result,
+    sidecar_of,
+)
 
 # Gray levels of a map of uncertainty for a standard deviation of one level.
 _GRAY_PER_LEVEL = 8
@@ -74,31 +80,42 @@ def read_source(path: Path | None, files: FileOptions) -> Source:
     return Source(image, hashlib.sha256(data).hexdigest())
 
 
-def write_result(path: Path | None, result: Result, files: FileOptions) -> None:
+def write_result(job: Job, result: Result, files: FileOptions) -> None:
     """Writes an output, its map of uncertainty, and its manifest in it or beside it.
 
+    The output comes last: where it exists, all that belongs to it does.
+
     Args:
-      path: the output; None is standard output, which gets the image alone.
+      job: where to; standard output gets the image alone.
       result: what to write.
       files: how to write it.
 
     Raises:
-      ImageError: see `image_io.write_image`.
+      ImageError: see `image_io.write_image`; or a file that is no manifest has the
+        manifest's name.
     """
-    if path is None:
+    if job.target is None:
         _write_stream(result, files)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if result.deviation is not None:
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    sidecar, manifest = sidecar_of(job.target), result.manifest
+    has_room = image_io.holds_comment(job.target, result.image)
+    if manifest and not has_room:
+        if not (files.overwrite or is_manifest(sidecar)):
+            image_io.check_output_is_free(sidecar)
+        write_text(sidecar, manifest.to_json() + "\n")
+    if job.uncertainty and result.deviation is not None:
         levels = np.rint(np.minimum(_GRAY_PER_LEVEL * result.deviation, 255))
         image_io.write_image(
-            path.with_name(f"{path.stem}_uncertainty.png"),
+            job.uncertainty,
             Image(levels.astype(np.uint8)[..., None]),
-            overwrite=files.overwrite,
+            comment=manifest and manifest.to_json(),
+            # A run that was stopped may have written it, but not the output.
+            overwrite=files.overwrite or is_result(job.uncertainty),
         )
-    _write_image(path, result, files, overwrite=files.overwrite)
-    if result.manifest and not image_io.holds_comment(path, result.image):
-        write_text(sidecar_of(path), result.manifest.to_json() + "\n")
+    _write_image(job.target, result, files, overwrite=files.overwrite)
+    if has_room and is_manifest(sidecar):
+        sidecar.unlink()  # of an output that had this name before
 
 
 def _write_image(path, result, files, *, overwrite):

@@ -1,4 +1,7 @@
-"""How an output was made: enough to make the same bytes again."""
+"""How an output was made: enough to make the same bytes again.
+
+The manifest of an output is in its file, or beside it where the file has no room.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from linearsr_jax.core.image_formats import ImageError
+from linearsr_jax.core.image_io import read_comment
 from linearsr_jax.core.version import __version__
 
 _FORMAT = 1
@@ -71,3 +76,39 @@ class Manifest:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError("has a manifest that cannot be read") from error
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads the manifest of an output, or a file that holds one.
+
+    Raises:
+      ManifestError: it has none.
+      ImageError, OSError: it cannot be read.
+    """
+    # One beside the file is there because the file has no room, or another's comment.
+    beside = path if path.suffix == ".json" else sidecar_of(path)
+    if beside.is_file():
+        text = beside.read_text(encoding="utf-8", errors="replace")
+    else:
+        text = read_comment(path)
+    if text is None:
+        raise ManifestError("was not made by linearsr upscale: it has no manifest")
+    return Manifest.from_json(text)
+
+
+def is_manifest(path: Path) -> bool:
+    """Tells whether a file, which may be missing, holds a manifest and nothing else."""
+    try:
+        Manifest.from_json(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ManifestError):
+        return False
+    return True
+
+
+def is_result(path: Path) -> bool:
+    """Tells whether a file, which may be missing, is an image that has a manifest."""
+    try:
+        read_manifest(path)
+    except (OSError, ImageError, ManifestError):
+        return False
+    return True

@@ -2,9 +2,9 @@
 
 The mesh has four axes. `experts` splits the axis of experts. For each expert, `data`
 holds copies of the parameters, `fsdp` splits them, and both split the batch. `sequence`
-splits the rows of each sample: its devices send each other one sum of linear attention a
-block, and the rows beside their own that a convolution sees. A single device is a mesh
-of size one.
+splits the rows of each sample: its devices send each other one sum of linear attention
+per block, and the rows beside their own that a convolution sees. A single device is a
+mesh of size one.
 """
 
 import math

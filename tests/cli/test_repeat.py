@@ -32,6 +32,40 @@ def test_the_same_bytes_again(capsys, photo, tmp_path, suffix):
     assert sidecar.exists() == (suffix == "bmp")
 
 
+def test_a_manifest_beside_is_of_the_output(capsys, tmp_path, photo):
+    """What an earlier output of the name left is no longer taken for this one's."""
+    camera = tmp_path / "camera.webp"
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0by hand"
+    with Image.open(photo) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(camera, exif=exif)
+    target, again = tmp_path / "o.webp", tmp_path / "again.webp"
+    sidecar = tmp_path / "o.webp.json"
+    upscale(capsys, camera, "-o", target)
+    assert sidecar.exists()
+    upscale(capsys, photo, "-o", target, "--overwrite")
+    assert not sidecar.exists()
+    upscale(capsys, "--repeat", target, "-o", again)
+    assert again.read_bytes() == target.read_bytes()
+    # A result that is enlarged again does not keep its own.
+    upscale(capsys, target, "-o", tmp_path / "twice.webp", "--scale", "1")
+    assert not (tmp_path / "twice.webp.json").exists()
+    assert json.loads(read_comment(tmp_path / "twice.webp"))["input"] == "o.webp"
+
+
+def test_the_manifest_beside_comes_before_the_output(capsys, tmp_path, photo):
+    sidecar = tmp_path / "o.bmp.json"
+    sidecar.mkdir()  # so that it cannot be written
+    code, _, err = run(capsys, "upscale", photo, "-o", tmp_path / "o.bmp")
+    assert code == 1
+    assert "o.bmp.json" in err
+    assert not (tmp_path / "o.bmp").exists()
+    sidecar.rmdir()
+    sidecar.write_text("mine")
+    code, _, err = run(capsys, "upscale", photo, "-o", tmp_path / "o.bmp")
+    assert (code, sidecar.read_text()) == (1, "mine")
+
+
 def test_an_output_of_release_0_2_has_no_devices(capsys, photo, tmp_path):
     first, again = (tmp_path / f"{name}.bmp" for name in ("first", "again"))
     upscale(capsys, photo, "-o", first)

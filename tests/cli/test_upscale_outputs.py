@@ -95,6 +95,10 @@ def test_uncertainty_is_a_second_file(capsys, photo, tmp_path):
     with Image.open(tmp_path / "o_uncertainty.png") as image:
         assert (image.mode, image.size) == ("L", (36, 24))
         assert np.asarray(image).max() > 0
+    # As if the run had been killed between both.
+    target.unlink()
+    assert run(capsys, "upscale", photo, "-o", target, *options)[0] == 0
+    assert target.exists()
     code, _, err = run(
         capsys, "upscale", photo, "-o", tmp_path / "p.png", "--uncertainty", "2"
     )

@@ -184,7 +184,7 @@ def test_formats_of_8_bits_get_8_and_say_so(tmp_path, suffix, caplog):
     path = tmp_path / f"out{suffix}"
     smooth = np.repeat(np.linspace(0, 65535, 64, dtype=np.uint16)[None, :, None], 9, 0)
     write_image(path, Image(smooth))
-    assert "8 bits per channel of the image's 16" in caplog.text
+    assert "8 bits per channel of 16" in caplog.text
     found = read_image(path).rgb.astype(int)
     assert np.abs(found - Image(smooth).rgb).mean() < 3
 
@@ -276,3 +276,70 @@ def test_a_damaged_jpeg_xl_has_no_depth():
         for place in rng.integers(0, len(data), 4):
             data[place] = rng.integers(0, 256)
         assert (bits_per_sample(bytes(data[: rng.integers(0, 200)])) or 8) >= 1
+
+
+def read_bytes(path):
+    return read_image(path), decode_image(path.read_bytes(), path.name)
+
+
+def test_tiffs_that_pillow_does_not_know(tmp_path):
+    path = tmp_path / "gray_alpha.tif"
+    both = np.dstack([RGB[..., 0], ALPHA])
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+    tags = [(274, "H", 1, 6, True), (700, "B", len(xmp), xmp, True)]
+    tifffile.imwrite(
+        path,
+        both,
+        photometric="minisblack",
+        planarconfig="contig",
+        extrasamples=["unassalpha"],
+        extratags=tags,
+        compression="zlib",
+    )
+    with pytest.raises(PIL.UnidentifiedImageError):
+        PIL.Image.open(path)
+    for image in read_bytes(path):
+        np.testing.assert_array_equal(image.channels, np.rot90(both, -1))
+        assert b'tiff:Orientation="1"' in image.xmp
+    with pytest.raises(ImageError, match=r"more than 0\.0001 million pixels"):
+        read_image(path, max_pixels=100)
+    for trait, message in (("depth", "more than 8 bits"), ("alpha", "transparent")):
+        with pytest.raises(ImageError, match=message):
+            read_image(path, refuse=frozenset({trait}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(np.float32, "float"), (np.int16, "short"), (np.uint32, "uint")]
+)
+def test_pixels_of_other_types_are_named(tmp_path, dtype, kind):
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, RGB.astype(dtype), photometric="rgb")
+    with pytest.raises(ImageError, match=f"type {kind}; save it with 8 or 16 bits"):
+        read_image(path)
+
+
+def test_cmyk_of_16_bits_is_that_of_8(tmp_path):
+    """Without a profile, by the formula that Pillow has for 8."""
+    levels = np.random.default_rng(1).integers(0, 256, (6, 7, 4), dtype=np.uint8)
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(
+        path, levels.astype(np.uint16) * 257, photometric="separated", extrasamples=[]
+    )
+    expected = np.asarray(PIL.Image.fromarray(levels, "CMYK").convert("RGB"))
+    difference = read_image(path).rgb.astype(int) - expected
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dpi", [None, (240.0, 120.0)])
+def test_no_resolution_is_invented(tmp_path, suffix, dpi):
+    path = tmp_path / f"deep{suffix}"
+    write_image(path, Image(RGB, dpi=dpi))
+    with PIL.Image.open(path) as image:
+        assert image.info.get("dpi") == (dpi and pytest.approx(dpi, rel=1e-3))
+    image = read_image(path)
+    assert image.dpi == (dpi and pytest.approx(dpi, rel=1e-3))
+    np.testing.assert_array_equal(image.pixels, RGB)
+    # Nor from a TIFF of 8 bits that says none.
+    PIL.Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "8.tif")
+    assert read_image(tmp_path / "8.tif").dpi is None

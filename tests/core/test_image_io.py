@@ -12,9 +12,8 @@ import PIL.Image
 import pytest
 
 from linearsr_jax.core import image_io
-from linearsr_jax.core.image_formats import FORMATS, format_of
+from linearsr_jax.core.image_formats import FORMATS, IMAGE_SUFFIXES, format_of
 from linearsr_jax.core.image_io import (
-    IMAGE_SUFFIXES,
     LENIENT,
     STRICT,
     ImageError,

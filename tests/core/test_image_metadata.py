@@ -223,3 +223,45 @@ def test_damaged_exif_is_left_out_with_a_warning(tmp_path, caplog, exif):
     assert "EXIF is damaged and left out" in caplog.text
     with PIL.Image.open(path) as out:
         assert list(out.getexif()) == [ExifTags.Base.XPKeywords]
+
+
+@pytest.mark.parametrize("target", ["png", "jpg"])
+def test_exif_in_a_text_of_png(tmp_path, target):
+    """As ImageMagick writes it: a name, the length, and hexadecimal digits."""
+    data = camera_exif().tobytes()
+    digits = "\n".join(data.hex()[i : i + 72] for i in range(0, 2 * len(data), 72))
+    text = PngImagePlugin.PngInfo()
+    text.add_text(
+        "Raw profile type exif", f"\nexif\n{len(data):8}\n{digits}\n", zip=True
+    )
+    path = tmp_path / "in.png"
+    PIL.Image.fromarray(PIXELS).save(path, pnginfo=text)
+    image = read_image(path)
+    assert image.pixels.shape == (20, 12, 3)
+    write_image(tmp_path / f"out.{target}", image)
+    with PIL.Image.open(tmp_path / f"out.{target}") as out:
+        assert out.getexif()[ExifTags.Base.Make] == "Maker"
+
+
+def test_keywords_are_added_to_the_photograph_s_own(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[ExifTags.Base.XPKeywords] = (
+        "holiday;bird;Rom\u00e9".encode("utf-16-le") + b"\0\0"
+    )
+    path = tmp_path / "out.jpg"
+    image = Image(PIXELS, exif=exif.tobytes())
+    for _ in range(2):
+        write_image(path, image, keywords=["sky", "bird"], overwrite=True)
+        with PIL.Image.open(path) as out:
+            found = bytes(out.getexif()[ExifTags.Base.XPKeywords]).decode("utf-16-le")
+        assert found == "holiday;Rom\u00e9;sky;bird\0"
+        image = read_image(path)
+
+
+def test_warnings_name_the_file(tmp_path, caplog):
+    path = tmp_path / "out.jpg"
+    write_image(path, Image(PIXELS, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))
+    assert f"{path}: EXIF is damaged" in caplog.text
+    # Damaged metadata does not make a whole picture unusable.
+    PIL.Image.fromarray(PIXELS).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    assert read_image(path).pixels.shape == PIXELS.shape

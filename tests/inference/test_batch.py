@@ -11,7 +11,8 @@ from linearsr_jax.core import image_io
 from linearsr_jax.inference import batch
 from linearsr_jax.inference.batch import Output, upscale_files
 from linearsr_jax.inference.batch_files import FileOptions
-from linearsr_jax.inference.batch_plan import Failure, Job
+from linearsr_jax.inference.batch_inputs import Failure
+from linearsr_jax.inference.batch_plan import Job
 
 
 class FakeUpscaler:

@@ -3,9 +3,14 @@
 import itertools
 import os
 
+import numpy as np
 import pytest
 
-from linearsr_jax.inference.batch_plan import Naming, PlanError, make_plan
+from linearsr_jax.core.image_io import write_image
+from linearsr_jax.core.images import Image
+from linearsr_jax.inference.batch_inputs import PlanError
+from linearsr_jax.inference.batch_plan import Naming, make_plan
+from linearsr_jax.inference.manifest import Manifest
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +53,10 @@ def test_folders_inside_are_mirrored():
     plan = make_plan(["in"], "out", recursive=True)
     assert pairs(plan)[2:] == [
         ("in/deep/c.webp", "out/deep/c.webp"),
+        ("in/deep/deeper/d.gif", "out/deep/deeper/d.png"),
         ("in/deep/deeper/e.tif", "out/deep/deeper/e.tif"),
     ]
-    assert [skip.input for skip in plan.skipped] == [
-        "in/notes.txt",
-        "in/deep/deeper/d.gif",
-    ]
+    assert [skip.input for skip in plan.skipped] == ["in/notes.txt"]
 
 
 def test_patterns_keep_the_place_below_their_fixed_part():
@@ -66,6 +69,25 @@ def test_patterns_keep_the_place_below_their_fixed_part():
     assert [skip.input for skip in plan.skipped] == ["in/notes.txt"]
     (failure,) = make_plan(["in/*.bmp"], "out").failures
     assert (failure.input, failure.error) == ("in/*.bmp", "matches no image")
+
+
+def test_patterns_see_no_hidden_files_and_follow_no_links():
+    os.symlink("..", "in/deep/back")  # glob's "**" goes round in it
+    os.symlink("deep", "in/link")
+    assert pairs(make_plan(["in/**/*.png"], "out")) == []
+    for pattern in ("in/**", "in/**/*"):
+        found = [source for source, _ in pairs(make_plan([pattern], "out"))]
+        assert found == [
+            "in/B.PNG",
+            "in/a.jpg",
+            "in/deep/c.webp",
+            "in/deep/deeper/d.gif",
+            "in/deep/deeper/e.tif",
+        ]
+    found = [source for source, _ in pairs(make_plan(["in/*/*"], "out"))]
+    assert found == ["in/deep/c.webp"]
+    assert len(make_plan(["in/.h*"], "out").jobs) == 1
+    assert pairs(make_plan(["in/a**g"], "out")) == [("in/a.jpg", "out/a.jpg")]
 
 
 def test_a_file_whose_name_looks_like_a_pattern():
@@ -184,6 +206,67 @@ def test_suffix_in_the_folder_of_the_inputs():
         make_plan(["in"], "out", naming=Naming("/../x"))
 
 
+def write_result(name):
+    image = Image(np.zeros((2, 2, 1), np.uint8))
+    write_image(name, image, comment=Manifest("nano", "0").to_json())
+
+
+def test_results_of_other_settings_are_not_enlarged_again():
+    write_result("in/a_x2.png")
+    touch("in/bmp_x2.bmp")
+    with open("in/bmp_x2.bmp.json", "w") as file:
+        file.write(Manifest("nano", "0").to_json())
+    plan = make_plan(["in"], "in", naming=Naming("_x4"))
+    assert [source for source, _ in pairs(plan)] == ["in/B.PNG", "in/a.jpg"]
+    reasons = {skip.input: skip.reason for skip in plan.skipped}
+    assert "is an output" in reasons["in/a_x2.png"]
+    assert "is an output" in reasons["in/bmp_x2.bmp"]
+    # Unless they are named, or go elsewhere.
+    assert len(make_plan(["in/a_x2.png"], "in", naming=Naming("_x4")).jobs) == 1
+    assert len(make_plan(["in"], "out").jobs) == 4
+
+
+class TestMaps:
+    """Maps of uncertainty, which lie beside outputs."""
+
+    naming = Naming(has_map=True)
+
+    def test_names_are_shared_with_no_output(self):
+        touch("in/a_uncertainty.png")
+        plan = make_plan(["in"], "out", naming=self.naming)
+        found = {str(job.target): str(job.uncertainty) for job in plan.jobs}
+        assert found == {
+            "out/B.PNG": "out/B_uncertainty.png",
+            "out/a_jpg.jpg": "out/a_jpg_uncertainty.png",
+            "out/a_uncertainty_png.png": "out/a_uncertainty_png_uncertainty.png",
+        }
+
+    def test_no_input_is_replaced(self):
+        touch("x_uncertainty.png")
+        plan = make_plan(
+            ["x_uncertainty.png"], "x.png", naming=self.naming, overwrite=True
+        )
+        assert plan.jobs == ()
+        assert "x_uncertainty.png is an input itself" in plan.failures[0].error
+
+    def test_only_a_map_of_an_earlier_run_is_replaced(self):
+        touch("x_uncertainty.png")
+        plan = make_plan(["in/a.jpg"], "x.jpg", naming=self.naming)
+        assert "x_uncertainty.png: exists already" in plan.failures[0].error
+        write_result("y_uncertainty.png")
+        assert make_plan(["in/a.jpg"], "y.jpg", naming=self.naming).jobs
+
+
+def test_a_file_with_the_name_of_a_manifest():
+    touch("x.bmp.json")
+    plan = make_plan(["in/a.jpg"], "x.bmp")
+    assert "x.bmp.json: exists already" in plan.failures[0].error
+    assert make_plan(["in/a.jpg"], "x.bmp", overwrite=True).jobs
+    with open("x.bmp.json", "w") as file:
+        file.write(Manifest("nano", "0").to_json())
+    assert make_plan(["in/a.jpg"], "x.bmp").jobs
+
+
 def test_existing_outputs():
     touch("out/a.jpg", "b.png")
     plan = make_plan(["in"], "out")
@@ -229,4 +312,4 @@ def test_shards_share_the_work():
         pairs(make_plan(["in"], "out", recursive=True, shard=(i, 3))) for i in (1, 2, 3)
     ]
     assert sorted(itertools.chain(*parts)) == sorted(pairs(whole))
-    assert [len(part) for part in parts] == [2, 1, 1]
+    assert [len(part) for part in parts] == [2, 2, 1]
