@@ -66,6 +66,7 @@ PILLOW_IN_MEMORY = {
 # Imported only where they are installed; elsewhere other code does the work, or an
 # error says what to install.
 OPTIONAL = {
+    "linearsr_jax.training.cloud_goodput": {"ml_goodput_measurement"},
     "linearsr_jax.convert.torch_pickle": {"torch"},
     "linearsr_jax.core.image_deep": {"pillow_heif"},
     "linearsr_jax.cli.demo_page": {"gradio"},

@@ -85,6 +85,11 @@ class BatchReport:
             text = f"{failure.input}: {text}"
         _logger.error("linearsr: %s", text)
 
+    def fail(self, error: Exception) -> None:
+        """Prints the JSON of a command that ends with an error."""
+        if self._is_json:
+            self._print_json(error=" ".join(str(error).split()))
+
     def finish(self, interrupted_by: str | None = None) -> int:
         """Prints the summary and the JSON, and returns the exit code."""
         seconds = time.perf_counter() - self._start
@@ -99,11 +104,17 @@ class BatchReport:
                 parts.append(f"{left} not done: {interrupted_by}")
             _logger.info("linearsr: %s", ", ".join(parts))
         if self._is_json:
-            result = {
-                "outputs": self._outputs,
-                "failures": self._failures,
-                "skipped": self._skipped,
-                "interrupted": interrupted_by is not None,
-            }
-            print(json.dumps(result))
+            self._print_json(interrupted=interrupted_by is not None)
         return 1 if self._failures else 0
+
+    def _print_json(
+        self, *, interrupted: bool = False, error: str | None = None
+    ) -> None:
+        result = {
+            "outputs": self._outputs,
+            "failures": self._failures,
+            "skipped": self._skipped,
+            "interrupted": interrupted,
+            "error": error,
+        }
+        print(json.dumps(result))

@@ -1,14 +1,11 @@
 """`linearsr demo`: a web page on this machine."""
 
 import argparse
-import logging
 import signal
 
 from linearsr_jax.cli.arguments import add_model, gigabytes, positive
 
 HELP = "serve a web page that upscales"
-
-_logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     enable_compilation_cache()
     upscaler = Upscaler.from_pretrained(args.model, max_memory=args.max_memory)
-    _logger.info("linearsr: http://%s:%d, Ctrl-C ends it", args.host, args.port)
     serve(
         upscaler,
         PageLimits(megapixels=args.max_megapixels),

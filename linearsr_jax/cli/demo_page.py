@@ -93,12 +93,15 @@ def serve(
             server_name=host,
             server_port=port,
             max_file_size=f"{limits.file_megabytes}mb",
-            prevent_thread_lock=not is_blocking,
+            prevent_thread_lock=True,
             share=False,
             footer_links=[],
             css=_CSS,
             quiet=True,
         )
+        _logger.info("linearsr: http://%s:%d, Ctrl-C ends it", host, port)
+        if is_blocking:
+            page.block_thread()
     except OSError as error:
         shutil.rmtree(cache, ignore_errors=True)
         raise DemoError(

@@ -62,9 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps",
         type=lambda text: [positive(part) for part in text.split(",")],
-        default=[1, 4],
         metavar="N,N",
-        help="numbers of steps, one row of the table each (default: 1,4)",
+        help="numbers of steps, one row of the table each (default: the model's own)",
     )
     parser.add_argument(
         "--fidelity",
@@ -140,12 +139,13 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
 
 
 def _upscalers(
-    model: str, steps: Sequence[int], places: Sequence[float | None], seed: int
+    model: str, steps: Sequence[int] | None, places: Sequence[float | None], seed: int
 ) -> dict[str, Callable]:
     from linearsr_jax.inference.upscaler import Upscaler
 
     upscaler = Upscaler.from_pretrained(model)
     methods = {}
+    steps = steps or [upscaler.model.preset.default_steps]
     for count, place in itertools.product(steps, places):
         name = f"{upscaler.model.name} steps={count}"
         if place is not None:

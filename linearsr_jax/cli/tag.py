@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.lr and not args.cache:
         raise UsageError("tag: --lr needs --cache; give both")
     tagger = load_tagger(args.tagger)
+    missing = 0
     if args.cache:
         found = tag_files.tag_folder(
             tagger,
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             progress=progress("images"),
         )
     else:
-        files = tag_files.find_files(args.inputs, recursive=args.recursive)
+        files, missing = tag_files.find_files(args.inputs, recursive=args.recursive)
         found = tag_files.tag_files(tagger, files, progress("images"))
     is_printed = not (args.json or args.cache)
     images, failures = tag_files.report(found, is_printed=is_printed)
@@ -61,4 +62,4 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"images": images}))
     elif args.cache:
         print(f"{args.cache}: tags of {len(images)} images")
-    return 1 if failures else 0
+    return 1 if failures or missing else 0

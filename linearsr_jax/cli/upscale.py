@@ -185,6 +185,9 @@ def run(args: argparse.Namespace) -> int:
                 report.add(event)
     except Stopped as stopped:
         _end_now(report, stopped)
+    except Exception as error:
+        report.fail(error)
+        raise
     return report.finish()
 
 

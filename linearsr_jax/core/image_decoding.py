@@ -3,6 +3,7 @@
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -13,6 +14,47 @@ from linearsr_jax.core.image_metadata import metadata_of, profile_of, upright_xm
 from linearsr_jax.core.images import Image
 
 _logger = logging.getLogger(__name__)
+
+
+def as_image(image: Any) -> Image:
+    """Turns an array, a Pillow image or an Image into an Image.
+
+    A Pillow image is turned upright as its EXIF says.
+
+    Args:
+      image: one of them; arrays are uint8 or uint16, (H, W), (H, W, 1), (H, W, 3) or
+        (H, W, 4) with alpha last.
+
+    Raises:
+      ValueError: another type or shape; it goes on after the word "image".
+      OSError: a Pillow image that cannot be decoded.
+    """
+    if isinstance(image, Image):
+        return image
+    if isinstance(image, PIL.Image.Image):
+        if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+            _logger.warning(
+                "Pillow reads the 16 bits of colour images as 8; read_image reads all"
+            )
+        try:
+            return convert_image(image)
+        except ValueError as error:
+            raise ValueError(f"of mode {image.mode} cannot be used: {error}") from error
+    pixels = np.asarray(image)
+    # In the machine's order of bytes.
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"must have uint8 or uint16 pixels, got {pixels.dtype}")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise ValueError(
+            "must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) and not empty, "
+            f"got {np.shape(image)}"
+        )
+    if pixels.shape[2] == 4:
+        return Image(pixels[..., :3], pixels[..., 3])
+    return Image(pixels)
 
 
 def convert_image(image: PIL.Image.Image) -> Image:

@@ -15,10 +15,12 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import PIL.Image
 
 from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.image_decoding import (
+    as_image,
     convert_deep,
     convert_image,
     convert_tiff,
@@ -132,7 +134,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
 
 def write_image(
     path: str | os.PathLike,
-    image: Image,
+    image: Image | np.ndarray | PIL.Image.Image,
     *,
     keywords: Sequence[str] = (),
     comment: str | None = None,
@@ -148,7 +150,8 @@ def write_image(
 
     Args:
       path: the output; the suffix chooses the format, see IMAGE_SUFFIXES.
-      image: what to write; its EXIF and XMP get its width and height.
+      image: what to write, see `image_decoding.as_image`; its EXIF and XMP get its
+        width and height.
       keywords: what the image shows, written into its EXIF as XPKeywords, which
         photo managers show as tags; not in BMP.
       comment: ASCII, read again by `read_comment`; see `holds_comment`.
@@ -156,12 +159,16 @@ def write_image(
       quality: quality of lossy formats, 1 to 100; None is 95. Others ignore it.
 
     Raises:
-      ImageError: unknown suffix, existing output without `overwrite`, an image
-        too large for the format or with alpha that the format does not hold, or a
-        folder that is missing or not writable.
+      ImageError: unknown suffix, existing output without `overwrite`, an image of
+        another type, too large for the format or with alpha that the format does not
+        hold, or a folder that is missing or not writable.
     """
     path = Path(path)
     check_output(path, overwrite=overwrite)
+    try:
+        image = as_image(image)
+    except (ValueError, OSError) as error:
+        raise ImageError(path, f"the image {error}") from error
     form = format_of(path)
     longest = max(image.pixels.shape[:2])
     if longest > form.max_side:

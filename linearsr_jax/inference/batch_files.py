@@ -109,7 +109,7 @@ def write_result(job: Job, result: Result, files: FileOptions) -> None:
         image_io.write_image(
             job.uncertainty,
             Image(levels.astype(np.uint8)[..., None]),
-            comment=manifest and manifest.to_json(),
+            comment=manifest.to_json() if manifest else None,
             # A run that was stopped may have written it, but not the output.
             overwrite=files.overwrite or is_result(job.uncertainty),
         )

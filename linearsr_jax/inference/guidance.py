@@ -122,8 +122,10 @@ def condition_from_file(path: str | Path, preset: Preset) -> Condition:
     """
     try:
         arrays = load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ConditionError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConditionError(f"{path}: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise ConditionError(f"{path}: is no safetensors file ({error})") from error
     if "tokens" not in arrays or arrays.keys() - {"tokens", "mask"}:
         raise ConditionError(
             f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; a condition is "

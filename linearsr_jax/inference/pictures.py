@@ -1,55 +1,28 @@
 """The images that the Python API takes and returns, to and from `core.images.Image`."""
 
-import logging
 from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
 
-from linearsr_jax.core.image_decoding import convert_image
+from linearsr_jax.core.image_decoding import as_image
 from linearsr_jax.core.image_metadata import sized_exif, sized_xmp
 from linearsr_jax.core.images import Image
 from linearsr_jax.inference.errors import UpscaleError
-
-_logger = logging.getLogger(__name__)
 
 ImageLike = TypeVar("ImageLike", np.ndarray, PIL.Image.Image, Image)
 
 
 def to_image(image: Any) -> Image:
-    """Turns what users give into an Image.
-
-    A Pillow image is turned upright as its EXIF says.
+    """Turns what users give into an Image; see `core.image_decoding.as_image`.
 
     Raises:
       UpscaleError: not an image, or of another type or shape.
     """
-    if isinstance(image, Image):
-        return image
-    if isinstance(image, PIL.Image.Image):
-        if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
-            _logger.warning(
-                "Pillow reads the 16 bits of colour images as 8; read_image reads all"
-            )
-        try:
-            return convert_image(image)
-        except (ValueError, OSError) as error:
-            raise UpscaleError(
-                f"image mode {image.mode} cannot be used ({error}); convert to RGB"
-            ) from error
-    pixels = np.asarray(image)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise UpscaleError(f"pixels must be uint8 or uint16, got {pixels.dtype}")
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
-        raise UpscaleError(
-            "image must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) and not empty, "
-            f"got {np.shape(image)}"
-        )
-    if pixels.shape[2] == 4:
-        return Image(pixels[..., :3], pixels[..., 3])
-    return Image(pixels)
+    try:
+        return as_image(image)
+    except (ValueError, OSError) as error:
+        raise UpscaleError(f"image {error}") from error
 
 
 def like(image: Any, result: Image) -> Any:

@@ -15,9 +15,11 @@ import PIL.Image
 
 from linearsr_jax.core.array_types import Float
 from linearsr_jax.core.scale import SCALE
+from linearsr_jax.inference.checked_settings import number, whole
 from linearsr_jax.inference.errors import UpscaleError
 
 MAX_SCALE = 8.0
+_MAX_SIDE = 2**31 - 1
 # How much of one side's scale may differ from that of the other without a remark.
 _STRETCH = 0.01
 
@@ -41,16 +43,19 @@ class OutputSize:
     max_side: int | None = None
 
     def __post_init__(self):
-        if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
-            raise UpscaleError(f"scale must be 1 to {MAX_SCALE:g}, got {self.scale}")
+        if self.scale is not None:
+            number("scale", self.scale, 1, MAX_SCALE)
         if self.exact is not None:
             if self.scale is not None or self.max_side is not None:
                 raise UpscaleError("give a size, or a scale and a longest side")
-            sides = [side for side in self.exact if side is not None]
-            if len(self.exact) != 2 or not sides or min(sides) < 1:
-                raise UpscaleError(f"size must be (width, height), got {self.exact}")
-        if self.max_side is not None and self.max_side < 1:
-            raise UpscaleError(f"max_side must be 1 or more, got {self.max_side}")
+            is_pair = isinstance(self.exact, tuple | list) and len(self.exact) == 2
+            if not is_pair or set(self.exact) == {None}:
+                raise UpscaleError(f"size must be (width, height), got {self.exact!r}")
+            for name, side in zip(("width", "height"), self.exact, strict=True):
+                if side is not None:
+                    whole(f"size: {name}", side, 1, _MAX_SIDE)
+        if self.max_side is not None:
+            whole("max_side", self.max_side, 1, _MAX_SIDE)
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """Returns the (width, height) of the output for an input.

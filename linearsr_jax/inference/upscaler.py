@@ -3,7 +3,6 @@
 import functools
 import logging
 import math
-import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser, OnPart
 from linearsr_jax.inference.channels import upscale_channels
+from linearsr_jax.inference.checked_settings import flag, number, whole
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.estimates import Estimate, estimate_pass
 from linearsr_jax.inference.fidelity import fix_colors, make_consistent
@@ -98,17 +98,15 @@ class Upscaler:
           on_part: told how far an image is that goes in bands; see `banded.OnPart`.
 
         Raises:
-          UpscaleError: max_memory is not above 0, dtype is another type, there are
-            fewer devices, or several for offloaded experts.
+          UpscaleError: max_memory is no number of GB above 0, dtype is another type,
+            there are fewer devices, or several for offloaded experts.
         """
         if dtype not in ("float32", "bfloat16"):
             raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")
-        if max_memory is not None and not 0 < max_memory < math.inf:
-            raise UpscaleError(
-                f"max_memory must be above 0 GB and finite, got {max_memory}"
-            )
+        if max_memory is not None:
+            max_memory = number("max_memory", max_memory, 1e-9, 1e9)
         found = jax.local_devices()
-        devices = _whole("devices", devices, 1, len(found))
+        devices = whole("devices", devices, 1, len(found))
         if offload_experts and devices > 1:
             raise UpscaleError("offload_experts is for one device; leave devices out")
         sharding = RowSharding(found[:devices]) if devices > 1 else None
@@ -224,13 +222,12 @@ class Upscaler:
           ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
-        steps = _whole("steps", steps, 1, MAX_STEPS)
-        seed = _whole("seed", seed, 0, 2**32 - 1)
-        if not 0 <= guidance_scale <= MAX_GUIDANCE_SCALE:
-            raise UpscaleError(
-                f"guidance_scale must be from 0 to {MAX_GUIDANCE_SCALE:g}, "
-                f"got {guidance_scale}"
-            )
+        steps = whole("steps", steps, 1, MAX_STEPS)
+        seed = whole("seed", seed, 0, 2**32 - 1)
+        guidance_scale = number("guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE)
+        consistent = flag("consistent", consistent)
+        if color_fix is not None:
+            color_fix = flag("color_fix", color_fix)
         if tags and condition is not None:
             raise UpscaleError("give tags or a condition, not both")
         if condition is None:
@@ -275,7 +272,7 @@ class Upscaler:
           UpscaleError: see `__call__`, or the model with so many steps gives the same
             result for every seed.
         """
-        count = _whole("count", count, 2, 1000)
+        count = whole("count", count, 2, 1000)
         steps = settings.get("steps") or self.model.preset.default_steps
         if not is_random(self.model.preset, steps):
             raise UpscaleError(
@@ -286,10 +283,10 @@ class Upscaler:
         full = np.iinfo(given.pixels.dtype).max
         # Welford's algorithm: two images at a time.
         mean = deviation = np.float32(0)
-        for number in range(count):
-            pixels = self(given, seed=seed + number, **settings).pixels * (255 / full)
+        for done in range(count):
+            pixels = self(given, seed=seed + done, **settings).pixels * (255 / full)
             before = pixels - mean
-            mean = mean + before / (number + 1)
+            mean = mean + before / (done + 1)
             deviation = deviation + before * (pixels - mean)
         return np.sqrt(np.mean(deviation, axis=2) / (count - 1)).astype(np.float32)
 
@@ -345,9 +342,7 @@ class Upscaler:
             raise UpscaleError(
                 f"model {self.model.name} has no fidelity slider; leave fidelity out"
             )
-        if not 0 <= fidelity <= 1:
-            raise UpscaleError(f"fidelity must be in [0, 1], got {fidelity}")
-        return float(fidelity)
+        return number("fidelity", fidelity, 0, 1)
 
     def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
         """Selects the tags that the model has learned.
@@ -360,9 +355,12 @@ class Upscaler:
           others are left out with a warning.
 
         Raises:
-          ConditionError: there are tags, and the model takes none.
+          ConditionError: there are tags, and the model takes none; or tags are no text.
         """
-        parsed = parse_tags(tags)
+        try:
+            parsed = parse_tags(tags)
+        except TypeError as error:
+            raise ConditionError(f"tags: {error}") from error
         if parsed and not self.model.preset.tag_count:
             raise ConditionError(f"model {self.model.name} takes no tags; give none")
         trained = self.model.training.get("tags", parsed)
@@ -455,16 +453,3 @@ def _fewer_rows(rows: int | None, height: int, error: Exception) -> int:
 def _is_saturated(image: Float[np.ndarray, "H W 3"]) -> bool:
     """Tells whether many levels are far from what can be shown."""
     return bool(np.mean(np.abs(image) > _FAR) > _MANY)
-
-
-def _whole(name: str, value: Any, least: int, greatest: int) -> int:
-    """Returns a whole number of any kind, numpy's too, as an int."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or not least <= number <= greatest:
-        raise UpscaleError(
-            f"{name} must be a whole number from {least} to {greatest}, got {value!r}"
-        )
-    return number

@@ -14,18 +14,27 @@ from linearsr_jax.tagging.cache import fill_tag_cache
 _logger = logging.getLogger(__name__)
 
 
-def find_files(inputs: Sequence[Path], *, recursive: bool) -> list[Path]:
+def find_files(inputs: Sequence[Path], *, recursive: bool) -> tuple[list[Path], int]:
     """Lists the images that files and folders stand for, without repetition.
+
+    Logs an input that is missing, or a folder without images, and goes on.
 
     Args:
       inputs: image files and folders.
       recursive: whether to search folders inside folders.
 
-    Raises:
-      image_io.ImageError: an input is missing, or a folder has no images.
+    Returns:
+      The images, and the number of inputs that have failed.
     """
-    found = (image_io.find_images(given, recursive=recursive) for given in inputs)
-    return list(dict.fromkeys(path for paths in found for path in paths))
+    found: dict[Path, None] = {}
+    failures = 0
+    for given in inputs:
+        try:
+            found |= dict.fromkeys(image_io.find_images(given, recursive=recursive))
+        except image_io.ImageError as error:
+            _logger.error("linearsr: %s", error)
+            failures += 1
+    return list(found), failures
 
 
 def tag_files(

@@ -96,3 +96,12 @@ def test_light_is_the_default(capsys, shared):
     found = tagging.load_tagger("light")(np.asarray(Image.open(bird)))
     assert [tag] == [name for name, _ in found] == ["bird"]
     assert score == pytest.approx(found[0][1], abs=1e-4)
+
+
+def test_what_is_missing_stops_nothing(capsys, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    inputs = (tmp_path / "nope.png", photos / "0.png", tmp_path / "empty")
+    code, out, err = run(capsys, "tag", *inputs, "--tagger", "none")
+    assert (code, out) == (1, f"{photos / '0.png'}: -\n")
+    assert "nope.png: no such file" in err
+    assert "empty: no images in this folder" in err

@@ -184,3 +184,13 @@ def test_streams(photo):
     done = subprocess.run(command, input=photo.read_bytes(), capture_output=True)
     assert done.returncode == 0, done.stderr
     assert Image.open(io.BytesIO(done.stdout)).size == (36, 24)
+
+
+def test_json_of_a_command_that_fails_as_a_whole(capsys, photo, tmp_path):
+    options = ("-o", tmp_path / "o.png", "--model", "nope", "--json")
+    code, out, err = run(capsys, "upscale", photo, *options)
+    assert code == 1
+    result = json.loads(out)
+    assert "no such model" in result["error"]
+    assert result["error"] in err
+    assert result["outputs"] == result["failures"] == []

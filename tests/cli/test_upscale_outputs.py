@@ -54,7 +54,7 @@ def test_other_proportions_are_remarked(capsys, photo, tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--scale", "9"], 2, "scale must be 1 to 8"),
+        (["--scale", "9"], 2, "scale must be a number from 1 to 8"),
         (["--size", "axb"], 2, "1920x1080"),
         (["--size", "4x4", "--scale", "2"], 2, "not allowed with"),
         (["--size", "40x40", "--max-side", "9"], 2, "give a size"),

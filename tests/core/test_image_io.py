@@ -448,3 +448,18 @@ def test_running_out_of_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(image_io, "convert_image", run_out)
     with pytest.raises(MemoryError):
         read_image(path)
+
+
+def test_arrays_and_pillow_images_are_written_too(tmp_path):
+    """As the upscaler returns them."""
+    path = tmp_path / "out.png"
+    pixels = smooth_image()
+    for image in (pixels, PIL.Image.fromarray(pixels), Image(pixels)):
+        write_image(path, image, overwrite=True)
+        np.testing.assert_array_equal(read_image(path).pixels, pixels)
+    deep = pixels.astype(">u2") * 257  # big-endian
+    write_image(path, deep, overwrite=True)
+    np.testing.assert_array_equal(read_image(path).pixels, deep)
+    for wrong in (pixels.astype(float), pixels[None], "photo.jpg"):
+        with pytest.raises(ImageError, match=r"out\.png: the image must"):
+            write_image(path, wrong, overwrite=True)

@@ -111,7 +111,7 @@ def test_latents(monkeypatch):
 
 @pytest.mark.parametrize("gb", [0.0, -1.0, float("nan")])
 def test_no_memory(gb):
-    with pytest.raises(UpscaleError, match="max_memory must be above 0"):
+    with pytest.raises(UpscaleError, match="max_memory must be a number from 1e-09"):
         Upscaler(random_model(get_preset("debug"), PixelCodec()), max_memory=gb)
 
 

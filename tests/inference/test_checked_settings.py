@@ -1,0 +1,70 @@
+"""Settings of the Python API that cannot be used: always one kind of error."""
+
+import numpy as np
+import pytest
+
+from linearsr_jax.inference.checked_settings import flag, number, whole
+from linearsr_jax.inference.errors import UpscaleError
+from linearsr_jax.inference.guidance import ConditionError
+from linearsr_jax.inference.upscaler import Upscaler
+
+
+def test_numbers_of_any_kind():
+    for value in (3, np.int8(3), np.uint64(3)):
+        assert whole("x", value, 1, 3) == 3
+        assert type(whole("x", value, 1, 3)) is int
+    for value in (1, 0.5, np.float32(0.5), np.int64(1)):
+        assert number("x", value, 0, 1) == value
+        assert type(number("x", value, 0, 1)) is float
+    for value in (True, np.bool_(True)):
+        assert flag("x", value) is True
+
+
+@pytest.mark.parametrize("value", [None, "2", True, 1.0, [1], 0, 4, float("nan")])
+def test_no_whole_number(value):
+    with pytest.raises(UpscaleError, match="x must be a whole number from 1 to 3, got"):
+        whole("x", value, 1, 3)
+
+
+@pytest.mark.parametrize("value", [None, "0.5", True, 1j, [1], -0.1, float("nan")])
+def test_no_number(value):
+    with pytest.raises(UpscaleError, match="x must be a number from 0 to 1, got"):
+        number("x", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", [None, "no", 1, 0.0])
+def test_no_flag(value):
+    with pytest.raises(UpscaleError, match="x must be True or False, got"):
+        flag("x", value)
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return Upscaler.from_pretrained("nano")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fidelity": "a"},
+        {"scale": "2"},
+        {"scale": True},
+        {"size": 100},
+        {"size": (20.5, 18.2)},
+        {"size": (None, None)},
+        {"max_side": "9"},
+        {"guidance_scale": None},
+        {"consistent": "no"},
+        {"color_fix": "x"},
+    ],
+)
+def test_settings_of_another_type(nano, settings):
+    with pytest.raises(UpscaleError, match=next(iter(settings))):
+        nano(np.zeros((5, 5, 3), np.uint8), **settings)
+
+
+def test_tags_and_memory_of_another_type(nano):
+    with pytest.raises(ConditionError, match="tags"):
+        nano(np.zeros((5, 5, 3), np.uint8), tags=None)
+    with pytest.raises(UpscaleError, match="max_memory must be a number"):
+        Upscaler(nano.model, max_memory="4")
