@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from linearsr_jax.core.array_types import PyTree
@@ -48,7 +49,8 @@ def make_mesh(
       experts, sequence: sizes of the other axes.
 
     Raises:
-      ValueError: the product of the sizes is not the number of devices.
+      ValueError: the product of the sizes is not the number of devices, or they are of
+        several TPU slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [experts, data, fsdp, sequence]
@@ -60,9 +62,14 @@ def make_mesh(
             f"sequence={sequence} does not fit {len(devices)} devices; their product "
             "must be that number (data or fsdp may be -1)"
         )
-    return jax.make_mesh(
-        tuple(sizes), AXES, (AxisType.Auto,) * len(AXES), devices=devices
+    if len({getattr(device, "slice_index", 0) for device in devices}) > 1:
+        raise ValueError("several TPU slices are not supported; use one")
+    # jax.make_mesh refuses axes that are no whole sides of a TPU's torus, such as 8 on
+    # 4x4x4.
+    placed = mesh_utils.create_device_mesh(
+        sizes, devices, allow_split_physical_axes=True
     )
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

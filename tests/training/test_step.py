@@ -357,3 +357,31 @@ def test_draws_depend_on_the_step_and_the_seed(batch):
 def test_mesh_that_does_not_fit_is_an_error(data, fsdp):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
         sharding.make_mesh(data, fsdp)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What JAX looks at to place a mesh on a TPU slice."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int = 0
+    platform = "tpu"
+    device_kind = "TPU v5p"
+    core_on_chip = 0
+    process_index = 0
+
+
+def test_an_axis_may_be_a_part_of_a_torus():
+    chips = [Chip(i, place) for i, place in enumerate(np.ndindex(4, 4, 4))]
+    mesh = sharding.make_mesh(-1, 8, chips, experts=4)
+    assert dict(mesh.shape) == {"experts": 4, "data": 2, "fsdp": 8, "sequence": 1}
+    assert {chip.id for chip in mesh.devices.flat} == set(range(64))
+    # Chips that share parameters are neighbours: two sides of the torus hold them.
+    for chips_of_one in mesh.devices.reshape(-1, 8):
+        sides = [{chip.coords[axis] for chip in chips_of_one} for axis in range(3)]
+        assert sorted(map(len, sides)) == [1, 2, 4]
+    with pytest.raises(ValueError, match="several TPU slices"):
+        sharding.make_mesh(
+            -1, 8, [Chip(i, c.coords, i % 2) for i, c in enumerate(chips)]
+        )
