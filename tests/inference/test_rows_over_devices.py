@@ -109,3 +109,16 @@ def test_devices_that_are_not_there(devices):
 def test_offloaded_experts_take_one_device():
     with pytest.raises(UpscaleError, match="offload_experts is for one device"):
         Upscaler(make_pretrained(FOUR), devices=2, offload_experts=True)
+
+
+@pytest.mark.slow
+def test_an_image_of_4096_pixels_is_that_of_one_device():
+    rng = np.random.default_rng(0)
+    image_lr = rng.integers(0, 256, (1024, 1024, 3), np.uint8)
+    one, eight = (
+        Upscaler.from_pretrained("nano", devices=count, max_memory=12)(image_lr)
+        for count in (1, 8)
+    )
+    difference = np.abs(one.astype(int) - eight)
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) < 1e-4
