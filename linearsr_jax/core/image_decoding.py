@@ -2,6 +2,7 @@
 
 import io
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from linearsr_jax.core.image_metadata import metadata_of, profile_of, upright_xm
 from linearsr_jax.core.images import Image
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FirstPage:
+    """The first page of a file, and how many it has."""
+
+    image: Image
+    pages: int
 
 
 def as_image(image: Any) -> Image:
@@ -68,8 +77,9 @@ def convert_image(image: PIL.Image.Image) -> Image:
       PixelTypeError: pixels that are floats or integers outside 0..65535.
     """
     image.load()
-    orientation = orientation_of(image)
-    alpha = None
+    orientation, alpha = orientation_of(image), None
+    # Of what Pillow opened: it forgets the format of what it converts.
+    metadata, icc = metadata_of(image), image.info.get("icc_profile")
     refuse_floats(image)
     if image.mode.startswith("I"):
         # Pillow's 32-bit "I" is also what 16-bit files open as.
@@ -88,7 +98,8 @@ def convert_image(image: PIL.Image.Image) -> Image:
             pixels = np.asarray(image.convert("L"))[..., None]
         else:
             pixels = np.asarray(_to_rgb(image))
-    return _assemble(image, pixels, alpha, orientation)
+    metadata["icc"] = profile_of(icc, pixels.shape[2])
+    return _upright_image(pixels, alpha, orientation, metadata)
 
 
 def convert_deep(
@@ -110,12 +121,14 @@ def convert_deep(
     pixels, alpha = _split_alpha(channels)
     # A TIFF's extra channel need not be alpha: Pillow knows.
     alpha = alpha if image.has_transparency_data else None
-    return _assemble(image, pixels, alpha, orientation)
+    icc = profile_of(image.info.get("icc_profile"), pixels.shape[2])
+    metadata = metadata_of(image) | {"icc": icc}
+    return _upright_image(pixels, alpha, orientation, metadata)
 
 
 def convert_tiff(
     file: Path | io.BytesIO, *, accept_damage: bool, max_pixels: int
-) -> Image:
+) -> FirstPage:
     """Reads a TIFF that Pillow does not know, such as 16-bit gray with alpha.
 
     Profile and XMP are kept, and EXIF is lost.
@@ -132,7 +145,8 @@ def convert_tiff(
     pixels, alpha = _split_alpha(found.channels)
     icc = profile_of(found.icc, pixels.shape[2])
     metadata = {"icc": icc, "xmp": upright_xmp(found.xmp)}
-    return _upright_image(pixels, alpha, found.orientation, metadata)
+    image = _upright_image(pixels, alpha, found.orientation, metadata)
+    return FirstPage(image, found.pages)
 
 
 def refuse_floats(image: PIL.Image.Image) -> None:
@@ -159,11 +173,6 @@ def _split_alpha(channels):
     if channels.shape[2] in (2, 4):
         return channels[..., :-1], channels[..., -1]
     return channels, None
-
-
-def _assemble(image, pixels, alpha, orientation):
-    icc = profile_of(image.info.get("icc_profile"), pixels.shape[2])
-    return _upright_image(pixels, alpha, orientation, metadata_of(image) | {"icc": icc})
 
 
 def _upright_image(pixels, alpha, orientation, metadata):

@@ -21,6 +21,8 @@ from linearsr_jax.core.image_metadata import COMMENT_KEY
 from linearsr_jax.core.image_tiff import drop_resolution_unit
 from linearsr_jax.core.images import Image
 
+_logger = logging.getLogger(__name__)
+
 # Above this a TIFF needs 64-bit offsets, if nothing can be compressed.
 _BIG_TIFF = 2**32 - 2**24
 _MM_PER_INCH = 25.4
@@ -90,12 +92,18 @@ def _array_of(image):
 
 
 def _cmyk_to_rgb(image):
-    if image.get_typeof("icc-profile-data"):
-        # As image_decoding does with 8 bits; the intent is relative by default.
-        image = image.icc_transform(
-            "srgb", embedded=True, black_point_compensation=True, depth=16
+    import pyvips
+
+    # As image_decoding does with 8 bits; the intent is relative by default.
+    try:
+        if image.get_typeof("icc-profile-data"):
+            return image.icc_transform(
+                "srgb", embedded=True, black_point_compensation=True, depth=16
+            ).numpy()
+    except pyvips.Error as error:
+        _logger.warning(
+            "CMYK without a usable profile: colours are a guess (%s)", error.detail
         )
-        return image.numpy()
     light = 65535 - image.numpy().astype(np.uint32)
     light = light[..., :3] * light[..., 3:4]
     return ((light + 32767) // 65535).astype(np.uint16)
@@ -108,11 +116,13 @@ class UnknownTiff:
     Attributes:
       channels: uint8 or uint16 (H, W, 1..4): gray or RGB, and alpha; not turned.
       orientation: EXIF's, 1 to 8.
+      pages: how many the file has; this is the first.
       icc, xmp: see `Image`.
     """
 
     channels: np.ndarray
     orientation: int
+    pages: int
     icc: bytes | None
     xmp: bytes | None
 
@@ -144,7 +154,11 @@ def read_unknown_tiff(
 
     orientation = get("orientation") or 1
     return UnknownTiff(
-        _array_of(image), orientation, get("icc-profile-data"), get("xmp-data")
+        _array_of(image),
+        orientation,
+        get("n-pages") or 1,
+        get("icc-profile-data"),
+        get("xmp-data"),
     )
 
 

@@ -38,6 +38,7 @@ from linearsr_jax.core.image_formats import (
 )
 from linearsr_jax.core.image_metadata import comment_of, has_room_for_comment
 from linearsr_jax.core.images import Image
+from linearsr_jax.core.raised_warnings import raising_warnings
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ STRICT: frozenset[Trait] = frozenset(get_args(Trait))
 WHOLE: frozenset[Trait] = frozenset(("frames", "size", "damage"))
 LENIENT: frozenset[Trait] = frozenset()
 
+_TOO_MANY = "holds {} frames; save the one you want as a PNG"
 _TOO_DEEP = "has more than 8 bits per channel; save it as an 8-bit PNG"
 # Below Pillow's own warning (89 million), so that this limit comes first. At x4 the
 # output of such an image has 1.3 billion pixels, 3.8 GB as uint8.
@@ -84,7 +86,7 @@ def read_image(
         refused.
       MemoryError: it does not fit in memory.
     """
-    with _errors_of(path):
+    with _errors_of(path, max_pixels):
         path = Path(path)
         if not path.exists():
             raise ImageError(path, "no such file; check the name")
@@ -111,7 +113,7 @@ def decode_image(
       name: the file's, for errors.
       refuse, max_pixels: see `read_image`.
     """
-    with _errors_of(name):
+    with _errors_of(name, max_pixels):
         return _read(io.BytesIO(data), name, refuse, max_pixels)
 
 
@@ -193,7 +195,7 @@ def write_image(
                 name=str(path),
             )
             _refuse_existing(path, overwrite)  # it may have appeared while encoding
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:
         raise ImageError(
@@ -286,7 +288,7 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
 
 
 @contextlib.contextmanager
-def _errors_of(name: str | os.PathLike):
+def _errors_of(name: str | os.PathLike, max_pixels: int = MAX_PIXELS):
     """Turns whatever reading a file raises into an ImageError with its name."""
     try:
         yield
@@ -303,7 +305,7 @@ def _errors_of(name: str | os.PathLike):
         PIL.Image.DecompressionBombWarning,
         PIL.Image.DecompressionBombError,
     ) as error:
-        raise ImageError(name, _too_many_pixels(MAX_PIXELS)) from error
+        raise ImageError(name, _too_many_pixels(max_pixels)) from error
     except FileNotFoundError as error:
         raise ImageError(name, "no such file; check the name") from error
     except PermissionError as error:
@@ -336,11 +338,9 @@ def _read(
         PIL.Image.MAX_IMAGE_PIXELS = max(PIL.Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     with contextlib.ExitStack() as stack:
         if "damage" in refuse:
-            # Pillow's warnings are about this file; deprecations are not. Filters are
-            # the process's: threads, which training decodes in, must not change them.
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("error", UserWarning)
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            # Pillow's warnings are about this file; deprecations are not.
+            bomb = PIL.Image.DecompressionBombWarning
+            stack.enter_context(raising_warnings(UserWarning, bomb))
             # It is left out with a warning of ours; the pixels may be whole.
             warnings.filterwarnings("ignore", "(Corrupt|Truncated) EXIF", UserWarning)
         try:
@@ -354,9 +354,7 @@ def _read(
         frames = getattr(image, "n_frames", 1)
         # MPO's further pictures are previews, depth or the other eye, no animation.
         if "frames" in refuse and frames > 1 and image.format != "MPO":
-            raise ImageError(
-                name, f"holds {frames} frames; save the one you want as a PNG"
-            )
+            raise ImageError(name, _TOO_MANY.format(frames))
         refuse_floats(image)
         has_more_bits = is_deep(file, image)
         if has_more_bits and "depth" in refuse:
@@ -382,6 +380,9 @@ def _read_tiff(file, name, refuse, max_pixels):
         )
     except OverflowError as error:
         raise ImageError(name, _too_many_pixels(max_pixels)) from error
+    if read.pages > 1 and "frames" in refuse:
+        raise ImageError(name, _TOO_MANY.format(read.pages))
+    read = read.image
     if read.depth > 8 and "depth" in refuse:
         raise ImageError(name, _TOO_DEEP)
     return _refuse_alpha(name, read, refuse)

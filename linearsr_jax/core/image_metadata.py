@@ -3,7 +3,6 @@
 import logging
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import PIL.Image
 from PIL import ExifTags
 
 from linearsr_jax.core.images import Image
+from linearsr_jax.core.raised_warnings import raising_warnings
 
 _logger = logging.getLogger(__name__)
 
@@ -98,8 +98,7 @@ def sized_exif(
     if image.exif is None and not keywords and comment is None:
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+        with raising_warnings(UserWarning):
             exif = _sized(image)
             exif.tobytes()
     # Damaged EXIF makes Pillow raise almost anything.
@@ -117,7 +116,10 @@ def sized_exif(
 
 
 def _keywords_of(exif: PIL.Image.Exif) -> list[str]:
-    text = bytes(exif.get(_XP_KEYWORDS, b"")).decode("utf-16-le", "replace")
+    own = exif.get(_XP_KEYWORDS, b"")
+    # Bytes, or as Pillow has some TIFF types a tuple of them.
+    is_bytes = isinstance(own, bytes | tuple) and all(x in range(256) for x in own)
+    text = bytes(own).decode("utf-16-le", "replace") if is_bytes else ""
     return [word for word in text.rstrip("\0").split(";") if word]
 
 
@@ -139,8 +141,10 @@ def has_room_for_comment(image_format: str, image: Image) -> bool:
     # Damaged EXIF, which is left out, makes Pillow raise almost anything.
     except Exception:
         return True
+    if not isinstance(own, bytes):
+        return False  # of another type than the standard's, but somebody's
     # The first eight bytes name the encoding; cameras leave blanks and zeros.
-    text = bytes(own[8:]).strip(b"\0 ")
+    text = own[8:].strip(b"\0 ")
     # What an earlier output had, of which this one was made, may go.
     return not text or f'"{COMMENT_KEY}": '.encode() in text
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,11 +81,7 @@ class Search:
             return [Found(None, Path(), is_named=True)]
         path = Path(given)
         if path.is_dir():
-            if is_same(path, self.output) and not self.may_share:
-                raise PlanError(
-                    f"-o {self.output}: is the folder of the inputs; name another, or "
-                    "give --suffix _x4"
-                )
+            self._check_shared(path)
             found = self._search(path)
         elif os.path.lexists(path):
             return [Found(path, Path(), is_named=True)]
@@ -102,6 +99,13 @@ class Search:
                 else "matches no image",
             )
         return found
+
+    def _check_shared(self, folder: Path) -> None:
+        if is_same(folder, self.output) and not self.may_share:
+            raise PlanError(
+                f"-o {self.output}: is the folder of the inputs; name another, or "
+                "give --suffix _x4"
+            )
 
     def _fail(self, given: str, reason: str) -> None:
         self.failures.append(Failure(given, None, reason))
@@ -124,16 +128,14 @@ class Search:
         found = []
         for match in sorted(set(root.glob("/".join(wanted)))):
             inside = match.relative_to(root)
-            is_hidden = any(
-                part.startswith(".") and not pattern_has_dot
-                for part, pattern_has_dot in _with_dots(inside.parts, wanted)
-            )
+            is_hidden = any(part.startswith(".") for part in _unnamed(inside, wanted))
             folders = [root / each for each in inside.parents if each != Path()]
             if is_hidden or match.is_dir() or any(x.is_symlink() for x in folders):
                 continue
             if any(is_same(folder, self.output) for folder in folders):
                 continue
             if match.suffix.lower() in READ_SUFFIXES:
+                self._check_shared(match.parent)
                 found.append(Found(match, inside.parent))
             else:
                 self._skip(match, "is no image by its suffix")
@@ -169,20 +171,23 @@ class Search:
 
 def _as_pathlib(part: str) -> str:
     """Turns "a**b", which pathlib refuses, into what a shell takes it for."""
-    return part if part == "**" or "**" not in part else part.replace("**", "*")
+    return part if part == "**" else re.sub(r"\*\*+", "*", part)
 
 
-def _with_dots(parts, wanted):
-    """Pairs the parts of a path with whether the pattern names a hidden one there.
+def _unnamed(inside: Path, wanted: list[str]) -> list[str]:
+    """Returns the parts of a path that a pattern does not name with their dot.
 
-    What "**" stands for is never hidden.
+    What "**" stands for is never hidden. Behind it parts count from the end.
     """
-    if "**" not in wanted:
-        return [
-            (part, pattern.startswith("."))
-            for part, pattern in zip(parts, wanted, strict=True)
-        ]
-    return [(part, False) for part in parts]
+    parts, split = inside.parts, wanted.index("**") if "**" in wanted else len(wanted)
+    last = wanted[::-1].index("**") if "**" in wanted else 0
+    named = [*wanted[:split], *["*"] * (len(parts) - split - last)]
+    named += wanted[len(wanted) - last :] if last else []
+    return [
+        part
+        for part, pattern in zip(parts, named, strict=True)
+        if not pattern.startswith(".")
+    ]
 
 
 def identity(path: Path) -> object:

@@ -138,14 +138,17 @@ def make_plan(
         target = None if output == STREAM else Path(output)
         source = None if inputs[0] == STREAM else Path(inputs[0])
         planned = [Job(source, target, naming.map_of(target))]
+        own = {identity(source)} if source else set()
     else:
         folder = Path(output)
         if os.path.lexists(folder) and not folder.is_dir():
             raise PlanError(f"{output}: is a file; several images need a folder")
         found = [x for given in dict.fromkeys(inputs) for x in search.find(given)]
-        planned = _name(found, folder, naming, skipped)
+        images = _without_repetition(found)
+        results = {image for image in images if _is_result(image, folder)}
+        own = {identity(x.source) for x in images if x.source and x not in results}
+        planned = _name(images, results, folder, naming, skipped)
     first, count = shard
-    own = {identity(job.source) for job in planned if job.source}
     jobs = []
     for job in planned[first - 1 :: count]:
         name, target = str(job.source or STREAM), str(job.target or STREAM)
@@ -176,21 +179,48 @@ def _is_file_output(inputs: Sequence[str], output: str) -> bool:
     if path.is_dir() or output.endswith(("/", os.sep)) or not path.suffix:
         return False
     # A folder may have a dot in its name, but not look like an image.
-    is_single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    is_single = len(inputs) == 1 and (inputs[0] == STREAM or Path(inputs[0]).is_file())
     return is_single or path.suffix.lower() in IMAGE_SUFFIXES
 
 
+def _without_repetition(found: Sequence[Found]) -> list[Found]:
+    """Returns each image once, as named if it is both named and found in a folder."""
+    unique: dict[str | None, Found] = {}
+    for image in found:
+        path = os.path.abspath(image.source) if image.source else None
+        if path not in unique or (image.is_named and not unique[path].is_named):
+            unique[path] = image
+    return list(unique.values())
+
+
+def _is_result(image: Found, folder: Path) -> bool:
+    """Tells whether an image in the folder of its output was made by another run."""
+    return (
+        image.source is not None
+        and not image.is_named
+        and is_same(image.source.parent, folder / image.place)
+        and is_result(image.source)
+    )
+
+
 def _name(
-    found: Sequence[Found], folder: Path, naming: Naming, skipped: list[Skip]
+    images: Sequence[Found],
+    results: set[Found],
+    folder: Path,
+    naming: Naming,
+    skipped: list[Skip],
 ) -> list[Job]:
-    """Gives each image an output of its own, in order of the inputs."""
-    unique = {os.path.abspath(f.source) if f.source else None: f for f in found[::-1]}
-    images = [f for f in dict.fromkeys(found) if f in set(unique.values())]
-    # In the folder of the inputs, what a run wrote is no image to enlarge.
-    outputs = {_path_of(image, folder, naming) for image in images}
+    """Gives each image an output of its own, in order; results get none."""
+    # By its name, too, a file may be the output of another, made by whatever program.
+    outputs = {
+        os.path.abspath(folder / image.place / naming.name(image.source))
+        for image in images
+        if naming.suffix
+    }
     kept = []
     for image in images:
-        if _is_output(image, folder, outputs):
+        has_name = image.source and os.path.abspath(image.source) in outputs
+        if image in results or (has_name and not image.is_named):
             reason = "is an output; name the file itself to enlarge it"
             skipped.append(Skip(str(image.source), reason))
         else:
@@ -206,19 +236,6 @@ def _name(
         target = folder / image.place / naming.name(image.source, more)
         jobs.append(Job(image.source, target, naming.map_of(target)))
     return jobs
-
-
-def _path_of(image: Found, folder: Path, naming: Naming) -> str:
-    return os.path.abspath(folder / image.place / naming.name(image.source))
-
-
-def _is_output(image: Found, folder: Path, outputs: set[str]) -> bool:
-    """Tells whether an image is one of the outputs, or was made by another run."""
-    if not image.source or image.is_named:
-        return False
-    if not is_same(image.source.parent, folder / image.place):
-        return False
-    return os.path.abspath(image.source) in outputs or is_result(image.source)
 
 
 def _keys(image: Found, naming: Naming, more: str = "") -> list[str]:

@@ -13,7 +13,7 @@ def whole(name: str, value: Any, least: int, greatest: int) -> int:
     """Returns a whole number of any kind, numpy's too, as an int.
 
     Raises:
-      UpscaleError: it is none, or out of range.
+      UpscaleError: it is not one, or out of range.
     """
     try:
         found = operator.index(value)
@@ -30,7 +30,7 @@ def number(name: str, value: Any, least: float, greatest: float) -> float:
     """Returns a number of any kind, numpy's too, as a float.
 
     Raises:
-      UpscaleError: it is none, or out of range.
+      UpscaleError: it is not one, or out of range.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not least <= value <= greatest:

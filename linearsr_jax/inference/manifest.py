@@ -14,6 +14,8 @@ from linearsr_jax.core.image_io import read_comment
 from linearsr_jax.core.version import __version__
 
 _FORMAT = 1
+# What reading anyone's JSON raises; it may also be nested without end.
+_OF_ANY_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def sidecar_of(path: Path) -> Path:
@@ -74,7 +76,7 @@ class Manifest:
             return cls(**strings, settings=fields["settings"], tags=tags)
         except ManifestError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _OF_ANY_TEXT as error:
             raise ManifestError("has a manifest that cannot be read") from error
 
 

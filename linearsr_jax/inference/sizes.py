@@ -49,7 +49,7 @@ class OutputSize:
             if self.scale is not None or self.max_side is not None:
                 raise UpscaleError("give a size, or a scale and a longest side")
             is_pair = isinstance(self.exact, tuple | list) and len(self.exact) == 2
-            if not is_pair or set(self.exact) == {None}:
+            if not is_pair or all(side is None for side in self.exact):
                 raise UpscaleError(f"size must be (width, height), got {self.exact!r}")
             for name, side in zip(("width", "height"), self.exact, strict=True):
                 if side is not None:

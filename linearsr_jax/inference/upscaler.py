@@ -273,7 +273,9 @@ class Upscaler:
             result for every seed.
         """
         count = whole("count", count, 2, 1000)
-        steps = settings.get("steps") or self.model.preset.default_steps
+        steps = settings.get("steps")
+        steps = self.model.preset.default_steps if steps is None else steps
+        steps = whole("steps", steps, 1, MAX_STEPS)
         if not is_random(self.model.preset, steps):
             raise UpscaleError(
                 f"model {self.model.name} with {steps} step gives the same result for "

@@ -119,6 +119,12 @@ class StartState:
             flat = traverse_util.flatten_dict(sharding.fetched(self.random().params))
             flat |= traverse_util.flatten_dict(params)
             params = traverse_util.unflatten_dict(flat)
+        # On several hosts jit takes no NumPy arrays that it would have to split.
+        params = jax.tree.map(
+            lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: x[i]),
+            params,
+            self.shardings.params,
+        )
         restart = jax.jit(
             jax.vmap(
                 functools.partial(

@@ -44,9 +44,9 @@ def make_mesh(
     """Makes a mesh over devices.
 
     Args:
-      data, fsdp: sizes of the axes; one of them may be -1 for all remaining devices.
+      data, fsdp, experts, sequence: sizes of the axes; one of them may be -1 for all
+        remaining devices.
       devices: devices to use; by default all.
-      experts, sequence: sizes of the other axes.
 
     Raises:
       ValueError: the product of the sizes is not the number of devices, or they are of
@@ -62,7 +62,9 @@ def make_mesh(
             f"sequence={sequence} does not fit {len(devices)} devices; their product "
             "must be that number (data or fsdp may be -1)"
         )
-    if len({getattr(device, "slice_index", 0) for device in devices}) > 1:
+    is_tpu = devices[0].platform == "tpu"
+    # To other platforms each host is a slice.
+    if is_tpu and len({device.slice_index for device in devices}) > 1:
         raise ValueError("several TPU slices are not supported; use one")
     # jax.make_mesh refuses axes that are no whole sides of a TPU's torus, such as 8 on
     # 4x4x4.

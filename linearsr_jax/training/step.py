@@ -164,7 +164,9 @@ def _split(x, parts):
     if len(x) % parts:
         raise ValueError(f"batch_size {len(x)} is not a multiple of {parts}")
     x = x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
-    return nn.with_logical_constraint(x, (None, "batch"))
+    # Images and latents have rows; what is not named here would be gathered.
+    rows = ("rows",) if x.ndim == 5 else ()
+    return nn.with_logical_constraint(x, (None, "batch", *rows))
 
 
 def _split_rows(batch):

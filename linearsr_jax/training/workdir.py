@@ -72,6 +72,7 @@ def locked(workdir: Path) -> Generator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
+        os.fsync(file.fileno())  # other hosts read it, over NFS perhaps
         yield
 
 

@@ -303,6 +303,11 @@ def test_tiffs_that_pillow_does_not_know(tmp_path):
         assert b'tiff:Orientation="1"' in image.xmp
     with pytest.raises(ImageError, match=r"more than 0\.0001 million pixels"):
         read_image(path, max_pixels=100)
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as file:
+        for _ in range(2):
+            file.write(both, photometric="minisblack", extrasamples=["unassalpha"])
+    with pytest.raises(ImageError, match="holds 2 frames"):
+        read_image(tmp_path / "pages.tif")
     for trait, message in (("depth", "more than 8 bits"), ("alpha", "transparent")):
         with pytest.raises(ImageError, match=message):
             read_image(path, refuse=frozenset({trait}))

@@ -1,6 +1,8 @@
 """Profiles and EXIF: from one file to the next, whatever the format."""
 
 import struct
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, ImageCms, PngImagePlugin
 
-from linearsr_jax.core.image_io import read_image, write_image
+from linearsr_jax.core.image_io import read_comment, read_image, write_image
 from linearsr_jax.core.images import Image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -265,3 +267,43 @@ def test_warnings_name_the_file(tmp_path, caplog):
     # Damaged metadata does not make a whole picture unusable.
     PIL.Image.fromarray(PIXELS).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
     assert read_image(path).pixels.shape == PIXELS.shape
+
+
+def test_a_tiff_with_alpha_keeps_its_exif(tmp_path):
+    path = tmp_path / "in.tif"
+    pixels = np.dstack([PIXELS, PIXELS[..., :1] + 9])
+    info = {ExifTags.Base.Copyright: "somebody"}
+    PIL.Image.fromarray(pixels).save(path, tiffinfo=info)
+    image = read_image(path)
+    assert image.alpha is not None
+    assert b"somebody" in image.exif
+    assert image.dpi is None
+
+
+@pytest.mark.parametrize(("kind", "count"), [(2, 8), (3, 4)])
+def test_a_comment_of_another_type_stays(tmp_path, kind, count):
+    """The standard has bytes there; this is a text, or numbers of two bytes each."""
+    exif = PIL.Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"by hand\0"
+    data = exif.tobytes()
+    entry = struct.pack(">HHI", ExifTags.Base.UserComment, 1, 8)
+    assert entry in data
+    changed = struct.pack(">HHI", ExifTags.Base.UserComment, kind, count)
+    path = tmp_path / "out.jpg"
+    image = Image(PIXELS, exif=data.replace(entry, changed))
+    write_image(path, image, comment="of ours")
+    assert read_comment(path) != "of ours"
+
+
+def test_threads_leave_no_filter_of_warnings(tmp_path):
+    path = tmp_path / "in.jpg"
+    PIL.Image.fromarray(PIXELS).save(path, exif=camera_exif())
+    before = list(warnings.filters)
+
+    def read_and_write(number):
+        for _ in range(20):
+            write_image(tmp_path / f"{number}.jpg", read_image(path), overwrite=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_and_write, range(4)))
+    assert warnings.filters == before

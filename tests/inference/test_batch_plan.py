@@ -87,7 +87,13 @@ def test_patterns_see_no_hidden_files_and_follow_no_links():
     found = [source for source, _ in pairs(make_plan(["in/*/*"], "out"))]
     assert found == ["in/deep/c.webp"]
     assert len(make_plan(["in/.h*"], "out").jobs) == 1
-    assert pairs(make_plan(["in/a**g"], "out")) == [("in/a.jpg", "out/a.jpg")]
+    for pattern in ("in/a**g", "in/a***g", "in/***.jpg"):
+        assert pairs(make_plan([pattern], "out")) == [("in/a.jpg", "out/a.jpg")]
+    # A dot that is named counts, also behind "**".
+    touch("in/deep/.thumbs/t.png")
+    for pattern in ("in/**/.thumbs/*", "in/*/.thumbs/t.*"):
+        found = pairs(make_plan([pattern], "out"))
+        assert found == [("in/deep/.thumbs/t.png", "out/deep/.thumbs/t.png")]
 
 
 def test_a_file_whose_name_looks_like_a_pattern():
@@ -222,7 +228,9 @@ def test_results_of_other_settings_are_not_enlarged_again():
     assert "is an output" in reasons["in/a_x2.png"]
     assert "is an output" in reasons["in/bmp_x2.bmp"]
     # Unless they are named, or go elsewhere.
-    assert len(make_plan(["in/a_x2.png"], "in", naming=Naming("_x4")).jobs) == 1
+    for inputs in (["in/a_x2.png"], ["in", "in/a_x2.png"]):
+        found = pairs(make_plan(inputs, "in", naming=Naming("_x4")))
+        assert ("in/a_x2.png", "in/a_x2_x4.png") in found
     assert len(make_plan(["in"], "out").jobs) == 4
 
 
@@ -288,6 +296,18 @@ def test_an_input_is_never_replaced(link):
     plan = make_plan(["in/a.jpg"], target, overwrite=True)
     assert plan.jobs == ()
     assert "never replaced" in plan.failures[0].error
+    # Nor is an input that has the name of another's output.
+    touch("in/a.png")
+    naming = Naming(image_suffix=".png")
+    for inputs in (["in/a.jpg", "in/a.png"], ["in/a.png", "in/a.jpg"]):
+        plan = make_plan(inputs, "in", naming=naming, overwrite=True)
+        assert "in/a.png" not in dict(pairs(plan)).values()
+    naming = Naming("_x4", ".png")
+    touch("in/a_x4.png")
+    plan = make_plan(["in"], "in", naming=naming, overwrite=True)
+    assert "in/a_x4.png" not in dict(pairs(plan)).values()
+    with pytest.raises(PlanError, match="folder of the inputs"):
+        make_plan(["in/*.jpg"], "in", overwrite=True)
     # Nor is another input.
     plan = make_plan(["in/a.jpg", "in/B.PNG"], "in", overwrite=True)
     assert plan.jobs == ()
@@ -304,6 +324,11 @@ def test_an_input_is_never_replaced(link):
 def test_refusals_before_the_work(output, message):
     (failure,) = make_plan(["in/a.jpg"], output).failures
     assert message in failure.error
+
+
+def test_a_folder_of_outputs_may_have_a_dot():
+    plan = make_plan(["in/*.jpg"], "results.v2")
+    assert pairs(plan) == [("in/a.jpg", "results.v2/a.jpg")]
 
 
 def test_shards_share_the_work():

@@ -50,6 +50,7 @@ def nano():
         {"scale": "2"},
         {"scale": True},
         {"size": 100},
+        {"size": ([100], 20)},
         {"size": (20.5, 18.2)},
         {"size": (None, None)},
         {"max_side": "9"},

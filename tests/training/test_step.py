@@ -171,15 +171,18 @@ def whole(batch):
 
 class TestAccumulation:
     @pytest.mark.parametrize(
-        ("accumulation", "devices", "fsdp"), [(8, 1, 1), (2, 4, 2)]
+        ("accumulation", "devices", "fsdp", "sequence"), [(8, 1, 1, 1), (2, 8, 2, 2)]
     )
-    def test_equals_the_whole_batch(self, batch, whole, accumulation, devices, fsdp):
+    def test_equals_the_whole_batch(
+        self, batch, whole, accumulation, devices, fsdp, sequence
+    ):
         state, losses = run(
             batch,
             optax.sgd(0.1),
             devices=jax.devices()[:devices],
             steps=2,
             fsdp=fsdp,
+            sequence=sequence,
             accumulation=accumulation,
             **TERMS,
         )
