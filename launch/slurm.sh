@@ -6,7 +6,8 @@
 #   scancel --signal=TERM --batch JOB                                  stops, and saves
 #
 # Two minutes before its time is over the run saves and the job queues again; so it does
-# when it is preempted. The workdir must be on a file system that the nodes share.
+# when it is preempted. The workdir must be on a file system that the nodes share. Submit
+# from an environment with linearsr_jax[train,cuda13].
 #SBATCH --job-name=linearsr
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
@@ -18,13 +19,16 @@
 set -uo pipefail
 
 if (($# < 2)); then
-  sed -n '2,9s/^# \{0,1\}//p' "$0"
+  sed -n '2,10s/^# \{0,1\}//p' "$0"
   exit 2
 fi
 config=$1 workdir=$2
 shift 2
 is_out_of_time=""
 
+# srun takes neither from sbatch, and JAX only three quarters of a GPU's memory.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-8}
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.95}
 overrides=()
 if (($#)); then overrides=(--override "$@"); fi
 

@@ -117,6 +117,7 @@ def default_config() -> ConfigDict:
     config.keep_every = 0  # checkpoints at multiples of this step stay, too
     # Who writes TensorBoard's files; "clu" needs TensorFlow.
     config.tensorboard = "tensorboardX"
-    # Name under which a run reports its times to Google Cloud; see docs/pods.md.
+    # Name under which a run reports its times to Google Cloud; see docs/pods.md. Stages
+    # append their own.
     config.goodput_job = ""
     return config

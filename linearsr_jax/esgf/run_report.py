@@ -87,7 +87,10 @@ def summarize(rows: Sequence[dict[str, Any]], knee: dict[str, Any] | None) -> Ru
     last = [
         row
         for row, after in itertools.zip_longest(timed, timed[1:])
-        if after is None or after[_SECONDS] < row[_SECONDS]
+        if after is None
+        or after[_SECONDS] < row[_SECONDS]
+        # No two starts take equally long.
+        or after.get("seconds_starting") != row.get("seconds_starting")
     ]
     seconds = {
         kind: sum(row.get(f"seconds_{kind}") or 0.0 for row in last) for kind in _KINDS

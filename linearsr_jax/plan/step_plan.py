@@ -137,12 +137,12 @@ def _model_flops(parts: RunParts) -> int:
 
 
 def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> str:
-    """Finds the smallest change that brings the total below the limit."""
+    """Finds the first change that, by estimate, brings the total below the limit."""
     excess, settings = total - limit, parts.settings
     state = ("parameters", "moments", "EMA", "discriminator")
     changing = sizes["activations"] + sizes["temporaries"]
-    devices = parts.mesh.size // parts.mesh.shape["experts"]
-    per_device = settings.batch_size // settings.accumulation // batch_parts(parts.mesh)
+    devices = batch_parts(parts.mesh)
+    per_device = settings.batch_size // settings.accumulation // devices
     for times in (2**n for n in range(1, 12)):
         if per_device % times:
             break
@@ -151,14 +151,16 @@ def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> s
     held = sum(sizes.get(kind, 0) for kind in state)
     fsdp = parts.mesh.shape["fsdp"]
     for times in (2**n for n in range(1, 12)):
-        if devices % (fsdp * times):
+        if devices % (fsdp * times) or parts.preset.width % (fsdp * times):
             break
         if held - held // times >= excess:
             return f"mesh.fsdp={fsdp * times}"
     if settings.config["remat"] != "blocks" and sizes["activations"] >= excess:
         return "remat=blocks"
-    needed = math.ceil(parts.mesh.size * total / limit)
-    return f"at least {needed} chips of this kind, mesh.fsdp={needed}, remat=blocks"
+    # Slices and nodes have powers of two.
+    needed = 2 ** math.ceil(math.log2(parts.mesh.size * total / limit))
+    remat = "" if settings.config["remat"] == "blocks" else ", remat=blocks"
+    return f"{needed} chips of this kind or more, with a larger mesh.fsdp{remat}"
 
 
 def format_step_plan(plan: StepPlan) -> str:

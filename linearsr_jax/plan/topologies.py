@@ -38,6 +38,9 @@ class Chip:
     link: float
 
 
+# GPUs that NVLink connects; between nodes links are slower by far.
+_NODE = 8
+
 CHIPS = {
     "v4": Chip("TPU v4", 32 * 2**30, 275e12, 1.2e12, 300e9),
     "v5e": Chip("TPU v5e", 16 * 2**30, 197e12, 0.819e12, 200e9),
@@ -101,5 +104,7 @@ def parse_topology(name: str) -> Topology:
     if not count:
         raise PlanError(f"topology {name!r} has no chips")
     if found[1] in GPUS:
+        if count > _NODE:
+            raise PlanError(f"topology {name!r}: a node has at most {_NODE} GPUs")
         return Topology(name, chip, count, lambda: gpu_devices(found[1], count))
     return Topology(name, chip, count, lambda: tpu_devices(f"{found[1]}:{found[2]}"))

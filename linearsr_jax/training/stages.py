@@ -50,9 +50,12 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
     before = _read(path) if path.exists() else {}
     done: list[dict[str, Any]] = []
     for name, config in stages.items():
-        if done:
-            with config.unlocked():
+        with config.unlocked():
+            if done:
                 config.init_from = str(workdir / done[-1]["name"] / "model")
+            if config.goodput_job:
+                # Each stage counts its steps from one: to Google they are jobs.
+                config.goodput_job += f"-{name}"
         as_json = json.loads(json.dumps(config.to_dict()))
         stage = before.get(name)
         # If a stage is trained again, those after it start from other weights.

@@ -48,6 +48,15 @@ def test_times_add_up_over_restarts(workdir):
     assert (report.first_loss, report.last_loss) == (1.0, 0.25)
 
 
+def test_a_start_that_logs_late_is_another_start(tmp_path):
+    rows = [row(1, 10.0, 5.0), row(2, 30.0, 6.0, seconds_starting=4.0)]
+    text = "\n".join(json.dumps(x) for x in rows)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    report = report_run(tmp_path)
+    assert report.starts == 2
+    assert report.seconds["compiling"] == 11
+
+
 def test_the_command_prints_and_draws(workdir, capsys):
     picture = workdir / "report.png"
     assert cli.main(["report", str(workdir), "--plot", str(picture)]) == 0

@@ -35,7 +35,9 @@ def test_topologies(name, count, chip):
     assert (topology.count, topology.chip.name) == (count, chip)
 
 
-@pytest.mark.parametrize("name", ["v5e", "v3:4x4", "v5e:4x", "v5e:0x4", "8xh200", ""])
+@pytest.mark.parametrize(
+    "name", ["v5e", "v3:4x4", "v5e:4x", "v5e:0x4", "8xh200", "h200:16", ""]
+)
 def test_unknown_topologies_are_named(name):
     with pytest.raises(PlanError, match="topology"):
         parse_topology(name)

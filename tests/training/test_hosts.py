@@ -14,9 +14,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from configs import debug
+from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.pretrained.model_folder import save_pretrained
 from linearsr_jax.training import sharding
 from linearsr_jax.training.hosts import HEARTBEAT
 from linearsr_jax.training.loop import train_and_evaluate
+from tests.experts_testing import PRESET, make_experts
 from tests.processes_testing import find_free_port, make_environment
 
 # Long enough that a signal at step 2 comes before the end.
@@ -134,9 +137,9 @@ def assert_equals_one_process(workdir, photos, alone, others=()):
         np.testing.assert_allclose(array, expected[name], rtol=1e-2, atol=1e-3)
 
 
-def stop_by_signal(folder, run, photos):
+def stop_by_signal(folder, run, photos, others=()):
     """Starts a run, stops it by a signal to one process; returns the step it saved."""
-    with Processes(folder, run, photos) as processes:
+    with Processes(folder, run, photos, others) as processes:
         processes.wait_for_step(run, 2)
         processes.all[1].send_signal(signal.SIGTERM)
         assert processes.wait() == [75, 75], processes.texts()
@@ -146,16 +149,22 @@ def stop_by_signal(folder, run, photos):
     return saved
 
 
-def resume(folder, run, photos):
-    with Processes(folder, run, photos) as processes:
+def resume(folder, run, photos, others=()):
+    with Processes(folder, run, photos, others) as processes:
         assert processes.wait() == [0, 0], processes.texts()
 
 
 def test_two_processes_that_a_signal_to_one_stops_and_resumed_are_one(photos, tmp_path):
     run, alone = tmp_path / "run", tmp_path / "alone"
-    stop_by_signal(tmp_path, run, photos)
-    resume(tmp_path, run, photos)
-    assert_equals_one_process(run, photos, alone)
+    # The parameters of a model, too, are split over the processes.
+    (expert,) = make_experts(1)
+    start = {"init_from": str(tmp_path / "start")}
+    save_pretrained(
+        start["init_from"], (expert,), PRESET, PixelCodec(), training={}, card="start"
+    )
+    stop_by_signal(tmp_path, run, photos, start)
+    resume(tmp_path, run, photos, start)
+    assert_equals_one_process(run, photos, alone, start)
     scores = [
         json.loads((folder / "model" / "config.json").read_text())["training"]
         for folder in (run, alone)

@@ -384,7 +384,18 @@ def test_an_axis_may_be_a_part_of_a_torus():
     for chips_of_one in mesh.devices.reshape(-1, 8):
         sides = [{chip.coords[axis] for chip in chips_of_one} for axis in range(3)]
         assert sorted(map(len, sides)) == [1, 2, 4]
+    of_two_slices = [Chip(chip.id, chip.coords, chip.id % 2) for chip in chips]
     with pytest.raises(ValueError, match="several TPU slices"):
-        sharding.make_mesh(
-            -1, 8, [Chip(i, c.coords, i % 2) for i, c in enumerate(chips)]
-        )
+        sharding.make_mesh(-1, 8, of_two_slices)
+
+
+class Gpu(Chip):
+    platform = "gpu"
+    device_kind = "NVIDIA H100"
+
+
+def test_hosts_of_gpus_are_no_slices():
+    """XLA numbers them, and those of CPUs, as if they were."""
+    gpus = [Gpu(i, (0, 0, 0), slice_index=i // 8) for i in range(16)]
+    mesh = sharding.make_mesh(-1, 8, gpus)
+    assert [gpu.id for gpu in mesh.devices.flat] == list(range(16))
