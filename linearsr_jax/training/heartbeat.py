@@ -17,7 +17,9 @@ HANGS_AFTER = 300.0
 
 
 class Heartbeat:
-    """Writes folder/I.json of process I: its host, step and time, every ten seconds.
+    """Writes folder/I.json of process I: its host, and the step that it began and when.
+
+    A step that begins within ten seconds of the last writing is not written.
 
     Without a beat for too long, folder/I.stacks gets the stacks of all threads, once,
     from a thread that needs no lock of Python's. Compiling a large step can take that
