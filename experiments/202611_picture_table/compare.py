@@ -168,6 +168,11 @@ def parse_arguments() -> argparse.Namespace:
         help="measure these only; the table has all that were ever measured",
     )
     parser.add_argument(
+        "--rows",
+        type=lambda text: text.split(";"),
+        help="measure these only, separated by semicolons",
+    )
+    parser.add_argument(
         "--time", action="store_true", help="time each row too; on idle cores only"
     )
     parser.add_argument("models", nargs="*", metavar="NAME=FOLDER[@STEPS[@FIDELITY]]")
@@ -193,7 +198,8 @@ def main() -> None:
         for name, data in sets.items():
             print(f"{name}: {metric}", flush=True)
             outputs, scores = (args.work / x / name for x in ("outputs", "scores"))
-            score(methods, metric, data, outputs, scores)
+            rows = [m for m in methods if not args.rows or m.name in args.rows]
+            score(rows, metric, data, outputs, scores)
     for method in methods if args.time else ():
         time_once(method, args.work / "seconds" / f"{method.key}.json")
     write_results(methods, list(sets), args.work)

@@ -8,7 +8,9 @@ import math
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
+
+from linearsr_jax.core.device_mesh import place_mesh
 
 
 class RowSharding:
@@ -36,6 +38,5 @@ class RowSharding:
 
     def _make(self, parts: int, spec: jax.P) -> NamedSharding:
         shape = (parts, len(self._devices) // parts)
-        axes = (AxisType.Auto, AxisType.Auto)
-        mesh = jax.make_mesh(shape, ("rows", "copies"), axes, devices=self._devices)
+        mesh = place_mesh(shape, ("rows", "copies"), self._devices)
         return NamedSharding(mesh, spec)

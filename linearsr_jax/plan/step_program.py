@@ -14,11 +14,10 @@ from linearsr_jax.codecs import Codec, DcAeCodec, PixelCodec
 from linearsr_jax.codecs.dc_ae_network import DcAeConfig, init_params
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.core.scale import SCALE
-from linearsr_jax.training.expert_axis import over_experts
 from linearsr_jax.training.initial_state import StartState
+from linearsr_jax.training.jitted_step import jit_step
 from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.sharding import expert_batch_sharding, replicated
-from linearsr_jax.training.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,26 +48,15 @@ def make_step_program(parts: RunParts) -> StepProgram:
     Raises:
       TrainError: the state does not split over the mesh.
     """
-    settings = parts.settings
     start_state = StartState(parts)
-    step = make_train_step(
-        parts.loss,
-        parts.optimizer,
-        seed=settings.seed,
-        accumulation=settings.accumulation,
-    )
-    jitted = jax.jit(
-        over_experts(step),
-        donate_argnums=0,
-        out_shardings=(start_state.shardings, None),
-    )
     states = _placed(start_state.shapes, start_state.shardings)
     arguments = (
         states,
         _batch(parts),
         replicated_shapes(codec_shapes(parts), parts.mesh),
     )
-    return StepProgram(parts, start_state, jitted, arguments)
+    step = jit_step(parts, start_state.shardings)
+    return StepProgram(parts, start_state, step, arguments)
 
 
 def _placed(shapes: PyTree, shardings: PyTree) -> PyTree:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.core.device_mesh import place_mesh
 
 AXES = ("experts", "data", "fsdp", "sequence")
 
@@ -66,12 +66,7 @@ def make_mesh(
     # To other platforms each host is a slice.
     if is_tpu and len({device.slice_index for device in devices}) > 1:
         raise ValueError("several TPU slices are not supported; use one")
-    # jax.make_mesh refuses axes that are no whole sides of a TPU's torus, such as 8 on
-    # 4x4x4.
-    placed = mesh_utils.create_device_mesh(
-        sizes, devices, allow_split_physical_axes=True
-    )
-    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return place_mesh(sizes, AXES, devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -20,13 +20,13 @@ from linearsr_jax.training.batches import global_batches
 from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageError
 from linearsr_jax.training.cloud_goodput import open_cloud_goodput
 from linearsr_jax.training.esgf_policy import Monitor, Selection, choose_knee, judge
-from linearsr_jax.training.expert_axis import over_experts
 from linearsr_jax.training.export import export_model
 from linearsr_jax.training.goodput import Goodput
 from linearsr_jax.training.heartbeat import Heartbeat
 from linearsr_jax.training.hosts import is_first, wait_for_others
 from linearsr_jax.training.initial_state import StartState
 from linearsr_jax.training.inputs import RunInputs, open_inputs
+from linearsr_jax.training.jitted_step import jit_step
 from linearsr_jax.training.metrics import TrainMetrics, merge, scalars
 from linearsr_jax.training.optimizers import ema_params
 from linearsr_jax.training.parts import RunParts
@@ -35,7 +35,7 @@ from linearsr_jax.training.progress import Progress
 from linearsr_jax.training.record import Rewind, RunRecord, flatten
 from linearsr_jax.training.resuming import find_resumable
 from linearsr_jax.training.rewinding import data_seed, plan_rewind
-from linearsr_jax.training.step import TrainState, make_train_step
+from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.validation import Validator
 from linearsr_jax.training.workdir import CHECKPOINTS
 from linearsr_jax.training.writers import make_writer
@@ -108,18 +108,8 @@ class Trainer:
             self.state = self._start_state.from_model(inputs.origin)
         else:
             self.state = self._start_state.random()
-        step_of_one = make_train_step(
-            parts.loss,
-            parts.optimizer,
-            seed=settings.seed,
-            accumulation=settings.accumulation,
-        )
         self._compiled: jax.stages.Compiled | None = None
-        self._train_step = jax.jit(
-            over_experts(step_of_one),
-            donate_argnums=0,
-            out_shardings=(self._start_state.shardings, None),
-        )
+        self._train_step = jit_step(parts, self._start_state.shardings)
         self._monitor = self._make_monitor(inputs, stack)
         self.has_validation = self._monitor is not None
         if is_first():
