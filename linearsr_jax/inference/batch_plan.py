@@ -145,22 +145,28 @@ def make_plan(
             raise PlanError(f"{output}: is a file; several images need a folder")
         found = [x for given in dict.fromkeys(inputs) for x in search.find(given)]
         images = _without_repetition(found)
-        results = {image for image in images if _is_result(image, folder)}
+        named = _outputs_by_name(images, folder, naming)
+        results = {x for x in images if _is_result(x, folder, has_name=x in named)}
         own = {identity(x.source) for x in images if x.source and x not in results}
-        planned = _name(images, results, folder, naming, skipped)
+        for image in images:
+            if image in results | named:
+                reason = "is an output; name the file itself to enlarge it"
+                skipped.append(Skip(str(image.source), reason))
+        planned = _name([x for x in images if x not in results | named], folder, naming)
     first, count = shard
     jobs = []
     for job in planned[first - 1 :: count]:
         name, target = str(job.source or STREAM), str(job.target or STREAM)
-        if reason := _refuse(job, own, overwrite):
-            failures.append(Failure(name, target, reason))
-        elif overwrite or not job.target or not os.path.lexists(job.target):
-            jobs.append(job)
-        elif folder or skip_existing:
+        exists = not overwrite and job.target and os.path.lexists(job.target)
+        if exists and (folder or skip_existing) and not _is_own(job):
             skipped.append(Skip(name, "the output exists"))
-        else:
+        elif reason := _refuse(job, own, overwrite):
+            failures.append(Failure(name, target, reason))
+        elif exists:
             reason = "exists; --overwrite replaces it, --skip-existing leaves it"
             failures.append(Failure(name, target, f"{target} {reason}"))
+        else:
+            jobs.append(job)
     places = frozenset(job.target.parent for job in planned if job.target)
     return Plan(tuple(jobs), tuple(skipped), tuple(failures), places)
 
@@ -193,41 +199,43 @@ def _without_repetition(found: Sequence[Found]) -> list[Found]:
     return list(unique.values())
 
 
-def _is_result(image: Found, folder: Path) -> bool:
-    """Tells whether an image in the folder of its output was made by another run."""
+def _outputs_by_name(
+    images: Sequence[Found], folder: Path, naming: Naming
+) -> set[Found]:
+    """Finds the images that have the name of another's output, with --suffix."""
+    if not naming.suffix:
+        return set()
+    names = {
+        os.path.abspath(folder / image.place / naming.name(image.source))
+        for image in images
+    }
+    return {x for x in images if x.source and os.path.abspath(x.source) in names}
+
+
+def _is_result(image: Found, folder: Path, *, has_name: bool) -> bool:
+    """Tells whether an image in the folder of its output was made by another run.
+
+    One that the user names is to be enlarged, unless a shell has found it together
+    with its input.
+    """
     return (
         image.source is not None
-        and not image.is_named
+        and (has_name or not image.is_named)
         and is_same(image.source.parent, folder / image.place)
         and is_result(image.source)
     )
 
 
-def _name(
-    images: Sequence[Found],
-    results: set[Found],
-    folder: Path,
-    naming: Naming,
-    skipped: list[Skip],
-) -> list[Job]:
-    """Gives each image an output of its own, in order; results get none."""
-    # By its name, too, a file may be the output of another, made by whatever program.
-    outputs = {
-        os.path.abspath(folder / image.place / naming.name(image.source))
-        for image in images
-        if naming.suffix
-    }
-    kept = []
-    for image in images:
-        has_name = image.source and os.path.abspath(image.source) in outputs
-        if image in results or (has_name and not image.is_named):
-            reason = "is an output; name the file itself to enlarge it"
-            skipped.append(Skip(str(image.source), reason))
-        else:
-            kept.append(image)
-    wanted = Counter(key for image in kept for key in _keys(image, naming))
+def _is_own(job: Job) -> bool:
+    """Tells whether an output would be its own input."""
+    return bool(job.source and job.target) and is_same(job.source, job.target)
+
+
+def _name(images: Sequence[Found], folder: Path, naming: Naming) -> list[Job]:
+    """Gives each image an output of its own, in order."""
+    wanted = Counter(key for image in images for key in _keys(image, naming))
     jobs, taken = [], set()
-    for image in kept:
+    for image in images:
         is_needed = any(wanted[key] > 1 for key in _keys(image, naming))
         for more in _distinctions(image.source, is_needed=is_needed):
             if taken.isdisjoint(keys := _keys(image, naming, more)):

@@ -208,6 +208,21 @@ def test_suffix_in_the_folder_of_the_inputs():
     touch("in/B_x4.PNG")
     again = make_plan(["in"], "in", naming=naming)
     assert pairs(again) == [("in/a.jpg", "in/a_x4.jpg")]
+    # As a shell gives them.
+    again = make_plan(["in/B.PNG", "in/B_x4.PNG", "in/a.jpg"], "in", naming=naming)
+    assert pairs(again) == [("in/a.jpg", "in/a_x4.jpg")]
+    assert not again.failures
+    write_result("in/a_x4.png")
+    for overwrite in (False, True):
+        again = make_plan(
+            ["in/a.jpg", "in/a_x4.png"],
+            "in",
+            naming=Naming("_x4", ".png"),
+            overwrite=overwrite,
+        )
+        assert not again.failures
+        expected = [("in/a.jpg", "in/a_x4.png")] if overwrite else []
+        assert pairs(again) == expected
     with pytest.raises(PlanError, match="must not name a folder"):
         make_plan(["in"], "out", naming=Naming("/../x"))
 
