@@ -89,6 +89,7 @@ def default_config() -> ConfigDict:
     config.loss.flow = 1.0
     config.loss.l1 = 0.0
     config.loss.lpips = 0.0
+    config.loss.lpips_vgg = 0.0  # needs the extra "judges"
     config.loss.grid = 0.0  # against a pattern of period 4; see training/grid_loss.py
     config.loss.adversarial = 0.0
     # Noise of the LR image, in levels of 255, at which LPIPS and the discriminator

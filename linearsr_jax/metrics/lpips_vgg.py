@@ -1,13 +1,14 @@
 """LPIPS v0.1 with VGG16: the equation of `lpips` on another network's features.
 
-A network that was trained with AlexNet's LPIPS can please AlexNet alone; this is a
-judge that it has not met. Features are those of VGG16's five stages, halved in
+A network that was trained with AlexNet's LPIPS can please AlexNet alone; this is
+another judge, and another loss. Features are those of VGG16's five stages, halved in
 between by the largest of 2x2. The weights come with the extra "judges", see `vgg16`.
 """
 
 import functools
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -31,6 +32,27 @@ def load_lpips_vgg() -> Callable[[np.ndarray, np.ndarray], float]:
     return vgg16.make_pair_metric(vgg16.load_vgg16(), _extract, compare_features)
 
 
+@jax.jit
+def lpips_vgg_distance(
+    params: Mapping[str, Float[Array, "..."]],
+    images_a: Float[Array, "B H W 3"],
+    images_b: Float[Array, "B H W 3"],
+) -> Float[Array, "B"]:
+    """Computes LPIPS-VGG for a batch of image pairs.
+
+    Args:
+        params: from `vgg16.load_vgg16`.
+        images_a: RGB in [-1, 1], H and W at least vgg16.MIN_SIDE.
+        images_b: RGB in [-1, 1], same shape.
+
+    Returns:
+        One distance per pair, float32, >= 0.
+    """
+    # Each by itself: in training one of the two needs no gradient.
+    features = (_extract(params, (images + 1) / 2) for images in (images_a, images_b))
+    return compare_features(params, *features)
+
+
 def _extract(
     params: Mapping[str, Float[Array, "..."]], images: Float[Array, "B H W 3"]
 ) -> list[Float[Array, "B _ _ _"]]:
@@ -39,4 +61,9 @@ def _extract(
 
 
 def _max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    """The largest of 2x2; by slices, since XLA's window has a slow gradient on CPU."""
+    for axis in (1, 2):
+        end = x.shape[axis] // 2 * 2
+        even, odd = (lax.slice_in_dim(x, s, end, 2, axis) for s in (0, 1))
+        x = jnp.maximum(even, odd)
+    return x

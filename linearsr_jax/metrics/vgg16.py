@@ -20,6 +20,7 @@ from jax import lax
 
 from linearsr_jax.core.array_pickle import load_arrays
 from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.core.convolution import convolve
 from linearsr_jax.metrics.psnr_ssim import check_pair
 
 # Kernel counts of the five stages; each but the first begins with a pooling layer.
@@ -122,12 +123,9 @@ def extract_features(
         if features:
             x = pool(x)
         for _ in stage:
-            x = lax.conv_general_dilated(
+            x = convolve(
                 x,
                 params[f"conv{index}.kernel"],
-                (1, 1),
-                "SAME",
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 # The accelerators' default rounds to bfloat16 or TF32: other digits.
                 precision=lax.Precision.HIGHEST,
             )

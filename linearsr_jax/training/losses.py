@@ -26,6 +26,8 @@ from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.diffusion.flow import PREDICTIONS, interpolate
 from linearsr_jax.diffusion.timestep_sampling import sample_sigma
 from linearsr_jax.metrics.lpips import load_parameters, lpips_distance
+from linearsr_jax.metrics.lpips_vgg import lpips_vgg_distance
+from linearsr_jax.metrics.vgg16 import load_vgg16
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.linear_attention import TELEMETRY
 from linearsr_jax.models.linear_dit import LinearDiT
@@ -53,16 +55,36 @@ def _load_lpips() -> ImageTerm:
     return lambda image_hat, image_hr: lpips_distance(params, image_hat, image_hr)
 
 
+def _load_lpips_vgg() -> ImageTerm:
+    params = load_vgg16()
+
+    def term(*images):
+        # More than the middle of a view would cost more than the rest of a step.
+        return lpips_vgg_distance(params, *map(_middle, images))
+
+    return term
+
+
+def _middle(image):
+    """Crops to _VGG_SIDE at most."""
+    height, width = image.shape[1:3]
+    top, left = (max(size - _VGG_SIDE, 0) // 2 for size in (height, width))
+    return image[:, top : top + _VGG_SIDE, left : left + _VGG_SIDE]
+
+
 # Functions that load a term, by name. Images are in [-1, 1], not clipped.
 IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
     "l1": lambda: _l1,
     "lpips": _load_lpips,
+    "lpips_vgg": _load_lpips_vgg,
     "grid": lambda: grid_term,
 }
 # Terms that would be gamed if they saw each image at one place and scale.
-VIEWED = frozenset({"lpips"})
+VIEWED = frozenset({"lpips", "lpips_vgg"})
+# The side of the patches that LPIPS was calibrated on.
+_VGG_SIDE = 64
 # What asks for texture, also where there is only noise; see `noise_weights`.
-_TEXTURED = frozenset({"lpips", "adversarial", "discriminator"})
+_TEXTURED = frozenset({"lpips", "lpips_vgg", "adversarial", "discriminator"})
 
 
 @struct.dataclass
@@ -120,6 +142,7 @@ class Loss:
 
         Raises:
           ValueError: a weight is negative, or there is no such term.
+          VggWeightsError: lpips_vgg has a weight, and VGG16's are not installed.
         """
         for name, weight in weights.items():
             if name not in IMAGE_TERMS or not weight >= 0.0:

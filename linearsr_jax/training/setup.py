@@ -18,6 +18,7 @@ from linearsr_jax.data.degrading import used
 from linearsr_jax.data.pipeline import PipelineConfig
 from linearsr_jax.metrics import get_metrics
 from linearsr_jax.metrics.lpips import MIN_SIDE
+from linearsr_jax.metrics.vgg16 import VggWeightsError
 from linearsr_jax.models.linear_dit import REMAT_POLICIES
 from linearsr_jax.models.presets import Preset, get_preset
 from linearsr_jax.training.adversary import Adversary
@@ -80,14 +81,17 @@ def make_parts(
         adversary = Adversary(seed=config.seed, **config.discriminator.to_dict())
 
     def make_loss(model):
-        return Loss(
-            model,
-            preset,
-            mass_at_one=config.mass_at_one,
-            boundaries=settings.expert_boundaries,
-            adversary=adversary,
-            **config.loss.to_dict(),
-        )
+        try:
+            return Loss(
+                model,
+                preset,
+                mass_at_one=config.mass_at_one,
+                boundaries=settings.expert_boundaries,
+                adversary=adversary,
+                **config.loss.to_dict(),
+            )
+        except VggWeightsError as error:
+            raise TrainError(f"loss.lpips_vgg: {error}") from error
 
     optimizer, schedule = make_optimizer(
         steps=config.steps, **config.optimizer.to_dict()
@@ -179,11 +183,13 @@ def _fields(group: ConfigDict) -> dict[str, Any]:
 def _check_config(config: ConfigDict) -> None:
     if not config.data.folder:
         raise TrainError("data.folder is not set; --override data.folder=PHOTOS")
-    if config.loss.lpips and int(SIDE * config.data.crop_size) < MIN_SIDE:
-        raise TrainError(
-            f"data.crop_size {config.data.crop_size} is too small for loss.lpips; set "
-            f"{math.ceil(MIN_SIDE / SIDE)} or more"
-        )
+    for name in ("lpips", "lpips_vgg"):
+        # VGG16 would do with half of it, but sees little there.
+        if config.loss[name] and int(SIDE * config.data.crop_size) < MIN_SIDE:
+            raise TrainError(
+                f"data.crop_size {config.data.crop_size} is too small for loss.{name}; "
+                f"set {math.ceil(MIN_SIDE / SIDE)} or more"
+            )
     if config.dtype not in ("float32", "bfloat16"):
         raise TrainError(
             f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "

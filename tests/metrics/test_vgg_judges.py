@@ -17,6 +17,7 @@ import scipy.signal
 from linearsr_jax.core.image_io import read_image
 from linearsr_jax.metrics import METRICS, dists, get_metrics, lpips_vgg, vgg16
 from linearsr_jax.metrics.lpips import compare_features
+from tests.vgg16_testing import random_vgg16
 
 # One of the three: each costs ten seconds of CPU.
 SAMPLE = "Nikon_010_LR4.png"
@@ -33,15 +34,9 @@ def random_image(seed, height=20, width=24):
 
 @pytest.fixture(scope="module")
 def params():
-    """Random weights, of a size that keeps activations near 1."""
-    rng = np.random.default_rng(0)
-    tensors = {}
-    for name, shape in vgg16.PARAMETER_SHAPES.items():
-        if name.endswith("kernel"):
-            value = rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:3]))
-        else:
-            value = rng.uniform(0, 0.1, size=shape)
-        tensors[name] = value.astype(np.float32)
+    """Random weights of both metrics."""
+    rng = np.random.default_rng(1)
+    tensors = random_vgg16()
     for name in ("alpha", "beta"):
         tensors[name] = rng.uniform(size=dists.CHANNELS).astype(np.float32)
     return tensors

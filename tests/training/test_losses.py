@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 
 from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.config.defaults import default_config
 from linearsr_jax.core.image_range import to_unit_range
 from linearsr_jax.diffusion.flow import PREDICTIONS
-from linearsr_jax.metrics.lpips import load_lpips
+from linearsr_jax.metrics import lpips_vgg
+from linearsr_jax.metrics.lpips import compare_features, load_lpips
+from linearsr_jax.metrics.vgg16 import VggWeightsError, make_pair_metric
 from linearsr_jax.models.presets import get_preset
+from linearsr_jax.training import losses
 from linearsr_jax.training.losses import Loss
+from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.views import take_view
 from tests.models.test_blocks import random_like
+from tests.vgg16_testing import random_vgg16
 
 PRESET, CODEC = get_preset("debug"), PixelCodec()
 MODEL = PRESET.make_model()
@@ -139,6 +146,43 @@ def test_lpips_has_a_finite_gradient_where_features_are_dead():
     )
     assert np.all(np.isfinite(grad))
     assert np.any(grad != 0)
+
+
+def test_lpips_vgg_is_the_metric_of_the_middle_of_a_view(monkeypatch):
+    """By the metric, which tests/metrics compares with numpy; here of 64 x 64."""
+    weights = random_vgg16()
+    monkeypatch.setattr(losses, "load_vgg16", lambda: weights)
+    term = losses.IMAGE_TERMS["lpips_vgg"]()
+    rng = np.random.default_rng(5)
+    levels = rng.integers(0, 256, (2, 1, 72, 70, 3), dtype=np.uint8)
+    image_hat, image_hr = (to_unit_range(jnp.asarray(x)) for x in levels)
+    value, grad = jax.value_and_grad(lambda x: term(x, image_hr)[0])(image_hat)
+    metric = make_pair_metric(weights, lpips_vgg._extract, compare_features)
+    expected = metric(*levels[:, 0, 4:68, 3:67])
+    assert value == pytest.approx(expected, rel=1e-4)
+    # What it does not see has no gradient, and the rest has that of differences.
+    inside = np.zeros((72, 70, 3), bool)
+    inside[4:68, 3:67] = True
+    np.testing.assert_array_equal(grad[0][~inside], 0)
+    step = 0.01 * (image_hr - image_hat)
+    rise = term(image_hat + step, image_hr)[0] - term(image_hat - step, image_hr)[0]
+    assert rise < 0
+    assert np.sum(grad * 2 * step) == pytest.approx(float(rise), rel=0.02)
+
+
+def test_lpips_vgg_without_weights_is_named(monkeypatch, tmp_path):
+    def absent():
+        raise VggWeightsError("install them")
+
+    monkeypatch.setattr(losses, "load_vgg16", absent)
+    config = default_config()
+    config.data.folder = str(tmp_path)
+    config.loss.lpips_vgg = 1.0
+    with pytest.raises(TrainError, match=r"loss\.lpips_vgg: install them"):
+        make_parts(config)
+    config.data.crop_size = 40
+    with pytest.raises(TrainError, match=r"too small for loss\.lpips_vgg; set 43"):
+        make_parts(config)
 
 
 @pytest.mark.parametrize("fields", [{"l2": 1.0}, {"l1": -1.0}, {"lpips": np.nan}])
