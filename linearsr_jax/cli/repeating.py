@@ -56,17 +56,24 @@ def set_arguments(args: argparse.Namespace) -> "Manifest":
       The image's manifest.
 
     Raises:
-      UsageError: it has no manifest, or its input, model or condition is not there.
+      UsageError: it has no manifest, or is a map of uncertainty; or its input, model
+        or condition is not there.
       ImageError: it cannot be read.
     """
     from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
-    from linearsr_jax.inference.manifest import ManifestError, read_manifest
+    from linearsr_jax.inference.manifest import (
+        MAP_SETTING,
+        ManifestError,
+        read_manifest,
+    )
 
     path = args.repeat
     try:
         manifest = read_manifest(path)
     except ManifestError as error:
         raise UsageError(f"--repeat {path}: {error}") from error
+    if MAP_SETTING in manifest.settings:
+        raise UsageError(f"--repeat {path}: is a map of uncertainty; name its image")
     args.inputs = [_find_input(args, manifest)]
     for name in _SETTINGS:
         settings = {**_ADDED, **manifest.settings}

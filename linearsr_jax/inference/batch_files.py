@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from linearsr_jax.core.image_formats import ImageError
 from linearsr_jax.core.images import Image
 from linearsr_jax.inference.batch_plan import Job
 from linearsr_jax.inference.manifest import (
+    MAP_SETTING,
     Manifest,
     is_manifest,
-    is_result,
+    is_map,
     sidecar_of,
 )
 
@@ -109,13 +110,17 @@ def write_result(job: Job, result: Result, files: FileOptions) -> None:
         image_io.write_image(
             job.uncertainty,
             Image(levels.astype(np.uint8)[..., None]),
-            comment=manifest.to_json() if manifest else None,
+            comment=_of_map(manifest, files).to_json() if manifest else None,
             # A run that was stopped may have written it, but not the output.
-            overwrite=files.overwrite or is_result(job.uncertainty),
+            overwrite=files.overwrite or is_map(job.uncertainty),
         )
     _write_image(job.target, result, files, overwrite=files.overwrite)
     if has_room and is_manifest(sidecar):
         sidecar.unlink()  # of an output that had this name before
+
+
+def _of_map(manifest, files):
+    return replace(manifest, settings={**manifest.settings, MAP_SETTING: files.seeds})
 
 
 def _write_image(path, result, files, *, overwrite):

@@ -28,7 +28,7 @@ from linearsr_jax.inference.batch_inputs import (
     identity,
     is_same,
 )
-from linearsr_jax.inference.manifest import is_manifest, is_result, sidecar_of
+from linearsr_jax.inference.manifest import is_manifest, is_map, is_result, sidecar_of
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ def _check_beside(job: Job) -> None:
     sidecar = sidecar_of(job.target)
     if not format_of(job.target).has_metadata and not is_manifest(sidecar):
         image_io.check_output_is_free(sidecar)
-    if job.uncertainty and not is_result(job.uncertainty):
+    if job.uncertainty and not is_map(job.uncertainty):
         image_io.check_output_is_free(job.uncertainty)
 
 

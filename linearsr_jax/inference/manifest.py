@@ -14,6 +14,8 @@ from linearsr_jax.core.image_io import read_comment
 from linearsr_jax.core.version import __version__
 
 _FORMAT = 1
+# The setting that only the manifest of a map of uncertainty has: its number of seeds.
+MAP_SETTING = "uncertainty"
 # What reading anyone's JSON raises; it may also be nested without end.
 _OF_ANY_TEXT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -109,8 +111,17 @@ def is_manifest(path: Path) -> bool:
 
 def is_result(path: Path) -> bool:
     """Tells whether a file, which may be missing, is an image that has a manifest."""
+    return _find_manifest(path) is not None
+
+
+def is_map(path: Path) -> bool:
+    """Tells whether a file, which may be missing, is a map of uncertainty."""
+    manifest = _find_manifest(path)
+    return manifest is not None and MAP_SETTING in manifest.settings
+
+
+def _find_manifest(path: Path) -> Manifest | None:
     try:
-        read_manifest(path)
+        return read_manifest(path)
     except (OSError, ImageError, ManifestError):
-        return False
-    return True
+        return None

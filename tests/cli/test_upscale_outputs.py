@@ -100,6 +100,11 @@ def test_uncertainty_is_a_second_file(capsys, photo, tmp_path):
     assert run(capsys, "upscale", photo, "-o", target, *options)[0] == 0
     assert target.exists()
     code, _, err = run(
+        capsys, "upscale", "--repeat", tmp_path / "o_uncertainty.png", "-o", "r.png"
+    )
+    assert code == 2
+    assert "is a map of uncertainty; name its image" in err
+    code, _, err = run(
         capsys, "upscale", photo, "-o", tmp_path / "p.png", "--uncertainty", "2"
     )
     assert code == 1

@@ -227,9 +227,10 @@ def test_suffix_in_the_folder_of_the_inputs():
         make_plan(["in"], "out", naming=Naming("/../x"))
 
 
-def write_result(name):
+def write_result(name, **settings):
     image = Image(np.zeros((2, 2, 1), np.uint8))
-    write_image(name, image, comment=Manifest("nano", "0").to_json())
+    comment = Manifest("nano", "0", settings).to_json()
+    write_image(name, image, comment=comment, overwrite=True)
 
 
 def test_results_of_other_settings_are_not_enlarged_again():
@@ -276,7 +277,11 @@ class TestMaps:
         touch("x_uncertainty.png")
         plan = make_plan(["in/a.jpg"], "x.jpg", naming=self.naming)
         assert "x_uncertainty.png: exists already" in plan.failures[0].error
-        write_result("y_uncertainty.png")
+        # An image of that name, enlarged before.
+        write_result("x_uncertainty.png")
+        plan = make_plan(["in/a.jpg"], "x.jpg", naming=self.naming)
+        assert "x_uncertainty.png: exists already" in plan.failures[0].error
+        write_result("y_uncertainty.png", uncertainty=2)
         assert make_plan(["in/a.jpg"], "y.jpg", naming=self.naming).jobs
 
 
