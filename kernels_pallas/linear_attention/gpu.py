@@ -31,10 +31,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, BFloat16
 
 from kernels_pallas import dispatch
 from kernels_pallas.linear_attention import tiles
+from kernels_pallas.linear_attention.columns import Columns
+from kernels_pallas.linear_attention.columns import split as split
 
 # Tokens of a step, a multiple of 64. `output_gradients` has no register for more.
 ROWS = 64
@@ -53,37 +54,10 @@ PIECES = 2
 PRODUCTS = [(0, 0), (0, 1), (1, 0)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """(B, N, H, K) as the columns from `first` of an array (B, N, C)."""
-
-    array: BFloat16[Array, "B N C"]
-    first: int
-    shape: tuple[int, int, int, int]
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """Of the array."""
-        return self.array.dtype
-
-    @property
-    def pairs_before(self) -> int:
-        """Tiles that the columns before take."""
-        return self.first // PAIR
-
-
-def split(qkv, heads):
-    """Takes queries, keys and values from (B, N, 3 H K), without copying them."""
-    batch, tokens, channels = qkv.shape
-    width = channels // 3
-    shape = (batch, tokens, heads, width // heads)
-    return tuple(Columns(qkv, part * width, shape) for part in range(3))
-
-
 def state(k, v, floor):
     """Sums keys and values (B, N, H, K) to the state, float32 (B, H, K, K + 1)."""
     grid = _Grid.of(floor, k, v)
-    columns = k, v = _columns(k), _columns(v)
+    columns = k, v = Columns.of(k), Columns.of(v)
 
     def kernel(k_ref, v_ref, sums_ref, key, ones, sums):
         ones[...] = jnp.ones((ROWS, PAIR), jnp.bfloat16)
@@ -116,7 +90,7 @@ def state(k, v, floor):
 def state_gradients(k, v, state_grad, floor):
     """Turns the gradient of the state into those of keys and values."""
     grid = _Grid.of(floor, k, v)
-    columns = k, v = _columns(k), _columns(v)
+    columns = k, v = Columns.of(k), Columns.of(v)
 
     def kernel(
         k_ref, v_ref, ds_ref, dz_ref, dk_ref, dv_ref, key, ds, dz, dk, dv, *loaded
@@ -159,7 +133,7 @@ def state_gradients(k, v, state_grad, floor):
 def output(q, state, eps, floor):
     """Reads the state out with queries (B, N, H, K)."""
     grid = _Grid.of(floor, q)
-    q = _columns(q)
+    q = Columns.of(q)
 
     def kernel(q_ref, state_ref, out_ref, query, state, out, loaded):
         grid.load(state_ref, state, loaded)
@@ -185,7 +159,7 @@ def output(q, state, eps, floor):
 def output_gradients(q, state, output_grad, eps, floor):
     """Turns the gradient of the output into those of queries and state."""
     grid = _Grid.of(floor, q, output_grad)
-    columns = q, output_grad = _columns(q), _columns(output_grad)
+    columns = q, output_grad = Columns.of(q), Columns.of(output_grad)
 
     def kernel(
         q_ref, grad_ref, state_ref, dq_ref, sums_ref, query, state, ac, dq, sums, loaded
@@ -241,13 +215,6 @@ def output_gradients(q, state, output_grad, eps, floor):
     )
     state_grad = tiles.unpack_gradient(*grid.add_blocks(sums), grid.heads, SIZE)
     return dq.reshape(q.shape), state_grad
-
-
-def _columns(x):
-    """An array (B, N, H, K) by itself is all the columns of one."""
-    if isinstance(x, Columns):
-        return x
-    return Columns(x.reshape(*x.shape[:2], -1), 0, x.shape)
 
 
 def _features(tile):
@@ -409,7 +376,7 @@ class _Grid:
         plgpu.emit_pipeline(
             step,
             grid=(self.steps,),
-            in_specs=[spec(part.pairs_before) for part in columns],
+            in_specs=[spec(part.first // PAIR) for part in columns],
             max_concurrent_steps=STAGES,
         )(*(ref.at[batch] for ref in refs))
         plgpu.wait_smem_to_gmem(0)

@@ -20,6 +20,9 @@ these are no multiples: 36 heads of 32 are exactly 9 tiles of lanes; 70 are 17.5
 half of the 18th lies outside. What is read there is undefined, and every kernel
 replaces it (`_Tiling.inside`) before it enters a sum; what is written there is dropped.
 
+Queries, keys and values may be columns of one array (`Columns`), where each begins with
+a whole tile.
+
 Compiled for v4, v5e, v5p and v6e by the tests; no TPU has run it yet.
 """
 
@@ -33,7 +36,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels_pallas import dispatch
-from kernels_pallas.linear_attention import reference, tiles
+from kernels_pallas.linear_attention import columns, reference, tiles
+from kernels_pallas.linear_attention.columns import Columns
 
 # Tokens of a tile: a multiple of 16, the rows of a bfloat16 register. In float32 a v5e
 # has VMEM for 2,048; 4,096 do not compile (`output_gradients`).
@@ -41,16 +45,25 @@ BLOCK_N = 512
 LANES = 128
 
 
-split = reference.split
+def split(qkv, heads):
+    """Takes queries, keys and values from (B, N, 3 H K).
+
+    Without copying them if the lanes of each fill whole tiles; a tile cannot begin in
+    the middle of a register.
+    """
+    if qkv.shape[-1] // 3 % LANES == 0:
+        return columns.split(qkv, heads)
+    return reference.split(qkv, heads)
 
 
 def state(k, v, floor):
     """Sums keys and values (B, N, H, K) to the state, float32 (B, H, K, K + 1)."""
     tiling = _Tiling.of(k, v)
     products, sums = tiling.call(
+        "state",
         functools.partial(_state_kernel, tiling, floor),
-        tiling.flat(k),
-        tiling.flat(v),
+        Columns.of(k),
+        Columns.of(v),
         outputs=[tiling.per_tile(tiling.lanes), tiling.per_tile(1)],
     )
     return tiles.unpack(products, sums[:, :, 0], k.shape[2], k.shape[3])
@@ -60,12 +73,9 @@ def _state_kernel(tiling, floor, k_ref, v_ref, products_ref, sums_ref):
     _zero_at_the_first_token(products_ref, sums_ref)
     inside = tiling.inside()
     key = jnp.where(inside, _features(k_ref, floor), 0)
-    value = jnp.where(inside, _float32(v_ref), 0)
     sums_ref[...] += jnp.sum(key, axis=0, keepdims=True)
-    if k_ref.dtype == v_ref.dtype == jnp.bfloat16 and floor == 0:
-        # Such products are exact in float32: one pass of the MXU instead of six.
-        key, value = key.astype(jnp.bfloat16), value.astype(jnp.bfloat16)
-    products_ref[...] += _dot(key, value, contract=(0, 0))
+    key, value = _exact(key, k_ref, floor), _inside(v_ref, inside)
+    products_ref[...] += _dot(key, value, products_ref.dtype, contract=(0, 0))
 
 
 def state_gradients(k, v, state_grad, floor):
@@ -73,12 +83,13 @@ def state_gradients(k, v, state_grad, floor):
     tiling = _Tiling.of(k, v)
     products, _ = tiles.pack(state_grad, tiling.heads_per_tile)
     dk, dv = tiling.call(
+        "state_gradients",
         functools.partial(_state_gradients_kernel, tiling, floor),
-        tiling.flat(k),
-        tiling.flat(v),
+        Columns.of(k),
+        Columns.of(v),
         products,
         tiles.pack_sums(state_grad, tiling.heads_per_tile)[:, :, None],
-        outputs=[tiling.flat(k), tiling.flat(v)],
+        outputs=[tiling.like(k), tiling.like(v)],
     )
     return dk.reshape(k.shape), dv.reshape(v.shape)
 
@@ -86,28 +97,33 @@ def state_gradients(k, v, state_grad, floor):
 def _state_gradients_kernel(
     tiling, floor, k_ref, v_ref, products_ref, sums_ref, dk_ref, dv_ref
 ):
-    key = jnp.where(tiling.inside(), _features(k_ref, floor), 0)
-    value = jnp.where(tiling.inside(), _float32(v_ref), 0)
-    key_grad = _dot(value, products_ref[...], contract=(1, 1)) + sums_ref[...]
-    dk_ref[...] = _relu_slope(key_grad, k_ref).astype(dk_ref.dtype)
-    dv_ref[...] = _dot(key, products_ref[...]).astype(dv_ref.dtype)
+    inside = tiling.inside()
+    key = _exact(jnp.where(inside, _features(k_ref, floor), 0), k_ref, floor)
+    value = _inside(v_ref, inside)
+    products, dtype = products_ref[...], dk_ref.dtype
+    key_grad = _dot(value, products, dtype, contract=(1, 1)) + sums_ref[...]
+    dk_ref[...] = _relu_slope(key_grad, k_ref).astype(dtype)
+    dv_ref[...] = _dot(key, products, dtype).astype(dtype)
 
 
 def output(q, state, eps, floor):
     """Reads the state out with queries (B, N, H, K)."""
     tiling = _Tiling.of(q)
     (out,) = tiling.call(
+        "output",
         functools.partial(_output_kernel, tiling, eps, floor),
-        tiling.flat(q),
+        Columns.of(q),
         tiling.wide(state),
-        outputs=[tiling.flat(q)],
+        outputs=[tiling.like(q)],
     )
     return out.reshape(q.shape)
 
 
 def _output_kernel(tiling, eps, floor, q_ref, wide_ref, out_ref):
     query = jnp.where(tiling.inside(), _features(q_ref, floor), 0)
-    numerator, denominator = jnp.split(_dot(query, wide_ref[...]), 2, axis=1)
+    query = _exact(query, q_ref, floor)
+    wide = _dot(query, wide_ref[...], out_ref.dtype)
+    numerator, denominator = jnp.split(wide, 2, axis=1)
     out_ref[...] = (numerator / (denominator + eps)).astype(out_ref.dtype)
 
 
@@ -115,11 +131,12 @@ def output_gradients(q, state, output_grad, eps, floor):
     """Turns the gradient of the output into those of queries and state."""
     tiling = _Tiling.of(q)
     dq, wide = tiling.call(
+        "output_gradients",
         functools.partial(_output_gradients_kernel, tiling, eps, floor),
-        tiling.flat(q),
-        tiling.flat(output_grad),
+        Columns.of(q),
+        Columns.of(output_grad),
         tiling.wide(state),
-        outputs=[tiling.flat(q), tiling.per_tile(tiling.lanes, 2 * tiling.lanes)],
+        outputs=[tiling.like(q), tiling.per_tile(tiling.lanes, 2 * tiling.lanes)],
     )
     halves = jnp.split(wide, 2, axis=-1)
     return dq.reshape(q.shape), tiles.unpack_gradient(*halves, q.shape[2], q.shape[3])
@@ -131,39 +148,79 @@ def _output_gradients_kernel(
     _zero_at_the_first_token(dwide_ref)
     inside = tiling.inside()
     query = jnp.where(inside, _features(q_ref, floor), 0)
-    numerator, denominator = jnp.split(_dot(query, wide_ref[...]), 2, axis=1)
+    query = _exact(query, q_ref, floor)
+    wide = _dot(query, wide_ref[...], dq_ref.dtype)
+    numerator, denominator = jnp.split(wide, 2, axis=1)
     # 1 outside, where eps alone may be 0 and the gradient is undefined.
     denominator = jnp.where(inside, denominator + eps, 1)
-    scaled = jnp.where(inside, _float32(grad_ref), 0) / denominator
+    scaled = jnp.where(inside, _float32(grad_ref[...]), 0) / denominator
     both = jnp.concatenate([scaled, -scaled * (numerator / denominator)], axis=1)
-    query_grad = _dot(both, wide_ref[...], contract=(1, 1))
+    query_grad = _dot(both, wide_ref[...], dq_ref.dtype, contract=(1, 1))
     dq_ref[...] = _relu_slope(query_grad, q_ref).astype(dq_ref.dtype)
-    dwide_ref[...] += _dot(query, both, contract=(0, 0))
+    # A float32 that goes on to gradients in the dtype of dq.
+    dwide_ref[...] += _dot(query, both, dq_ref.dtype, contract=(0, 0))
 
 
-def _float32(ref):
-    return ref[...].astype(jnp.float32)
+def _float32(x):
+    return x.astype(jnp.float32)
 
 
 def _features(ref, floor):
-    return jnp.maximum(_float32(ref), 0) + floor
+    return jnp.maximum(_float32(ref[...]), 0) + floor
+
+
+def _exact(features, ref, floor):
+    """Casts features to the dtype of what they were made of, if that is exact."""
+    return features.astype(ref.dtype) if floor == 0 else features
+
+
+def _inside(ref, inside):
+    return jnp.where(inside, _float32(ref[...]), 0).astype(ref.dtype)
 
 
 def _relu_slope(gradient, ref):
     # Chosen, not multiplied: the gradient at a dead row may be infinite.
-    return jnp.where(_float32(ref) > 0, gradient, 0)
+    return jnp.where(_float32(ref[...]) > 0, gradient, 0)
 
 
-def _dot(a, b, contract=(1, 0)):
-    """Product with float32 sums; HIGHEST, or float32 inputs would run as bfloat16."""
-    exact = a.dtype == jnp.bfloat16
-    return jax.lax.dot_general(
-        a,
-        b,
-        (((contract[0],), (contract[1],)), ((), ())),
-        precision=jax.lax.Precision.DEFAULT if exact else jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
+def _dot(a, b, dtype, contract=(1, 0)):
+    """Multiplies two matrices of float32 or bfloat16, summing in float32.
+
+    The MXU multiplies bfloat16, so that float32 factors are cut into pieces. For a
+    result in float32 HIGHEST takes three of each, in six passes. For one that is
+    rounded to bfloat16 in the end two suffice, without the product of both second
+    ones, and a factor that is bfloat16 is one: three passes, two, or one.
+
+    Args:
+      a, b: factors.
+      dtype: what the result is rounded to in the end.
+      contract: the axes of a and b to sum over.
+    """
+
+    def dot(a, b, precision):
+        return jax.lax.dot_general(
+            a,
+            b,
+            (((contract[0],), (contract[1],)), ((), ())),
+            precision=precision,
+            preferred_element_type=jnp.float32,
+        )
+
+    if dtype == jnp.float32 and jnp.float32 in (a.dtype, b.dtype):
+        return dot(_float32(a), _float32(b), jax.lax.Precision.HIGHEST)
+    (a, *rests_of_a), (b, *rests_of_b) = _pieces(a), _pieces(b)
+    # The smallest first.
+    pairs = [(rest, b) for rest in rests_of_a] + [(a, rest) for rest in rests_of_b]
+    products = [dot(*pair, jax.lax.Precision.DEFAULT) for pair in (*pairs, (a, b))]
+    return functools.reduce(jnp.add, products)
+
+
+def _pieces(x):
+    """Cuts a matrix into bfloat16: one piece if it is, or two that hold 16 bits."""
+    if x.dtype == jnp.bfloat16:
+        return [x]
+    first = x.astype(jnp.bfloat16)
+    return [first, (x - _float32(first)).astype(jnp.bfloat16)]
 
 
 def _zero_at_the_first_token(*refs):
@@ -221,9 +278,10 @@ class _Tiling:
     def heads_per_tile(self) -> int:
         return self.lanes // self.size
 
-    def flat(self, x):
-        """(B, N, H, K) -> (B, N, H * K)."""
-        return x.reshape(self.batch, self.tokens, self.channels)
+    def like(self, x):
+        """Shape of (B, N, H, K) as the kernels write it, (B, N, H * K)."""
+        shape = (self.batch, self.tokens, self.channels)
+        return jax.ShapeDtypeStruct(shape, x.dtype)
 
     def wide(self, state):
         """State -> W = [S | Z] of each tile."""
@@ -235,8 +293,8 @@ class _Tiling:
         shape = (self.batch, count, rows, columns or self.lanes)
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    def call(self, kernel: Callable, *inputs, outputs):
-        """Runs a kernel over the grid."""
+    def call(self, name: str, kernel: Callable, *inputs, outputs):
+        """Runs a kernel over the grid, on Columns and matrices per tile."""
         return pl.pallas_call(
             kernel,
             grid=(
@@ -250,12 +308,15 @@ class _Tiling:
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "parallel", "arbitrary")
             ),
-        )(*inputs)
+            name=f"linear_attention_{name}",
+        )(*(x.array if isinstance(x, Columns) else x for x in inputs))
 
     def _spec(self, x):
-        if x.ndim == 3:  # Tokens: a tile of them at each step.
+        is_columns = isinstance(x, Columns)
+        if is_columns or len(x.shape) == 3:  # Tokens: a tile of them at each step.
+            first = x.first // self.lanes if is_columns else 0
             return pl.BlockSpec(
-                (None, self.rows, self.lanes), lambda b, tile, n: (b, n, tile)
+                (None, self.rows, self.lanes), lambda b, tile, n: (b, n, first + tile)
             )
         # A matrix per tile over the lanes: the same at every step over the tokens.
         return pl.BlockSpec(

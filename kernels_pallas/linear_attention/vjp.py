@@ -71,7 +71,9 @@ def _qkv_backward(kernels, heads, eps, floor, residual, output_grad):
     q, k, v = kernels.split(qkv, heads)
     dq, state_grad = kernels.output_gradients(q, state, output_grad, eps, floor)
     dk, dv = kernels.state_gradients(k, v, state_grad, floor)
-    return (jnp.stack([dq, dk, dv], axis=2).reshape(qkv.shape),)
+    # Side by side as they lie: in five dimensions a TPU would turn each of them round.
+    flat = [x.reshape(*qkv.shape[:2], -1) for x in (dq, dk, dv)]
+    return (jnp.concatenate(flat, axis=-1),)
 
 
 linear_attention_qkv.defvjp(_qkv_forward, _qkv_backward)

@@ -1,6 +1,6 @@
 """What the compilers for NVIDIA GPUs make of the kernels, on any machine.
 
-    python -m kernels_pallas.aot
+    python -m kernels_pallas.aot_gpu
 
 prints the registers and the spilled bytes of each kernel at the sizes of 1600m, from
 ptxas for an H100. Needs Python 3.12, jax 0.11 and the packages jax-cuda13-plugin and
@@ -100,7 +100,7 @@ def measure(name: str) -> list[Resources]:
     """
     # ptxas writes to the file descriptor, which only another process can catch.
     environment = os.environ | {"MOSAIC_GPU_DUMP_PTXAS": "1", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "kernels_pallas.aot", name]
+    command = [sys.executable, "-m", "kernels_pallas.aot_gpu", name]
     done = subprocess.run(
         command,
         env=environment,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels_pallas import aot
+from kernels_pallas import aot_gpu
 
 REPORT = """
 ptxas info    : Function properties for kernel_mosaic_gpu_kernel
@@ -17,13 +17,13 @@ ptxas info    : Used 255 registers, used 2 barriers, 528 bytes cumulative stack 
 
 
 def test_the_report_of_ptxas():
-    assert aot.read_ptxas(REPORT) == [(96, 0, 0), (255, 528, 536)]
+    assert aot_gpu.read_ptxas(REPORT) == [(96, 0, 0), (255, 528, 536)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", aot.PROGRAMS)
+@pytest.mark.parametrize("name", aot_gpu.PROGRAMS)
 def test_nothing_is_spilled(name):
     pytest.importorskip("jax_cuda13_plugin", reason="compiles with jax's CUDA packages")
-    for kernel in aot.measure(name):
+    for kernel in aot_gpu.measure(name):
         assert kernel.spill_stores == kernel.spill_loads == 0
         assert kernel.registers <= 255
