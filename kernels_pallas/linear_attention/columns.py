@@ -5,7 +5,6 @@ before: that would write and read all of them once more.
 """
 
 import dataclasses
-from typing import Self
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -19,19 +18,19 @@ class Columns:
     first: int
     shape: tuple[int, int, int, int]
 
-    @classmethod
-    def of(cls, x: Float[Array, "B N H K"] | Self) -> Self:
-        """Takes an array (B, N, H, K) by itself as all the columns of one."""
-        if isinstance(x, cls):
-            return x
-        batch, tokens, heads, size = x.shape
-        array = x.reshape(batch, tokens, heads * size)
-        return cls(array, 0, (batch, tokens, heads, size))
-
     @property
     def dtype(self) -> jnp.dtype:
         """Of the array."""
         return self.array.dtype
+
+
+def as_columns(x: Float[Array, "B N H K"] | Columns) -> Columns:
+    """Takes an array by itself as all the columns of one."""
+    if isinstance(x, Columns):
+        return x
+    batch, tokens, heads, size = x.shape
+    array = x.reshape(batch, tokens, heads * size)
+    return Columns(array, 0, (batch, tokens, heads, size))
 
 
 def split(qkv: Float[Array, "B N C"], heads: int) -> tuple[Columns, Columns, Columns]:

@@ -34,7 +34,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels_pallas import dispatch
 from kernels_pallas.linear_attention import tiles
-from kernels_pallas.linear_attention.columns import Columns
+from kernels_pallas.linear_attention.columns import as_columns
 from kernels_pallas.linear_attention.columns import split as split
 
 # Tokens of a step, a multiple of 64. `output_gradients` has no register for more.
@@ -57,7 +57,7 @@ PRODUCTS = [(0, 0), (0, 1), (1, 0)]
 def state(k, v, floor):
     """Sums keys and values (B, N, H, K) to the state, float32 (B, H, K, K + 1)."""
     grid = _Grid.of(floor, k, v)
-    columns = k, v = Columns.of(k), Columns.of(v)
+    columns = k, v = as_columns(k), as_columns(v)
 
     def kernel(k_ref, v_ref, sums_ref, key, ones, sums):
         ones[...] = jnp.ones((ROWS, PAIR), jnp.bfloat16)
@@ -90,7 +90,7 @@ def state(k, v, floor):
 def state_gradients(k, v, state_grad, floor):
     """Turns the gradient of the state into those of keys and values."""
     grid = _Grid.of(floor, k, v)
-    columns = k, v = Columns.of(k), Columns.of(v)
+    columns = k, v = as_columns(k), as_columns(v)
 
     def kernel(
         k_ref, v_ref, ds_ref, dz_ref, dk_ref, dv_ref, key, ds, dz, dk, dv, *loaded
@@ -133,7 +133,7 @@ def state_gradients(k, v, state_grad, floor):
 def output(q, state, eps, floor):
     """Reads the state out with queries (B, N, H, K)."""
     grid = _Grid.of(floor, q)
-    q = Columns.of(q)
+    q = as_columns(q)
 
     def kernel(q_ref, state_ref, out_ref, query, state, out, loaded):
         grid.load(state_ref, state, loaded)
@@ -159,7 +159,7 @@ def output(q, state, eps, floor):
 def output_gradients(q, state, output_grad, eps, floor):
     """Turns the gradient of the output into those of queries and state."""
     grid = _Grid.of(floor, q, output_grad)
-    columns = q, output_grad = Columns.of(q), Columns.of(output_grad)
+    columns = q, output_grad = as_columns(q), as_columns(output_grad)
 
     def kernel(
         q_ref, grad_ref, state_ref, dq_ref, sums_ref, query, state, ac, dq, sums, loaded

@@ -37,7 +37,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from kernels_pallas import dispatch
 from kernels_pallas.linear_attention import columns, reference, tiles
-from kernels_pallas.linear_attention.columns import Columns
+from kernels_pallas.linear_attention.columns import Columns, as_columns
 
 # Tokens of a tile: a multiple of 16, the rows of a bfloat16 register. In float32 a v5e
 # has VMEM for 2,048; 4,096 do not compile (`output_gradients`).
@@ -62,8 +62,8 @@ def state(k, v, floor):
     products, sums = tiling.call(
         "state",
         functools.partial(_state_kernel, tiling, floor),
-        Columns.of(k),
-        Columns.of(v),
+        as_columns(k),
+        as_columns(v),
         outputs=[tiling.per_tile(tiling.lanes), tiling.per_tile(1)],
     )
     return tiles.unpack(products, sums[:, :, 0], k.shape[2], k.shape[3])
@@ -85,8 +85,8 @@ def state_gradients(k, v, state_grad, floor):
     dk, dv = tiling.call(
         "state_gradients",
         functools.partial(_state_gradients_kernel, tiling, floor),
-        Columns.of(k),
-        Columns.of(v),
+        as_columns(k),
+        as_columns(v),
         products,
         tiles.pack_sums(state_grad, tiling.heads_per_tile)[:, :, None],
         outputs=[tiling.like(k), tiling.like(v)],
@@ -112,7 +112,7 @@ def output(q, state, eps, floor):
     (out,) = tiling.call(
         "output",
         functools.partial(_output_kernel, tiling, eps, floor),
-        Columns.of(q),
+        as_columns(q),
         tiling.wide(state),
         outputs=[tiling.like(q)],
     )
@@ -133,8 +133,8 @@ def output_gradients(q, state, output_grad, eps, floor):
     dq, wide = tiling.call(
         "output_gradients",
         functools.partial(_output_gradients_kernel, tiling, eps, floor),
-        Columns.of(q),
-        Columns.of(output_grad),
+        as_columns(q),
+        as_columns(output_grad),
         tiling.wide(state),
         outputs=[tiling.like(q), tiling.per_tile(tiling.lanes, 2 * tiling.lanes)],
     )
