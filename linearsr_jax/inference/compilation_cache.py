@@ -29,20 +29,26 @@ _PATIENCE, _INTERVAL = 0.5, 0.1
 _logger = logging.getLogger(__name__)
 
 
-def enable_compilation_cache() -> Path | None:
-    """Makes JAX keep what it compiles from now on.
+def own_folder() -> Path:
+    """Returns the folder in the user's cache, which may be missing.
 
     Programs for CPUs hold instructions that other ones may lack, and a home may be
     shared by many machines: each kind of CPU has its own folder.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "linearsr_jax" / f"jax-{jax.__version__}-{_cpu_kind()}"
+
+
+def enable_compilation_cache() -> Path | None:
+    """Makes JAX keep what it compiles from now on.
 
     Returns:
-      The folder, in the user's cache; None if it cannot be made, or the user gave one.
+      `own_folder`; None if it cannot be made, or the user gave another.
     """
     # jax adds its options to the class at run time, where no checker sees them.
     if jax.config.jax_compilation_cache_dir:  # ty: ignore[missing-attribute]
         return None
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "linearsr_jax" / f"jax-{jax.__version__}-{_cpu_kind()}"
+    folder = own_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)

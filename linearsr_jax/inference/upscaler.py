@@ -27,6 +27,7 @@ from linearsr_jax.inference.guidance import (
     make_guidance,
     null_condition,
 )
+from linearsr_jax.inference.kept_programs import kept
 from linearsr_jax.inference.memory_budget import (
     default_budget,
     is_out_of_memory,
@@ -140,7 +141,10 @@ class Upscaler:
             if rows is None and not offload_experts:
                 outputs = (sharding.rows(parts), None) if sharding else None
                 function = make_upscale(network, model.preset, **grid)
-                return jax.jit(function, out_shardings=outputs)
+                jitted = jax.jit(function, out_shardings=outputs)
+                if sharding:
+                    return jitted
+                return kept(jitted, f"{network} {model.preset} {grid}")
             denoiser = (
                 offloaded
                 if rows is None

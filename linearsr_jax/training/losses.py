@@ -59,7 +59,7 @@ def _load_lpips_vgg() -> ImageTerm:
     params = load_vgg16()
 
     def term(*images):
-        # More than the middle of a view would cost more than the rest of a step.
+        # Whole views would cost nearly as much as the rest of a step.
         return lpips_vgg_distance(params, *map(_middle, images))
 
     return term
