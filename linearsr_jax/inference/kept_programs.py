@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import pickle
+import zlib
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.version import __version__
 from linearsr_jax.inference.compilation_cache import own_folder
 
+# Programs that are kept, the newest: a folder of photographs may have a size each.
+_MOST = 64
 # JAX's name of the event.
 _HIT = "/jax/compilation_cache/cache_hits"
 
@@ -73,7 +76,8 @@ def _load(path: Path, device: jax.Device) -> Callable[..., Any] | None:
     try:
         # The user's own folder: JAX runs what it finds there, too.
         return serialize_executable.deserialize_and_load(
-            *pickle.loads(path.read_bytes()), execution_devices=[device]
+            *pickle.loads(zlib.decompress(path.read_bytes())),
+            execution_devices=[device],
         )
     except FileNotFoundError:
         return None
@@ -91,10 +95,17 @@ def _compile(function, arguments, path: Path) -> Callable[..., Any]:
     try:
         data = pickle.dumps(serialize_executable.serialize(compiled))
         with written_whole(path) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(zlib.compress(data, level=1))
+        _remove_oldest(path.parent)
     except Exception as error:  # A full disk, or a device whose programs stay there.
         _logger.debug("%s: cannot be kept: %s", path, error)
     return compiled
+
+
+def _remove_oldest(folder: Path) -> None:
+    programs = sorted(folder.glob("*.program"), key=lambda path: path.stat().st_mtime)
+    for path in programs[:-_MOST]:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Programs that are found by what they are made from, without tracing."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -108,6 +110,15 @@ def test_nothing_is_kept_where_the_user_chose_a_folder(folder, start, tmp_path):
         jax.config.update("jax_compilation_cache_dir", place)
         start()({"x": X}, X.T)
     assert not list(tmp_path.rglob("*.program"))
+
+
+def test_the_oldest_are_removed(folder, start, monkeypatch):
+    monkeypatch.setattr(kept_programs, "_MOST", 2)
+    for rows in (1, 2, 3):
+        start()({"x": X}, np.ones((3, rows), np.float32))
+        newest = max(folder.glob("*.program"), key=lambda path: path.stat().st_mtime)
+        os.utime(newest, (rows, rows))
+    assert sorted(p.stat().st_mtime for p in folder.glob("*.program")) == [2, 3]
 
 
 def test_a_full_disk_stops_nothing(folder, start, monkeypatch):
