@@ -100,10 +100,10 @@ def _state_gradients_kernel(
     inside = tiling.inside()
     key = _exact(jnp.where(inside, _features(k_ref, floor), 0), k_ref, floor)
     value = _inside(v_ref, inside)
-    products, dtype = products_ref[...], dk_ref.dtype
-    key_grad = _dot(value, products, dtype, contract=(1, 1)) + sums_ref[...]
-    dk_ref[...] = _relu_slope(key_grad, k_ref).astype(dtype)
-    dv_ref[...] = _dot(key, products, dtype).astype(dtype)
+    products = products_ref[...]
+    key_grad = _dot(value, products, dk_ref.dtype, contract=(1, 1)) + sums_ref[...]
+    dk_ref[...] = _relu_slope(key_grad, k_ref).astype(dk_ref.dtype)
+    dv_ref[...] = _dot(key, products, dv_ref.dtype).astype(dv_ref.dtype)
 
 
 def output(q, state, eps, floor):
@@ -157,7 +157,7 @@ def _output_gradients_kernel(
     both = jnp.concatenate([scaled, -scaled * (numerator / denominator)], axis=1)
     query_grad = _dot(both, wide_ref[...], dq_ref.dtype, contract=(1, 1))
     dq_ref[...] = _relu_slope(query_grad, q_ref).astype(dq_ref.dtype)
-    # A float32 that goes on to gradients in the dtype of dq.
+    # It goes on to the gradients of keys and values, which mostly have q's dtype.
     dwide_ref[...] += _dot(query, both, dq_ref.dtype, contract=(0, 0))
 
 

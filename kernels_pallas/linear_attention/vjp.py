@@ -71,7 +71,7 @@ def _qkv_backward(kernels, heads, eps, floor, residual, output_grad):
     q, k, v = kernels.split(qkv, heads)
     dq, state_grad = kernels.output_gradients(q, state, output_grad, eps, floor)
     dk, dv = kernels.state_gradients(k, v, state_grad, floor)
-    # Side by side as they lie: in five dimensions a TPU would turn each of them round.
+    # Not stacked in five dimensions, where XLA would transpose each for TPUs.
     flat = [x.reshape(*qkv.shape[:2], -1) for x in (dq, dk, dv)]
     return (jnp.concatenate(flat, axis=-1),)
 

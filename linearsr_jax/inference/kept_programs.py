@@ -1,20 +1,23 @@
-"""Compiled programs that a later start finds without tracing them again.
+"""Programs for CPUs that a later start of the command finds without tracing them.
 
 JAX finds its own kept programs by what tracing yields, and tracing takes about a
 quarter of the time of a small image. Here a program is found by what it is traced from:
-this package's files, versions, the device, settings and the shapes of the inputs. It
-lies in the folder of `compilation_cache`. Where the user chose another one nothing is
-kept here: who changes this package as it runs, as tests do, needs a trace each time.
+the source of this project, versions, the device, JAX's settings, and the shapes of the
+inputs. It lies in the folder of `compilation_cache`. Where the user chose another one
+nothing is kept here: who changes this package as it runs, as tests do, needs a trace
+each time.
 """
 
 import contextlib
-import functools
 import hashlib
 import logging
+import math
 import os
 import pickle
+import stat
 import zlib
 from collections.abc import Callable, Generator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,109 +27,141 @@ from jax.experimental import serialize_executable
 import kernels_pallas
 import linearsr_jax
 from linearsr_jax.core.files import written_whole
-from linearsr_jax.core.version import __version__
 from linearsr_jax.inference.compilation_cache import own_folder
+from linearsr_jax.inference.memory_budget import is_out_of_memory
 
-# Programs that are kept, the newest: a folder of photographs may have a size each.
-_MOST = 64
-# JAX's name of the event.
+# The event of JAX's that says that a program came from JAX's own folder.
 _HIT = "/jax/compilation_cache/cache_hits"
+_MIN_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 _logger = logging.getLogger(__name__)
 
 
-def kept(function: Callable[..., Any], described: str) -> Callable[..., Any]:
-    """Makes a jitted function keep its programs where JAX keeps its own.
+def _hash_sources() -> str:
+    digest = hashlib.sha256()
+    for package in (linearsr_jax, kernels_pallas):
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+# Now, because what runs has just been read; the files may change before it is traced.
+_SOURCES = _hash_sources()
+
+
+def keep_programs(function: Callable[..., Any], described: str) -> Callable[..., Any]:
+    """Makes a jitted function keep its programs between starts.
 
     Args:
-      function: result of jax.jit for one device, called with positional arguments.
-      described: all that decides what it computes, but for the code of this package
+      function: result of jax.jit for one device, without static or donated arguments,
+        called with positional arguments only.
+      described: all that decides what it computes, but for the source of this project
         and the shapes and types of its arguments.
 
     Returns:
-      The same function; or `function` itself without `enable_compilation_cache`.
+      A function that does what the given one does; the given one itself on other
+      devices than CPUs, and without `enable_compilation_cache`.
     """
-    folder = own_folder()
-    # jax adds its options to the class at run time, where no checker sees them.
-    if jax.config.jax_compilation_cache_dir != str(folder):  # ty: ignore[missing-attribute]
+    folder = _find_folder()
+    if folder is None or jax.default_backend() != "cpu":
         return function
     programs: dict[str, Callable[..., Any]] = {}
 
     def call(*arguments):
-        text = f"{described} {_shapes(arguments)} {sorted(jax.config.values.items())}"
+        """Runs the program for these shapes; makes it if there is none."""
+        text = f"{described} {_describe(arguments)}"
         if text not in programs:
-            device = _device(arguments)
-            full = _surroundings(device) + text
-            name = hashlib.sha256(full.encode()).hexdigest()
-            path = Path(folder, f"linearsr-{name}.program")
-            if program := _load(path, device):
+            name = hashlib.sha256(text.encode()).hexdigest()
+            path = folder / f"linearsr-{name}.program"
+            if program := _load(path, _device(arguments)):
                 try:
-                    result = program(*arguments)
+                    # JAX waits for nothing by itself, not even for errors.
+                    result = jax.block_until_ready(program(*arguments))
                     programs[text] = program
                     return result
-                except Exception as error:  # It may have been read and yet not run.
-                    _logger.debug("%s: does not run: %s", path, error)
+                except Exception as error:
+                    if is_out_of_memory(error):
+                        raise
+                    _discard(path, error)
             programs[text] = _compile(function, arguments, path)
         return programs[text](*arguments)
 
     return call
 
 
+def _find_folder() -> Path | None:
+    # jax adds its options to the class at run time, where no checker sees them.
+    chosen = jax.config.jax_compilation_cache_dir  # ty: ignore[missing-attribute]
+    if not chosen or Path(chosen) != own_folder():
+        return None
+    status = Path(chosen).stat()
+    # A pickle runs code when it is read: nobody else may have put it there.
+    is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    is_shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return Path(chosen) if is_own and not is_shared else None
+
+
 def _load(path: Path, device: jax.Device) -> Callable[..., Any] | None:
     try:
-        # The user's own folder: JAX runs what it finds there, too.
         return serialize_executable.deserialize_and_load(
             *pickle.loads(zlib.decompress(path.read_bytes())),
             execution_devices=[device],
         )
     except FileNotFoundError:
         return None
-    except Exception as error:  # A damaged file fails in many ways; it is made again.
-        _logger.debug("%s: cannot be used: %s", path, error)
+    except Exception as error:  # A damaged file fails in many ways.
+        _discard(path, error)
         return None
 
 
+def _discard(path: Path, error: Exception) -> None:
+    _logger.debug("%s: cannot be used: %s", path, error)
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def _compile(function, arguments, path: Path) -> Callable[..., Any]:
-    with _counting_hits() as hits:
+    with _without_jax_keeping() as hits:
         compiled = function.lower(*arguments).compile()
     if hits:
-        # Written again, what JAX read from its own folder lacks functions on CPUs.
+        # Written again, what JAX had read from a file lacks functions.
         return compiled
     try:
         data = pickle.dumps(serialize_executable.serialize(compiled))
         with written_whole(path) as temporary:
             temporary.write_bytes(zlib.compress(data, level=1))
-        _remove_oldest(path.parent)
-    except Exception as error:  # A full disk, or a device whose programs stay there.
+    except Exception as error:  # Such as a full disk: the image matters more.
         _logger.debug("%s: cannot be kept: %s", path, error)
     return compiled
 
 
-def _remove_oldest(folder: Path) -> None:
-    programs = sorted(folder.glob("*.program"), key=lambda path: path.stat().st_mtime)
-    for path in programs[:-_MOST]:
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
-def _counting_hits() -> Generator[list[str]]:
-    """Yields a list of the programs that JAX finds in its own folder meanwhile."""
+def _without_jax_keeping() -> Generator[list[str]]:
+    """Keeps JAX from writing programs; yields a list of those that it had written."""
     hits: list[str] = []
 
     def listen(event: str, **_: str | int) -> None:
         if event == _HIT:
             hits.append(event)
 
+    seconds = getattr(jax.config, _MIN_SECONDS)
+    jax.config.update(_MIN_SECONDS, math.inf)
     jax.monitoring.register_event_listener(listen)
     try:
         yield hits
     finally:
         jax.monitoring.unregister_event_listener(listen)
+        jax.config.update(_MIN_SECONDS, seconds)
 
 
-def _shapes(arguments: tuple[Any, ...]) -> str:
+def _describe(arguments: tuple[Any, ...]) -> str:
     leaves, structure = jax.tree.flatten(arguments)
-    return f"{structure} {[jax.typeof(leaf) for leaf in leaves]}"
+    shapes = [jax.typeof(leaf) for leaf in leaves]
+    device = _device(arguments)
+    versions = [version(package) for package in ("jax", "jaxlib", "flax", "numpy")]
+    # Settings as they are here, within any context manager of JAX's.
+    settings = sorted(jax.config.values.items()), os.environ.get("XLA_FLAGS")
+    return f"{structure} {shapes} {device!r} {versions} {settings} {_SOURCES}"
 
 
 def _device(arguments: tuple[Any, ...]) -> jax.Device:
@@ -135,18 +170,3 @@ def _device(arguments: tuple[Any, ...]) -> jax.Device:
     return next(
         (device for x in arrays for device in x.devices()), jax.local_devices()[0]
     )
-
-
-@functools.cache
-def _surroundings(device: jax.Device) -> str:
-    """Describes the code, the versions and the device."""
-    files = []
-    for package in (linearsr_jax, kernels_pallas):
-        root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*.py")):
-            status = path.stat()
-            files.append((str(path), status.st_size, status.st_mtime_ns))
-    versions = (__version__, jax.__version__, jax.lib.__version__)
-    flags = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
-    platform = (device.client.platform_version, repr(device))
-    return f"{files} {versions} {platform} {flags}"

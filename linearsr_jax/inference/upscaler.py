@@ -27,7 +27,7 @@ from linearsr_jax.inference.guidance import (
     make_guidance,
     null_condition,
 )
-from linearsr_jax.inference.kept_programs import kept
+from linearsr_jax.inference.kept_programs import keep_programs
 from linearsr_jax.inference.memory_budget import (
     default_budget,
     is_out_of_memory,
@@ -144,7 +144,7 @@ class Upscaler:
                 jitted = jax.jit(function, out_shardings=outputs)
                 if sharding:
                     return jitted
-                return kept(jitted, f"{network} {model.preset} {grid}")
+                return keep_programs(jitted, f"{network} {model.preset} {grid}")
             denoiser = (
                 offloaded
                 if rows is None

@@ -99,6 +99,18 @@ def test_bfloat16_is_rounded_at_the_end_only(floor):
         )
 
 
+def test_types_may_differ():
+    """Each gradient has its input's type; the coarsest one decides the error."""
+    arrays = random_arrays(*[SIZES] * 4)
+    arrays[1] = arrays[1].astype(jnp.bfloat16)  # The keys.
+    actual = forward_and_gradients(*arrays)
+    expected = naive_forward_and_gradients(*arrays)
+    dtypes = [x.dtype for x in (arrays[0], *arrays[:3])]
+    for one, other, dtype in zip(actual, expected, dtypes, strict=True):
+        assert one.dtype == dtype
+        assert_close(one, other, 5e-6 if dtype == jnp.float32 else 2**-8)
+
+
 def test_dead_rows_give_exactly_zero_and_finite_gradients():
     q, k, v, grad = random_arrays(*[SIZES] * 4)
     q[0, 2] = -1.0
