@@ -1,19 +1,21 @@
-"""Trains the checkpoint that ships with the package, in three stages.
+"""Trains the checkpoint that ships with the package, in four stages.
 
     linearsr train --config configs/nano.py:flow --workdir runs/flow --override ...
     linearsr train --config configs/nano.py:mean --workdir runs/mean \
         --override init_from=runs/flow/model ...
     linearsr train --config configs/nano.py:perceptual --workdir runs/perceptual \
         --override init_from=runs/mean/model ...
+    linearsr train --config configs/nano.py:judges --workdir runs/judges \
+        --override init_from=runs/before ...
 
 each with data.folder=PHOTOS val.folder=VALIDATION_PHOTOS. The ends of the fidelity
 slider are mixtures of the weights of these stages; experiments/202611_picture makes
-them and has the results.
+them and has the results. The last stage goes on from such a mixture.
 """
 
 from linearsr_jax.config.defaults import default_config
 
-STAGES = ("flow", "mean", "perceptual")
+STAGES = ("flow", "mean", "perceptual", "judges")
 
 
 def get_config(stage: str = "flow"):
@@ -21,7 +23,8 @@ def get_config(stage: str = "flow"):
 
     Args:
       stage: "flow" trains all noise levels, "mean" the answer of one step for PSNR,
-        without the input's noise, "perceptual" the answer of one step for the eye.
+        without the input's noise, "perceptual" the answer of one step for the eye, and
+        "judges" the same by two networks' LPIPS, which needs the extra "judges".
 
     Raises:
       ValueError: another stage.
@@ -65,4 +68,8 @@ def get_config(stage: str = "flow"):
     config.discriminator.learning_rate = 4e-4
     config.optimizer.learning_rate = 6e-4
     config.optimizer.decay_steps = 1_200
+    if stage == "judges":
+        config.loss.l1 = 4.0
+        config.loss.lpips = 6.0
+        config.loss.lpips_vgg = 36.0
     return config

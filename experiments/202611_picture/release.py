@@ -10,13 +10,19 @@ models themselves.
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
 from linearsr_jax.core.array_types import PyTree
-from linearsr_jax.pretrained.model_folder import load_pretrained, save_pretrained
+from linearsr_jax.pretrained.model_folder import (
+    PretrainedModel,
+    load_pretrained,
+    save_pretrained,
+)
 
 HERE = Path(__file__).parent
 
@@ -65,6 +71,39 @@ def release(
       default_fidelity: where the slider stands if nobody moves it.
     """
     first, middle, end = map(load_pretrained, (start, mean, perceptual))
+    (of_start,) = first.mean_experts or first.experts
+    halfway = point(of_start, middle.experts[0], 0.5)
+    write(
+        output,
+        low=point(of_start, middle.experts[0], low),
+        high=point(halfway, end.experts[0], high),
+        end=end,
+        photos=photos,
+        slider={"low": low, "high": high},
+        default_fidelity=default_fidelity,
+    )
+
+
+def write(
+    output: Path,
+    *,
+    low: PyTree,
+    high: PyTree,
+    end: PretrainedModel,
+    photos: Path,
+    slider: Mapping[str, Any],
+    default_fidelity: float,
+) -> None:
+    """Writes a model folder with two sets of weights, card and credits.
+
+    Args:
+      output: model folder to write.
+      low, high: parameters at fidelity 0 and 1.
+      end: what was trained last, for its record.
+      photos: photos.jsonl of the photographs, with their licences.
+      slider: where low and high come from.
+      default_fidelity: where the slider stands if nobody moves it.
+    """
     licences = {}
     for line in photos.read_text().splitlines():
         photo = json.loads(line)
@@ -74,19 +113,14 @@ def release(
     credits = [f"- {name}: {licences[name]}" for name in names]
     heading = f"## The {len(credits)} photographs"
     card = "\n".join([(HERE / "card.md").read_text(), heading, *credits, ""])
-    (of_start,) = first.mean_experts or first.experts
-    low_end = point(of_start, middle.experts[0], low)
-    halfway = point(of_start, middle.experts[0], 0.5)
-    high_end = point(halfway, end.experts[0], high)
-    slider = {"low": low, "high": high}
     save_pretrained(
         output,
-        (high_end,),
+        (high,),
         end.preset,
         end.codec,
-        training=end.training | {"files": names, "slider": slider},
+        training=end.training | {"files": names, "slider": dict(slider)},
         card=card,
-        mean_experts=(low_end,),
+        mean_experts=(low,),
         default_fidelity=default_fidelity,
     )
 

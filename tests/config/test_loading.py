@@ -41,7 +41,9 @@ def test_bad_overrides(override, message):
 def test_bad_files(tmp_path):
     with pytest.raises(ConfigError, match="no such config file"):
         load_config("configs/absent.py")
-    with pytest.raises(ConfigError, match="must be one of flow, mean, perceptual"):
+    with pytest.raises(
+        ConfigError, match="must be one of flow, mean, perceptual, judges"
+    ):
         load_config("configs/nano.py:large")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ConfigError, match="no function get_config"):
