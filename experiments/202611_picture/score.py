@@ -1,9 +1,10 @@
 """Scores one-step models on evenly spaced pairs of RealSR.
 
-python experiments/202611_picture/score.py REALSR COUNT MODEL[:FIDELITY] ...
+python experiments/202611_picture/score.py REALSR COUNT MODEL[:FIDELITY] ... \
+    [--metrics psnr,lpips,niqe] [--side 64]
 
-REALSR has folders HR and LR with files of equal names. Prints the means of PSNR-Y,
-LPIPS and NIQE over COUNT pairs.
+REALSR has folders HR and LR with files of equal names. Prints the means of the metrics
+over COUNT pairs, or over the squares of --side LR pixels in their middle.
 """
 
 import argparse
@@ -12,8 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from linearsr_jax.core.image_io import find_images, read_image
+from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.metrics import get_metrics
+
+
+def middle(image: np.ndarray, side: int | None, scale: int) -> np.ndarray:
+    """Crops to `side` LR pixels, each `scale` of the image's; to all without a side."""
+    if side is None:
+        return image
+    # Whole LR pixels, so that the crops of a pair show the same.
+    top, left = ((size // scale - side) // 2 * scale for size in image.shape[:2])
+    return image[top : top + scale * side, left : left + scale * side]
 
 
 def main() -> None:
@@ -22,13 +33,22 @@ def main() -> None:
     parser.add_argument("realsr", type=Path)
     parser.add_argument("count", type=int)
     parser.add_argument("models", nargs="+")
+    parser.add_argument(
+        "--metrics",
+        type=lambda text: text.split(","),
+        default=("psnr", "lpips", "niqe"),
+    )
+    parser.add_argument("--side", type=int)
     args = parser.parse_args()
     hr, lr = (
-        [read_image(p).rgb for p in find_images(args.realsr / side, recursive=False)]
-        for side in ("HR", "LR")
+        [
+            middle(read_image(path).rgb, args.side, scale)
+            for path in find_images(args.realsr / folder, recursive=False)
+        ]
+        for folder, scale in (("HR", SCALE), ("LR", 1))
     )
     chosen = np.linspace(0, len(hr) - 1, args.count).round().astype(int)
-    metrics = {m.name: (m, m.load()) for m in get_metrics(("psnr", "lpips", "niqe"))}
+    metrics = {m.name: (m, m.load()) for m in get_metrics(args.metrics)}
     for spec in args.models:
         name, _, fidelity = spec.partition(":")
         upscaler = Upscaler.from_pretrained(name)
