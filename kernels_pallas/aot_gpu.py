@@ -7,22 +7,19 @@ ptxas for an H100. Needs Python 3.12, jax 0.11 and the packages jax-cuda13-plugi
 jax-cuda13-pjrt of the same version with their wheels of CUDA; no GPU.
 """
 
-import functools
-import os
 import re
-import subprocess
 import sys
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+from kernels_pallas.aot_programs import attention, glu, run_alone
+from kernels_pallas.testing import compile_for_gpu
 
-from kernels_pallas import glu_depthwise_conv, linear_attention_qkv
-from kernels_pallas.testing import compile_for_gpu, value_and_gradients
-
-# Heads, tokens; E, rows and columns. 1600m at 1024 x 1024.
-HEADS, TOKENS = 70, 1024
-EXPANDED, SIDE = 5600, 32
+# The programs by their names.
+PROGRAMS = {
+    "linear_attention bfloat16": attention("gpu", "bfloat16"),
+    "glu_depthwise_conv bfloat16": glu("gpu", "bfloat16"),
+    "glu_depthwise_conv float32": glu("gpu", "float32"),
+}
 
 
 class Resources(NamedTuple):
@@ -50,45 +47,6 @@ def read_ptxas(text: str) -> list[Resources]:
     ]
 
 
-def compile_attention() -> None:
-    """Compiles the four kernels: state, output and the gradients of both."""
-    attention = functools.partial(
-        linear_attention_qkv, heads=HEADS, implementation="gpu"
-    )
-
-    def both_ways(qkv, cotangent):
-        return value_and_gradients(attention, (qkv,), cotangent)
-
-    width = HEADS * 32
-    qkv = jax.ShapeDtypeStruct((1, TOKENS, 3 * width), jnp.bfloat16)
-    cotangent = jax.ShapeDtypeStruct((1, TOKENS, HEADS, 32), jnp.bfloat16)
-    compile_for_gpu(both_ways, qkv, cotangent)
-
-
-def compile_glu(dtype: str) -> None:
-    """Compiles the two kernels, forward and gradient."""
-    operation = functools.partial(glu_depthwise_conv, implementation="gpu")
-
-    def both_ways(x, kernel, bias, cotangent):
-        return value_and_gradients(operation, (x, kernel, bias), cotangent)
-
-    shapes = (
-        (1, SIDE, SIDE, 2 * EXPANDED),
-        (3, 3, 2 * EXPANDED),
-        (2 * EXPANDED,),
-        (1, SIDE, SIDE, EXPANDED),
-    )
-    compile_for_gpu(both_ways, *(jax.ShapeDtypeStruct(s, dtype) for s in shapes))
-
-
-# What to compile by its name, and how many kernels it has.
-PROGRAMS = {
-    "linear_attention bfloat16": (compile_attention, 4),
-    "glu_depthwise_conv bfloat16": (functools.partial(compile_glu, "bfloat16"), 2),
-    "glu_depthwise_conv float32": (functools.partial(compile_glu, "float32"), 2),
-}
-
-
 def measure(name: str) -> list[Resources]:
     """Compiles a program of `PROGRAMS` in a process of its own.
 
@@ -96,29 +54,23 @@ def measure(name: str) -> list[Resources]:
       Each kernel's resources, in the order in which they were compiled.
 
     Raises:
-      RuntimeError: it does not compile; holds what was printed.
+      RuntimeError: it does not compile, or ptxas reported on other kernels; holds what
+        was printed.
     """
-    # ptxas writes to the file descriptor, which only another process can catch.
-    environment = os.environ | {"MOSAIC_GPU_DUMP_PTXAS": "1", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "kernels_pallas.aot_gpu", name]
-    done = subprocess.run(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    kernels = read_ptxas(done.stdout)
-    if done.returncode or len(kernels) != PROGRAMS[name][1]:
-        raise RuntimeError(f"{name} does not compile:\n{done.stdout}")
+    printed = run_alone("kernels_pallas.aot_gpu", name, MOSAIC_GPU_DUMP_PTXAS="1")
+    kernels = read_ptxas(printed)
+    if len(kernels) != PROGRAMS[name].kernels:
+        raise RuntimeError(
+            f"{name}: ptxas reported on {len(kernels)} kernels:\n{printed}"
+        )
     return kernels
 
 
 def main() -> None:
     """Prints a table, or compiles the one program named."""
     if len(sys.argv) > 1:
-        PROGRAMS[sys.argv[1]][0]()
+        program = PROGRAMS[sys.argv[1]]
+        compile_for_gpu(program.function, *program.shapes)
         return
     for name in PROGRAMS:
         for kernel in measure(name):
