@@ -101,18 +101,42 @@ def lpips_distance(
     Raises:
         ValueError: the shapes differ or are not as above.
     """
+    return compare_images(params, _features, images_a, images_b, MIN_SIDE)
+
+
+def compare_images(
+    params: Mapping[str, Float[Array, "..."]],
+    extract: Callable[..., Sequence[Float[Array, "B _ _ _"]]],
+    images_a: Float[Array, "B H W 3"],
+    images_b: Float[Array, "B H W 3"],
+    min_side: int,
+) -> Float[Array, "B"]:
+    """Computes LPIPS by a network's features.
+
+    Args:
+        params: of the network, with those of `compare_features`.
+        extract: (params, RGB images in [-1, 1]) -> features.
+        images_a, images_b: RGB in [-1, 1].
+        min_side: what H and W must be at least.
+
+    Returns:
+        One distance per pair, float32, >= 0.
+
+    Raises:
+        ValueError: the shapes differ or are not as above.
+    """
     shape = images_a.shape
     if shape != images_b.shape or len(shape) != 4 or shape[3] != 3:
         raise ValueError(
             "LPIPS needs two batches of one shape (B, H, W, 3), "
             f"got {shape} and {images_b.shape}"
         )
-    if min(shape[1:3]) < MIN_SIDE:
+    if min(shape[1:3]) < min_side:
         raise ValueError(
-            f"LPIPS needs both sides >= {MIN_SIDE} pixels, got {shape[1]}x{shape[2]}"
+            f"LPIPS needs both sides >= {min_side} pixels, got {shape[1]}x{shape[2]}"
         )
     # Each by itself: in training one of the two needs no gradient.
-    features = (_features(params, images) for images in (images_a, images_b))
+    features = (extract(params, images) for images in (images_a, images_b))
     return compare_features(params, *features)
 
 

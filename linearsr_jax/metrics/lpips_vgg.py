@@ -15,7 +15,11 @@ from jax import lax
 
 from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.metrics import vgg16
-from linearsr_jax.metrics.lpips import compare_features, scale_colours
+from linearsr_jax.metrics.lpips import (
+    compare_features,
+    compare_images,
+    scale_colours,
+)
 
 
 @functools.cache
@@ -38,26 +42,25 @@ def lpips_vgg_distance(
     images_a: Float[Array, "B H W 3"],
     images_b: Float[Array, "B H W 3"],
 ) -> Float[Array, "B"]:
-    """Computes LPIPS-VGG for a batch of image pairs.
+    """Computes LPIPS-VGG of RGB in [-1, 1], with `vgg16.load_vgg16`'s params.
 
-    Args:
-        params: from `vgg16.load_vgg16`.
-        images_a: RGB in [-1, 1], H and W at least vgg16.MIN_SIDE.
-        images_b: RGB in [-1, 1], same shape.
-
-    Returns:
-        One distance per pair, float32, >= 0.
+    For the rest see `lpips.compare_images`; sides are at least vgg16.MIN_SIDE.
     """
-    # Each by itself: in training one of the two needs no gradient.
-    features = (_extract(params, (images + 1) / 2) for images in (images_a, images_b))
-    return compare_features(params, *features)
+    return compare_images(params, _features, images_a, images_b, vgg16.MIN_SIDE)
 
 
 def _extract(
     params: Mapping[str, Float[Array, "..."]], images: Float[Array, "B H W 3"]
 ) -> list[Float[Array, "B _ _ _"]]:
     """Gives the five features of RGB images in [0, 1]."""
-    return vgg16.extract_features(params, scale_colours(2 * images - 1), _max_pool)
+    return _features(params, 2 * images - 1)
+
+
+def _features(
+    params: Mapping[str, Float[Array, "..."]], images: Float[Array, "B H W 3"]
+) -> list[Float[Array, "B _ _ _"]]:
+    """Gives the five features of RGB images in [-1, 1]."""
+    return vgg16.extract_features(params, scale_colours(images), _max_pool)
 
 
 def _max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
