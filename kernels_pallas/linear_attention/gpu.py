@@ -35,7 +35,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from kernels_pallas import dispatch
 from kernels_pallas.linear_attention import tiles
 from kernels_pallas.linear_attention.columns import as_columns
-from kernels_pallas.linear_attention.columns import split as split
+from kernels_pallas.linear_attention.columns import split as split  # for `vjp`
 
 # Tokens of a step, a multiple of 64. `output_gradients` has no register for more.
 ROWS = 64

@@ -1,7 +1,7 @@
 """The O(N) gradient, as two operations with a backward pass each.
 
 The derivation is in the README beside this file. `kernels` is a module (`tpu`, `gpu`)
-with functions on (B, N, H, K) arrays and float32 states (B, H, K, K + 1):
+with functions on (B, N, H, K) arrays or `Columns`, and float32 states (B, H, K, K + 1):
 
     split(qkv, heads)                                     -> q, k, v
     state(k, v, floor)                                    -> state

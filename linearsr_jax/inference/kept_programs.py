@@ -92,7 +92,8 @@ def keep_programs(function: Callable[..., Any], described: str) -> Callable[...,
 def _find_folder() -> Path | None:
     # jax adds its options to the class at run time, where no checker sees them.
     chosen = jax.config.jax_compilation_cache_dir  # ty: ignore[missing-attribute]
-    if not chosen or Path(chosen) != own_folder():
+    # It may be gone: users may delete it at any time.
+    if not chosen or Path(chosen) != own_folder() or not os.path.isdir(chosen):
         return None
     status = Path(chosen).stat()
     # A pickle runs code when it is read: nobody else may have put it there.

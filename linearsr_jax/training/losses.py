@@ -46,6 +46,10 @@ ImageTerm = Callable[
 ]
 
 
+# The side of the patches that LPIPS was calibrated on.
+_VGG_SIDE = 64
+
+
 def _l1(image_hat, image_hr):
     return jnp.mean(jnp.abs(image_hat - image_hr), axis=(1, 2, 3))
 
@@ -81,8 +85,6 @@ IMAGE_TERMS: dict[str, Callable[[], ImageTerm]] = {
 }
 # Terms that would be gamed if they saw each image at one place and scale.
 VIEWED = frozenset({"lpips", "lpips_vgg"})
-# The side of the patches that LPIPS was calibrated on.
-_VGG_SIDE = 64
 # What asks for texture, also where there is only noise; see `noise_weights`.
 _TEXTURED = frozenset({"lpips", "lpips_vgg", "adversarial", "discriminator"})
 

@@ -140,6 +140,13 @@ def test_nothing_is_kept_where_the_user_chose_a_folder(folder, start, tmp_path):
     assert not list(tmp_path.rglob("*.program"))
 
 
+def test_a_deleted_folder_stops_nothing(folder, start):
+    program = start()
+    folder.rmdir()
+    for run in (program, start()):
+        np.testing.assert_allclose(run({"x": X}, X.T)["product"], 2 * X @ X.T)
+
+
 def test_a_full_disk_stops_nothing(folder, start, monkeypatch):
     def fail(path):
         raise OSError("no space left")
