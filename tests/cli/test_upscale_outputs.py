@@ -99,9 +99,8 @@ def test_uncertainty_is_a_second_file(capsys, photo, tmp_path):
     target.unlink()
     assert run(capsys, "upscale", photo, "-o", target, *options)[0] == 0
     assert target.exists()
-    code, _, err = run(
-        capsys, "upscale", "--repeat", tmp_path / "o_uncertainty.png", "-o", "r.png"
-    )
+    made = tmp_path / "o_uncertainty.png"
+    code, _, err = run(capsys, "upscale", "--repeat", made, "-o", tmp_path / "r.png")
     assert code == 2
     assert "is a map of uncertainty; name its image" in err
     code, _, err = run(

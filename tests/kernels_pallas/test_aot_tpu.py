@@ -19,7 +19,7 @@ OF_ANOTHER_OPERATION = """Schedule analysis:
 
 def test_the_analyses_of_libtpu():
     line = ANALYSIS.splitlines()[-1]
-    whole_program = f"{ANALYSIS}{line}\n"
+    whole_program = f"{ANALYSIS.replace('    772', '    999')}{line}\n"
     texts = [OF_ANOTHER_OPERATION, ANALYSIS, whole_program]
     assert aot_tpu.read_bundles(texts) == {"output_gradients": 772}
 
