@@ -53,19 +53,22 @@ GPUS = {
 }
 
 
-def tpu_devices(topology: str) -> list[Any]:
-    """Describes the chips of a TPU slice; needs libtpu.
+def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
+    """Describes the chips of TPU slices; needs libtpu.
 
     Use it in a process that has not loaded libtpu for another purpose.
 
     Args:
-      topology: such as "v5e:2x2".
+      topology: shape of a slice, such as "v5e:2x2".
+      slices: number of slices.
     """
     from jax.experimental import topologies
 
     for name, value in _LIBTPU_WITHOUT_TPU.items():
         os.environ.setdefault(name, value)
-    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    return topologies.get_topology_desc(
+        platform="tpu", topology_name=topology, num_slices=slices
+    ).devices
 
 
 def gpu_devices(name: str, count: int = 1) -> list[Any]:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A training on a slice of Cloud TPUs, through queued resources:
+# A training on slices of Cloud TPUs, through queued resources:
 #
-#   launch/tpu.sh start NAME CONFIG [FIELD=VALUE...]   asks for the slice and starts
-#   launch/tpu.sh resume NAME CONFIG [FIELD=VALUE...]  the same command, on the same slice
-#   launch/tpu.sh watch NAME                           state of the slice, then the log
-#   launch/tpu.sh stop NAME                            saves, and gives the slice back
+#   launch/tpu.sh start NAME CONFIG [FIELD=VALUE...]   asks for the slices and starts
+#   launch/tpu.sh resume NAME CONFIG [FIELD=VALUE...]  the same command, on the same slices
+#   launch/tpu.sh watch NAME                           state of the slices, then the log
+#   launch/tpu.sh stop NAME                            saves, and gives the slices back
 #
-# From the environment: PROJECT, ZONE, ACCELERATOR (v5litepod-16), RUNTIME
+# From the environment: PROJECT, ZONE, ACCELERATOR (v5litepod-16), SLICES (1), RUNTIME
 # (v2-alpha-tpuv5-lite), SHARED (a folder that every host mounts, such as Filestore, with
 # this repository in SHARED/linearsr_jax; the run goes to SHARED/runs/NAME), SPOT=1 for
 # cheaper machines that may be taken away: then stop and start go on from the last save.
@@ -22,12 +22,14 @@ usage() {
 action=$1 name=$2
 shift 2
 : "${PROJECT:?}" "${ZONE:?}" "${SHARED:?}"
-: "${ACCELERATOR:=v5litepod-16}" "${RUNTIME:=v2-alpha-tpuv5-lite}" "${PYTHON:=}"
+: "${ACCELERATOR:=v5litepod-16}" "${SLICES:=1}" "${RUNTIME:=v2-alpha-tpuv5-lite}" "${PYTHON:=}"
 tpus=(gcloud compute tpus)
 where=(--project="$PROJECT" --zone="$ZONE")
 
+# on_hosts all|0 COMMAND: on every host of every slice, or on the first of the first.
 on_hosts() {
-  "${tpus[@]}" tpu-vm ssh "$name" "${where[@]}" --worker="$1" --command="$2"
+  "${tpus[@]}" queued-resources ssh "$name" "${where[@]}" --node="$1" --worker="$1" \
+    --command="$2"
 }
 
 state() {
@@ -72,9 +74,10 @@ train() {
 case $action in
   start)
     (($# >= 1)) || usage
-    spot=()
+    nodes=(--node-id="$name") spot=()
+    if ((SLICES > 1)); then nodes=(--node-count="$SLICES" --node-prefix="$name"); fi
     if [[ -n ${SPOT:-} ]]; then spot=(--spot); fi
-    "${tpus[@]}" queued-resources create "$name" "${where[@]}" --node-id="$name" \
+    "${tpus[@]}" queued-resources create "$name" "${where[@]}" "${nodes[@]}" \
       --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" "${spot[@]}"
     wait_until_active
     train "$@"

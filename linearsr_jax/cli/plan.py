@@ -4,7 +4,13 @@ import argparse
 import json
 import re
 
-from linearsr_jax.cli.arguments import UsageError, add_json, add_override, steps
+from linearsr_jax.cli.arguments import (
+    UsageError,
+    add_json,
+    add_override,
+    positive,
+    steps,
+)
 
 HELP = "compile training or upscaling for chips that are not here; say what it needs"
 
@@ -22,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="CHIP:SIZE",
         help="such as v5e:4x4, v5p:4x4x4 or h200:8; TPUs need the extra aot",
+    )
+    parser.add_argument(
+        "--slices",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="how many such slices of TPUs train together (default: %(default)s)",
     )
     parser.add_argument(
         "--image",
@@ -65,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if not (config.val.folder or config.val.holdout):
         with config.unlocked():
             config.val.holdout = 0.1
-    topology = parse_topology(args.topology)
+    topology = parse_topology(args.topology, args.slices)
     devices = topology.devices()
     if args.image:
         # One chip upscales an image, whatever the mesh that trains.

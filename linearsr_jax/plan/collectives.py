@@ -12,8 +12,11 @@ KINDS = (
     "all-to-all",
     "collective-permute",
 )
+# Slices send through their hosts; XLA gives each message its own pair of operations.
+BETWEEN_SLICES = "between-slices"
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
+_FROM_SLICES = re.compile(r"= (.*?) recv\(.*_xla_megascale_transfer_type=")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|branch_computations)=\{?([%\w.,\- ]+)\}?")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -24,6 +27,7 @@ _LIMIT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 def count_collectives(program: str) -> dict[str, dict[str, int]]:
     """Counts the collectives of a step and the bytes of their results, by kind.
 
+    What slices of TPUs send each other is a kind of its own, `BETWEEN_SLICES`.
     Loops count as often as XLA says that they run, or else as the largest number that
     their condition compares with.
 
@@ -56,6 +60,9 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
                 arrays = [array for array in arrays if array != ("u32", "")]
                 arrays = arrays[len(arrays) // 2 :]
             own[name].append((kind, sum(_bytes(*array) for array in arrays)))
+        elif found := _FROM_SLICES.search(line):
+            # (result, context, token)
+            own[name].append((BETWEEN_SLICES, _bytes(*_ARRAY.findall(found[1])[0])))
         elif found := _CALLED.search(line):
             trips = _TRIPS.search(line)
             times = int(trips[1]) if trips else 1
@@ -63,7 +70,7 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
             asked = condition[1] if condition and not trips else ""
             names = [x.strip(" %") for x in found[1].split(",")]
             calls[name] += [(other, times, asked) for other in names]
-    totals = {kind: {"count": 0, "bytes": 0} for kind in KINDS}
+    totals = {kind: {"count": 0, "bytes": 0} for kind in (*KINDS, BETWEEN_SLICES)}
 
     def visit(name: str, times: int) -> None:
         for kind, size in own.get(name, ()):

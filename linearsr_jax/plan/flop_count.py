@@ -41,7 +41,7 @@ def _of_equation(equation: Any) -> int:
         return max(inner, default=0)
     times = params["length"] if name == "scan" else 1
     if name == "shard_map":
-        mesh, manual = params["mesh"], params["manual_axes"]
+        mesh, manual = params["mesh"], params["newly_manual_axes"]
         times = math.prod(mesh.shape[axis] for axis in manual)
     return times * sum(inner)
 

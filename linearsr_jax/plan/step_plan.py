@@ -6,7 +6,7 @@ import math
 import jax
 
 from linearsr_jax.models.flops import forward_flops
-from linearsr_jax.plan.collectives import count_collectives
+from linearsr_jax.plan.collectives import BETWEEN_SLICES, count_collectives
 from linearsr_jax.plan.flop_count import flops_of
 from linearsr_jax.plan.memory import USABLE, compile_program, device_bytes
 from linearsr_jax.plan.plan import Plan, find_slowest, format_plan
@@ -23,7 +23,8 @@ class StepPlan(Plan):
 
     Of `bytes_per_chip`: parameters, moments, EMA and so on, the codec and the batch;
     activations, what the forward pass keeps for the backward pass; temporaries, all
-    else that the compiler asks for. It is bound by flops, memory or collectives.
+    else that the compiler asks for. It is bound by flops, memory, collectives, or
+    slices: what several of them send each other.
 
     Attributes:
       flops_per_step: products of the whole step on all chips, recomputed ones too.
@@ -65,13 +66,15 @@ def plan_step(parts: RunParts, topology: Topology) -> StepPlan:
         flops = flops_of(program.step, *program.arguments)
     collectives = count_collectives(text)
     chip = topology.chip
-    sent = sum(found["bytes"] for found in collectives.values())
+    sent = {kind: found["bytes"] for kind, found in collectives.items()}
+    across = sent.pop(BETWEEN_SLICES, 0)
     bounds = {
         "flops": flops / topology.count / chip.flops,
         # The state is read and written once, and what is kept for the backward pass
         # written and read.
         "memory": 2 * (arguments + sizes["activations"]) / chip.bandwidth,
-        "collectives": sent / chip.link,
+        "collectives": sum(sent.values()) / chip.link,
+        "slices": across / chip.network,
     }
     bound_by, seconds = find_slowest(bounds)
     return StepPlan(

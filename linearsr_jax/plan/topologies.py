@@ -2,8 +2,9 @@
 
 TPUs: the pages cloud.google.com/tpu/docs/v4, v5e, v5p and v6e; the higher number where
 their editions differ, since a bound on the time must not be too long. v4's links are
-from N. P. Jouppi et al., TPU v4 (2023). GPUs: NVIDIA's data sheets of the H100 and H200
-SXM; the products that they list are with sparsity, which is twice these.
+from N. P. Jouppi et al., TPU v4 (2023); its network is not published, so v5p's stands
+there. GPUs: NVIDIA's data sheets of the H100 and H200 SXM; the products that they list
+are with sparsity, which is twice these.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ class Chip:
       flops: bfloat16 operations a second.
       bandwidth: bytes a second to and from that memory.
       link: bytes a second to all neighbours together, in one direction.
+      network: bytes a second to other slices or nodes, in one direction.
     """
 
     name: str
@@ -36,18 +38,19 @@ class Chip:
     flops: float
     bandwidth: float
     link: float
+    network: float
 
 
 # GPUs that NVLink connects; between nodes links are slower by far.
 _NODE = 8
 
 CHIPS = {
-    "v4": Chip("TPU v4", 32 * 2**30, 275e12, 1.2e12, 300e9),
-    "v5e": Chip("TPU v5e", 16 * 2**30, 197e12, 0.819e12, 200e9),
-    "v5p": Chip("TPU v5p", 95 * 2**30, 459e12, 2.765e12, 600e9),
-    "v6e": Chip("TPU v6e", 32 * 2**30, 918e12, 1.64e12, 448e9),
-    "h100": Chip("NVIDIA H100 SXM", 80 * 10**9, 989e12, 3.35e12, 450e9),
-    "h200": Chip("NVIDIA H200 SXM", 141 * 10**9, 989e12, 4.8e12, 450e9),
+    "v4": Chip("TPU v4", 32 * 2**30, 275e12, 1.2e12, 300e9, 6.25e9),
+    "v5e": Chip("TPU v5e", 16 * 2**30, 197e12, 0.819e12, 200e9, 3.125e9),
+    "v5p": Chip("TPU v5p", 95 * 2**30, 459e12, 2.765e12, 600e9, 6.25e9),
+    "v6e": Chip("TPU v6e", 32 * 2**30, 918e12, 1.64e12, 448e9, 12.5e9),
+    "h100": Chip("NVIDIA H100 SXM", 80 * 10**9, 989e12, 3.35e12, 450e9, 50e9),
+    "h200": Chip("NVIDIA H200 SXM", 141 * 10**9, 989e12, 4.8e12, 450e9, 50e9),
 }
 
 
@@ -58,7 +61,7 @@ class Topology:
     Attributes:
       name: as the user wrote it.
       chip: what each chip can do.
-      count: number of chips.
+      count: number of chips in all slices.
       describe: returns the devices to compile for, and needs what the compiler needs.
     """
 
@@ -87,11 +90,15 @@ class Topology:
             ) from error
 
 
-def parse_topology(name: str) -> Topology:
+def parse_topology(name: str, slices: int = 1) -> Topology:
     """Reads a topology such as v5e:4x4, v5p:4x4x4 or h200:8.
 
+    Args:
+      name: the chip and the shape of a slice.
+      slices: how many such slices of TPUs the network connects.
+
     Raises:
-      PlanError: it has another form, or an unknown chip.
+      PlanError: it has another form, an unknown chip, or slices of GPUs.
     """
     found = re.fullmatch(r"([a-z0-9]+):(\d+(?:x\d+)*)", name.lower().strip())
     if not found or found[1] not in CHIPS:
@@ -104,7 +111,10 @@ def parse_topology(name: str) -> Topology:
     if not count:
         raise PlanError(f"topology {name!r} has no chips")
     if found[1] in GPUS:
+        if slices > 1:
+            raise PlanError(f"topology {name!r}: only TPUs come in slices")
         if count > _NODE:
             raise PlanError(f"topology {name!r}: a node has at most {_NODE} GPUs")
         return Topology(name, chip, count, lambda: gpu_devices(found[1], count))
-    return Topology(name, chip, count, lambda: tpu_devices(f"{found[1]}:{found[2]}"))
+    shape = f"{found[1]}:{found[2]}"
+    return Topology(name, chip, slices * count, lambda: tpu_devices(shape, slices))

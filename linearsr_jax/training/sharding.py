@@ -5,6 +5,10 @@ holds copies of the parameters, `fsdp` splits them, and both split the batch. `s
 splits the rows of each sample: its devices send each other one sum of linear attention
 per block, and the rows beside their own that a convolution sees. A single device is a
 mesh of size one.
+
+Several TPU slices divide `experts` as far as they can, since experts send each other
+nothing, and then `data`, which sends the gradients once a step. The other axes stay
+within a slice.
 """
 
 import math
@@ -16,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from linearsr_jax.core.array_types import PyTree
-from linearsr_jax.core.device_mesh import place_mesh
+from linearsr_jax.core.device_mesh import count_slices, place_mesh
 
 AXES = ("experts", "data", "fsdp", "sequence")
 
@@ -49,8 +53,8 @@ def make_mesh(
       devices: devices to use; by default all.
 
     Raises:
-      ValueError: the product of the sizes is not the number of devices, or they are of
-        several TPU slices.
+      ValueError: the product of the sizes is not the number of devices, or TPU slices
+        cannot divide experts and data.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [experts, data, fsdp, sequence]
@@ -62,11 +66,15 @@ def make_mesh(
             f"sequence={sequence} does not fit {len(devices)} devices; their product "
             "must be that number (data or fsdp may be -1)"
         )
-    is_tpu = devices[0].platform == "tpu"
-    # To other platforms each host is a slice.
-    if is_tpu and len({device.slice_index for device in devices}) > 1:
-        raise ValueError("several TPU slices are not supported; use one")
-    return place_mesh(sizes, AXES, devices)
+    slices = count_slices(devices)
+    experts_across = math.gcd(sizes[0], slices)
+    data_across = slices // experts_across
+    if sizes[1] % data_across:
+        raise ValueError(
+            f"{slices} TPU slices cannot divide experts={sizes[0]} x data={sizes[1]}; "
+            "fsdp and sequence stay within a slice"
+        )
+    return place_mesh(sizes, AXES, devices, across=(experts_across, data_across, 1, 1))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -13,7 +13,7 @@ CONFIG = ("--config", "configs/experts.py:debug", "--topology", "v5e:2x4")
 
 @pytest.fixture(autouse=True)
 def _devices(monkeypatch):
-    monkeypatch.setattr(topologies, "tpu_devices", lambda name: jax.devices())
+    monkeypatch.setattr(topologies, "tpu_devices", lambda name, slices: jax.devices())
 
 
 def test_an_image_does_not_depend_on_the_mesh_of_training(capsys):

@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "launch" / "tpu.sh"
 GCLOUD = """#!/usr/bin/env bash
 echo "$*" >>"$ROOT/calls"
 case "$*" in
-  *"tpu-vm ssh"*)
+  *"queued-resources ssh"*)
     [ -e "$ROOT/gone" ] && exit 255
     for argument in "$@"; do
       case $argument in --command=*) bash -c "${argument#--command=}" || exit ;; esac
@@ -61,7 +61,7 @@ def root(tmp_path):
             os.kill(int((tmp_path / "training").read_text()), signal.SIGKILL)
 
 
-def launch(root, *arguments):
+def launch(root, *arguments, **more):
     environment = {
         "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
         "HOME": str(root / "home"),
@@ -69,6 +69,7 @@ def launch(root, *arguments):
         "PROJECT": "project",
         "ZONE": "zone",
         "SHARED": str(root / "shared"),
+        **more,
     }
     (root / "home").mkdir(exist_ok=True)
     return subprocess.run(
@@ -97,6 +98,7 @@ def test_start_returns_while_the_training_runs_and_stop_ends_it(root):
         *("--workdir", str(root / "shared/runs/job"), "--override", *overrides),
     ]
     assert "queued-resources create job" in calls(root)
+    assert "--node-id=job" in calls(root)
 
     (root / "calls").unlink()
     done = launch(root, "stop", "job")
@@ -122,4 +124,15 @@ def test_a_slice_that_does_not_come_is_not_waited_for(root, state):
     done = launch(root, "start", "job", "config.py")
     assert done.returncode == 1
     assert state in done.stderr
-    assert "tpu-vm ssh" not in calls(root)
+    assert " ssh " not in calls(root)
+
+
+def test_several_slices_train_together(root):
+    done = launch(root, "start", "job", "config.py", SLICES="2")
+    assert done.returncode == 0, done.stderr
+    create, *others = calls(root).splitlines()
+    assert "--node-count=2 --node-prefix=job" in create
+    assert "--node-id" not in create
+    commands = [call for call in others if " ssh " in call]
+    assert commands
+    assert all("--node=all --worker=all" in call for call in commands)

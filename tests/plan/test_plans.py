@@ -18,7 +18,7 @@ from linearsr_jax.plan.topologies import Chip, PlanError, Topology, parse_topolo
 from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.sharding import make_mesh
 
-SMALL = Chip("small", 2**20, 1e9, 1e9, 1e9)
+SMALL = Chip("small", 2**20, 1e9, 1e9, 1e9, 1e9)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,12 @@ SMALL = Chip("small", 2**20, 1e9, 1e9, 1e9)
 def test_topologies(name, count, chip):
     topology = parse_topology(name)
     assert (topology.count, topology.chip.name) == (count, chip)
+
+
+def test_slices_of_tpus_only():
+    assert parse_topology("v5e:16x16", 3).count == 768
+    with pytest.raises(PlanError, match="only TPUs come in slices"):
+        parse_topology("h200:8", 2)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +93,39 @@ def test_flops_in_loops_branches_and_convolutions():
     assert flops_of(convolve, image) == 2 * 36 * 8 * 3 * 3 * 2
 
 
+def test_flops_of_all_devices():
+    mesh = make_mesh(2, 2, experts=2)
+    spec = jax.P(("experts", "data"))
+
+    def multiply(a):
+        return a @ jnp.zeros((8, 16))
+
+    mapped = jax.shard_map(
+        multiply, mesh=mesh, in_specs=spec, out_specs=spec, axis_names={*spec[0]}
+    )
+    with jax.set_mesh(mesh):
+        assert flops_of(mapped, jnp.zeros((4, 8))) == 2 * 4 * 8 * 16
+
+
+def test_experts_on_devices_of_their_own_do_the_same_work():
+    found = []
+    for experts in (1, 4):
+        config = debug.get_config()
+        config.data.folder = "photographs"
+        config.expert_boundaries = (0.25, 0.5, 0.75)
+        config.mesh.experts = experts
+        chip = Chip("large", 2**30, 1e9, 1e9, 1e9, 1e9)
+        plan = plan_step(make_parts(config), Topology("large:8", chip, 8, jax.devices))
+        assert plan.fits
+        found.append(plan)
+    on_one_axis, on_their_own = found
+    assert on_their_own.flops_per_step == on_one_axis.flops_per_step
+    assert (
+        on_their_own.bytes_per_chip["parameters"]
+        == on_one_axis.bytes_per_chip["parameters"] / 4
+    )
+
+
 def test_collectives_count_as_often_as_their_loop_runs():
     mesh = make_mesh(8, 1)
     spread = jax.NamedSharding(mesh, jax.P("data"))
@@ -125,6 +164,24 @@ ENTRY %main (p: f32[4]) -> f32[8] {
     }
 
 
+def test_messages_between_slices_count_apart():
+    """They are a sum over two slices as libtpu 0.0.52 writes it, shortened."""
+    program = """
+ENTRY %main (p: f32[4]) -> f32[8] {
+  %a = f32[1024]{0} all-reduce(%p), replica_groups={{0,1},{2,3}}, to_apply=%add
+  %send = (f32[64,8]{1,0}, u32[]{:S(2)}, token[]) send(%p, %t), is_host_transfer=true, \
+frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[64,8]{1,0}, u32[]{:S(2)}, token[]) recv(%t), is_host_transfer=true, \
+frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %done = (f32[64,8]{1,0}, token[]) recv-done(%recv), is_host_transfer=true
+}
+"""
+    assert count_collectives(program) == {
+        "all-reduce": {"count": 1, "bytes": 4 * 1024},
+        "between-slices": {"count": 1, "bytes": 4 * 64 * 8},
+    }
+
+
 @pytest.mark.parametrize("kind", ["none", "tags"])
 def test_an_image_is_planned_for_one_chip(kind):
     config = debug.get_config()
@@ -132,7 +189,7 @@ def test_an_image_is_planned_for_one_chip(kind):
     config.expert_boundaries = (0.5,)
     config.condition.kind = kind
     parts = make_parts(config)
-    chip = Chip("large", 2**30, 1e9, 1e9, 1e9)
+    chip = Chip("large", 2**30, 1e9, 1e9, 1e9, 1e9)
     devices = jax.devices()
     eight = Topology("large:8", chip, 8, lambda: devices)
     plan = plan_sampler(parts, eight, devices, (64, 32), 3)
@@ -192,7 +249,7 @@ def test_a_plan_names_what_would_make_it_fit():
     parts = make_parts(config)
     plans = [
         plan_step(parts, Topology("small:8", chip, 8, jax.devices))
-        for chip in (SMALL, Chip("large", 2**30, 1e9, 1e9, 1e9))
+        for chip in (SMALL, Chip("large", 2**30, 1e9, 1e9, 1e9, 1e9))
     ]
     small, large = plans
     assert large.fits

@@ -364,15 +364,22 @@ def test_mesh_that_does_not_fit_is_an_error(data, fsdp):
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What JAX looks at to place a mesh on a TPU slice."""
+    """What JAX looks at to place a mesh on a TPU slice.
+
+    libtpu describes a slice that is not here so: without its number.
+    """
 
     id: int
     coords: tuple[int, int, int]
-    slice_index: int = 0
     platform = "tpu"
     device_kind = "TPU v5p"
     core_on_chip = 0
     process_index = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ChipOfSlice(Chip):
+    slice_index: int
 
 
 def test_an_axis_may_be_a_part_of_a_torus():
@@ -384,18 +391,35 @@ def test_an_axis_may_be_a_part_of_a_torus():
     for chips_of_one in mesh.devices.reshape(-1, 8):
         sides = [{chip.coords[axis] for chip in chips_of_one} for axis in range(3)]
         assert sorted(map(len, sides)) == [1, 2, 4]
-    of_two_slices = [Chip(chip.id, chip.coords, chip.id % 2) for chip in chips]
-    with pytest.raises(ValueError, match="several TPU slices"):
-        sharding.make_mesh(-1, 8, of_two_slices)
 
 
-class Gpu(Chip):
+@pytest.mark.parametrize(
+    ("experts", "data", "held"), [(4, 2, (1, 2)), (2, 4, (1, 2)), (1, 8, (1, 2))]
+)
+def test_slices_divide_experts_and_then_data(experts, data, held):
+    """Of four slices; `held` is what of experts and data each slice has."""
+    chips = [
+        ChipOfSlice(16 * n + i, place, n)
+        for n in range(4)
+        for i, place in enumerate(np.ndindex(4, 2, 2))
+    ]
+    mesh = sharding.make_mesh(data, 8, chips, experts=experts)
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    assert (slices == slices[..., :1, :]).all(), "fsdp leaves a slice"
+    for n in range(4):
+        places = np.argwhere(slices == n)
+        assert tuple(len(set(places[:, axis])) for axis in (0, 1)) == held
+    with pytest.raises(ValueError, match="4 TPU slices cannot divide experts=1"):
+        sharding.make_mesh(2, 32, chips)
+
+
+class Gpu(ChipOfSlice):
     platform = "gpu"
     device_kind = "NVIDIA H100"
 
 
 def test_hosts_of_gpus_are_no_slices():
     """XLA numbers them, and those of CPUs, as if they were."""
-    gpus = [Gpu(i, (0, 0, 0), slice_index=i // 8) for i in range(16)]
+    gpus = [Gpu(i, (0, 0, 0), i // 8) for i in range(16)]
     mesh = sharding.make_mesh(-1, 8, gpus)
     assert [gpu.id for gpu in mesh.devices.flat] == list(range(16))
