@@ -12,6 +12,9 @@ from linearsr_jax.cli.arguments import (
     steps,
 )
 
+# No failure: scripts look for a topology that fits.
+DOES_NOT_FIT = 3
+
 HELP = "compile training or upscaling for chips that are not here; say what it needs"
 
 
@@ -60,7 +63,7 @@ def _pixels(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the plan; 0 if the program fits, else 1."""
+    """Prints the plan; returns 0 if the program fits, else 3."""
     from linearsr_jax.config.loading import ConfigError, load_config
     from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
     from linearsr_jax.plan.step_plan import format_step_plan, plan_step
@@ -91,4 +94,4 @@ def run(args: argparse.Namespace) -> int:
         plan = plan_step(make_parts(config, devices), topology)
         text = format_step_plan(plan)
     print(json.dumps(plan.to_json()) if args.json else text)
-    return 0 if plan.fits else 1
+    return 0 if plan.fits else DOES_NOT_FIT

@@ -1,21 +1,30 @@
-"""Reads from a compiled program what its devices send each other."""
+"""Reads from a compiled program what its devices send each other.
+
+Bytes are the fewest that any algorithm lets a device send (R. Thakur et al.,
+Optimization of Collective Communication Operations in MPICH, 2005); rings reach them.
+"""
 
 import math
 import re
+from collections.abc import Callable
 
 # Bits of an element by its type in XLA's text.
 _BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64}
-KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-)
+# What a device sends for each byte of its result, among n devices.
+_SENT: dict[str, Callable[[int], float]] = {
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-gather": lambda n: (n - 1) / n,
+    "reduce-scatter": lambda n: n - 1,
+    "all-to-all": lambda n: (n - 1) / n,
+    "collective-permute": lambda n: 1,
+}
 # Slices send through their hosts; XLA gives each message its own pair of operations.
 BETWEEN_SLICES = "between-slices"
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_SENT)})(?:-start)?\(")
+# Both ways to write groups, {{0,1},{2,3}} and [2,2]<=[4]; without one all are a group.
+_GROUP = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\])")
+_ALL = re.compile(r"^HloModule .*num_partitions=(\d+)")
 _FROM_SLICES = re.compile(r"= (.*?) recv\(.*_xla_megascale_transfer_type=")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|branch_computations)=\{?([%\w.,\- ]+)\}?")
@@ -25,9 +34,12 @@ _LIMIT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 
 
 def count_collectives(program: str) -> dict[str, dict[str, int]]:
-    """Counts the collectives of a step and the bytes of their results, by kind.
+    """Counts the collectives of a step and the bytes that each device sends, by kind.
 
-    What slices of TPUs send each other is a kind of its own, `BETWEEN_SLICES`.
+    What slices of TPUs send each other is a kind of its own, `BETWEEN_SLICES`, where
+    the bytes are those of the results: for a sum over two slices as many are sent, and
+    for one over more of them up to twice as many.
+
     Loops count as often as XLA says that they run, or else as the largest number that
     their condition compares with.
 
@@ -35,13 +47,16 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
       program: text of a compiled module, `jax.stages.Compiled.as_text()`.
 
     Returns:
-      {kind: {"count": ..., "bytes": ...}}, bytes on each device.
+      {kind: {"count": ..., "bytes": ...}}.
     """
     own: dict[str, list[tuple[str, int]]] = {}
     calls: dict[str, list[tuple[str, int, str]]] = {}
     limits: dict[str, int] = {}
     entry = name = ""
+    all_devices = 1
     for line in program.splitlines():
+        if found := _ALL.match(line):
+            all_devices = int(found[1])
         if found := _COMPUTATION.match(line):
             name = found[1]
             own[name], calls[name] = [], []
@@ -59,7 +74,9 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
                 # (operands..., results..., context): numbers that are no data.
                 arrays = [array for array in arrays if array != ("u32", "")]
                 arrays = arrays[len(arrays) // 2 :]
-            own[name].append((kind, sum(_bytes(*array) for array in arrays)))
+            result = sum(_bytes(*array) for array in arrays)
+            devices = _group_size(line) or all_devices
+            own[name].append((kind, round(_SENT[kind](devices) * result)))
         elif found := _FROM_SLICES.search(line):
             # (result, context, token)
             own[name].append((BETWEEN_SLICES, _bytes(*_ARRAY.findall(found[1])[0])))
@@ -70,7 +87,7 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
             asked = condition[1] if condition and not trips else ""
             names = [x.strip(" %") for x in found[1].split(",")]
             calls[name] += [(other, times, asked) for other in names]
-    totals = {kind: {"count": 0, "bytes": 0} for kind in (*KINDS, BETWEEN_SLICES)}
+    totals = {kind: {"count": 0, "bytes": 0} for kind in (*_SENT, BETWEEN_SLICES)}
 
     def visit(name: str, times: int) -> None:
         for kind, size in own.get(name, ()):
@@ -81,6 +98,14 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
 
     visit(entry, 1)
     return {kind: total for kind, total in totals.items() if total["count"]}
+
+
+def _group_size(line: str) -> int:
+    """Returns how many devices take part, 0 where the line does not say."""
+    found = _GROUP.search(line)
+    if not found:
+        return 0
+    return len(found[1].split(",")) if found[1] else int(found[2])
 
 
 def _bytes(kind: str, shape: str) -> int:

@@ -66,13 +66,15 @@ def plan_step(parts: RunParts, topology: Topology) -> StepPlan:
         flops = flops_of(program.step, *program.arguments)
     collectives = count_collectives(text)
     chip = topology.chip
+    # The state is read and written once, what is kept for the backward pass written and
+    # read, and the rest read.
+    read = sizes["codec"] + sizes["batch"]
+    touched = 2 * (arguments - read + sizes["activations"]) + read
     sent = {kind: found["bytes"] for kind, found in collectives.items()}
     across = sent.pop(BETWEEN_SLICES, 0)
     bounds = {
         "flops": flops / topology.count / chip.flops,
-        # The state is read and written once, and what is kept for the backward pass
-        # written and read.
-        "memory": 2 * (arguments + sizes["activations"]) / chip.bandwidth,
+        "memory": touched / chip.bandwidth,
         "collectives": sum(sent.values()) / chip.link,
         "slices": across / chip.network,
     }

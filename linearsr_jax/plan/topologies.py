@@ -26,7 +26,8 @@ class Chip:
 
     Attributes:
       name: name of the chip.
-      memory: bytes of high-bandwidth memory. Google's GB are GiB.
+      memory: bytes of high-bandwidth memory. Google's GB are GiB, and CUDA reports more
+        of a GPU than its name says.
       flops: bfloat16 operations a second.
       bandwidth: bytes a second to and from that memory.
       link: bytes a second to all neighbours together, in one direction.
@@ -49,8 +50,8 @@ CHIPS = {
     "v5e": Chip("TPU v5e", 16 * 2**30, 197e12, 0.819e12, 200e9, 3.125e9),
     "v5p": Chip("TPU v5p", 95 * 2**30, 459e12, 2.765e12, 600e9, 6.25e9),
     "v6e": Chip("TPU v6e", 32 * 2**30, 918e12, 1.64e12, 448e9, 12.5e9),
-    "h100": Chip("NVIDIA H100 SXM", 80 * 10**9, 989e12, 3.35e12, 450e9, 50e9),
-    "h200": Chip("NVIDIA H200 SXM", 141 * 10**9, 989e12, 4.8e12, 450e9, 50e9),
+    "h100": Chip("NVIDIA H100 SXM", 84_929_347_584, 989e12, 3.35e12, 450e9, 50e9),
+    "h200": Chip("NVIDIA H200 SXM", 150_109_880_320, 989e12, 4.8e12, 450e9, 50e9),
 }
 
 

@@ -1,5 +1,6 @@
 """`linearsr plan` on simulated devices in place of TPUs; plans are in tests/plan/."""
 
+import dataclasses
 import json
 
 import jax
@@ -24,6 +25,14 @@ def test_an_image_does_not_depend_on_the_mesh_of_training(capsys):
     plan = json.loads(out)
     assert (plan["image"], plan["steps"], plan["chips"]) == ([64, 32], 4, 8)
     assert plan["fits"]
+
+
+def test_what_does_not_fit_has_an_exit_code_of_its_own(monkeypatch, capsys):
+    chip = dataclasses.replace(topologies.CHIPS["v5e"], memory=1000)
+    monkeypatch.setitem(topologies.CHIPS, "v5e", chip)
+    code, out, _ = run(capsys, "plan", *CONFIG, "--image", "64x32", "--json")
+    assert code == 3
+    assert not json.loads(out)["fits"]
 
 
 @pytest.mark.parametrize(

@@ -143,23 +143,26 @@ def test_collectives_count_as_often_as_their_loop_runs():
     x = jax.ShapeDtypeStruct((8, 100), jnp.float32, sharding=spread)
     found = count_collectives(jax.jit(mapped).lower(x).compile().as_text())
     assert found["collective-permute"] == {"count": 3, "bytes": 3 * 400}
-    assert found["all-reduce"] == {"count": 1, "bytes": 400}
+    assert found["all-reduce"] == {"count": 1, "bytes": 2 * 7 * 400 // 8}
 
 
 def test_results_of_asynchronous_collectives_count_once():
     program = """
+HloModule jit_step, is_scheduled=true, num_partitions=4
+
 ENTRY %main (p: f32[4]) -> f32[8] {
   %a = (f32[4]{0}, f32[8]{0}) all-reduce-start(%p, %q), to_apply=%add
-  %b = (f32[4]{0}, f32[8]{0}) all-gather-start(%p), dimensions={0}
-  %c = ((f32[8]{0}), (f32[2]{0})) reduce-scatter-start(%p), to_apply=%add
+  %b = (f32[4]{0}, f32[8]{0}) all-gather-start(%p), replica_groups={{0,1},{2,3}}
+  %c = ((f32[8]{0}), (f32[2]{0})) reduce-scatter-start(%p), replica_groups=[1,4]<=[4]
   %d = (bf16[16]{0}, bf16[16]{0}, u32[], u32[]) collective-permute-start(%p)
   %e = f32[8]{0} all-gather-done(%b)
 }
 """
     assert count_collectives(program) == {
-        "all-reduce": {"count": 1, "bytes": 4 * (4 + 8)},
-        "all-gather": {"count": 1, "bytes": 4 * 8},
-        "reduce-scatter": {"count": 1, "bytes": 4 * 2},
+        # Of four devices each keeps a quarter, sums it and hands it round.
+        "all-reduce": {"count": 1, "bytes": 2 * 4 * (4 + 8) * 3 // 4},
+        "all-gather": {"count": 1, "bytes": 4 * 4},
+        "reduce-scatter": {"count": 1, "bytes": 4 * 2 * 3},
         "collective-permute": {"count": 1, "bytes": 2 * 16},
     }
 
@@ -168,7 +171,7 @@ def test_messages_between_slices_count_apart():
     """They are a sum over two slices as libtpu 0.0.52 writes it, shortened."""
     program = """
 ENTRY %main (p: f32[4]) -> f32[8] {
-  %a = f32[1024]{0} all-reduce(%p), replica_groups={{0,1},{2,3}}, to_apply=%add
+  %a = f32[1024]{0} all-reduce(%p), replica_groups=[2,2]<=[4], to_apply=%add
   %send = (f32[64,8]{1,0}, u32[]{:S(2)}, token[]) send(%p, %t), is_host_transfer=true, \
 frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
   %recv = (f32[64,8]{1,0}, u32[]{:S(2)}, token[]) recv(%t), is_host_transfer=true, \
