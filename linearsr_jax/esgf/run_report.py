@@ -29,8 +29,8 @@ class RunReport:
       step: last step in the log.
       starts: number of processes that wrote the log, one after another.
       seconds: seconds of each kind: training, and the kinds of `training.goodput`.
-        What a killed process did after its last checkpoint is not in the log, and not
-        here.
+        What a killed process did after its last line in the log, and the time until
+        the next one started, are in no log, and not here.
       goodput_percent: share of training; NaN if the log has no times.
       first_loss, last_loss: means of the first and last tenth of the logged losses.
       knee: what knee.json says; None if there is none.

@@ -8,8 +8,8 @@ A candidate contains only the averaged weights, a quarter of a checkpoint with A
 is kept because the knee is known only some evaluations after it has passed.
 
 Both contain `sums`: the fingerprints of their arrays, which are compared when they are
-read. What cannot be read, or differs, is a DamageError. (0.2 wrote none;
-their checkpoints are read as they are.)
+read. What cannot be read, or differs, is a DamageError. (0.2 wrote none; its
+checkpoints, whose records have a lower format, are read as they are.)
 
 Reading waits for no other host, so that one that fails leaves no other waiting.
 """
@@ -17,6 +17,7 @@ Reading waits for no other host, so that one that fails leaves no other waiting.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,15 @@ from orbax.checkpoint.checkpoint_managers import (
 from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.training.fingerprints import fingerprints
 from linearsr_jax.training.hosts import gather_text, is_first
-from linearsr_jax.training.record import RunRecord, TrainError
+from linearsr_jax.training.record import FORMAT_WITH_SUMS, RunRecord, TrainError
 from linearsr_jax.training.step import TrainState
 
 # Replicas write an array together if each one's slice has at least this size. Cutting a
 # slice off compiles a program for each shape and place: 216 of them at the first save
 # of the preset debug on eight devices, where one replica writes it all in no time.
 _MIN_SLICE_BYTES = 2**20
+# How often, and how long apart, hosts look for the same checkpoints.
+_LISTINGS, _SECONDS_BETWEEN_LISTINGS = 60, 2
 # Name of the record in `sums`.
 _RECORD = "run"
 
@@ -72,6 +75,27 @@ class Checkpointer:
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, increasing."""
         return sorted(self._manager.all_steps())
+
+    def wait_for_steps(self) -> list[int]:
+        """Returns the steps of all complete checkpoints once all hosts see the same.
+
+        A shared file system may show a host its folders as they were a minute ago.
+
+        Raises:
+          TrainError: the hosts still see different checkpoints after two minutes.
+        """
+        seen: list[str] = []
+        for _ in range(_LISTINGS):
+            seen = gather_text(f"{len(self.steps)}, the last {self.steps[-5:]}")
+            if len(set(seen)) == 1:
+                return self.steps
+            time.sleep(_SECONDS_BETWEEN_LISTINGS)
+            self._manager.reload()
+        other = next(i for i, text in enumerate(seen) if text != seen[0])
+        raise TrainError(
+            f"{self._directory}: process 0 sees {seen[0]}, but process {other} sees "
+            f"{seen[other]}; all hosts must share the folder"
+        )
 
     def delete_after(self, step: int) -> None:
         """Deletes later checkpoints; the run continues differently from here."""
@@ -118,7 +142,8 @@ class Checkpointer:
         def read():
             values = _read_json(folder / "run")
             sums = _read_sums(folder)
-            if sums and sums.get(_RECORD) != _sum_of(values):
+            must_have_sums = values.get("format", 0) >= FORMAT_WITH_SUMS
+            if (sums or must_have_sums) and sums.get(_RECORD) != _sum_of(values):
                 raise ValueError("its record is not what was written")
             return values
 
@@ -261,10 +286,10 @@ def _restore_arrays(
         return handler.restore(folder / item, args=args), _read_sums(Path(folder))
 
     arrays, sums = _read_damaged(Path(folder), read)
-    if sums:
-        found = fingerprints(arrays)
-        if wrong := [name for name in found if found[name] != sums.get(name)]:
-            raise DamageError(f"{folder}: {wrong[0]} is not what was written")
+    found = fingerprints(arrays) if sums else {}
+    wrong = [name for name in found if found[name] != sums.get(name)]
+    # Each host sees its own copy of what is not split.
+    _fail_on_all(Path(folder), f"{wrong[0]} is not what was written" if wrong else "")
     return arrays
 
 
@@ -276,10 +301,15 @@ def _read_damaged(folder: Path, read: Callable[[], Any]) -> Any:
     # A damaged file can make the libraries below raise anything.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+    _fail_on_all(folder, reason)
+    return found
+
+
+def _fail_on_all(folder: Path, reason: str) -> None:
+    """Fails on every host if one has a reason to."""
     for index, other in enumerate(gather_text(reason)):
         if other:
             raise DamageError(f"{folder}: {reason or f'process {index}: {other}'}")
-    return found
 
 
 def _read_json(folder: Path) -> Mapping[str, Any]:

@@ -2,11 +2,41 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Protocol
 
-# Kinds of time that do not train. "lost" is that of steps which a rewind took back.
+# Kinds of time that do not train. "lost" is that of steps which a rewind or a
+# resume takes back.
 KINDS = ("starting", "compiling", "data_wait", "saving", "validating", "lost")
+
+
+# Of a row of the log: all seconds of its process, and what tells processes apart, since
+# no two take equally long to start.
+_ALL, _START = "seconds", "seconds_starting"
+
+
+def count_as_lost(
+    dropped: Mapping[str, float], kept: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Makes the times of a process whose last steps will be repeated.
+
+    Args:
+      dropped: its last row in the log, of a step that will be repeated.
+      kept: the last row with times of a step that stays, perhaps of another process.
+
+    Returns:
+      The times of `dropped`, where training after `kept` counts as lost.
+    """
+    times = {name: x for name, x in dropped.items() if name.startswith(_ALL)}
+    before = kept if kept and kept.get(_START) == dropped.get(_START) else {}
+    times["seconds_lost"] = times.get("seconds_lost", 0.0) + max(
+        0.0, _trained_in(times) - _trained_in(before)
+    )
+    return times
+
+
+def _trained_in(times: Mapping[str, float]) -> float:
+    return times.get(_ALL, 0.0) - sum(times.get(f"seconds_{x}") or 0.0 for x in KINDS)
 
 
 class Listener(Protocol):

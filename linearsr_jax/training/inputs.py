@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from linearsr_jax.codecs import Codec, describe_codec
 from linearsr_jax.pretrained.model_folder import PretrainedModel
@@ -17,6 +19,8 @@ from linearsr_jax.training.initial_state import load_origin, load_run_codec
 from linearsr_jax.training.parts import RunParts
 from linearsr_jax.training.record import RunRecord, flatten, installed_versions
 from linearsr_jax.training.sharding import replicated
+
+logger = logging.getLogger(__name__)
 
 _PLACES = ("data.folder", "val.folder", "codec_folder")
 
@@ -46,7 +50,8 @@ def open_inputs(parts: RunParts, earlier: RunRecord | None) -> RunInputs:
       earlier: record of a resumed run; None for a new one.
 
     Raises:
-      TrainError: see `load_origin`; or the hosts have other photographs or configs.
+      TrainError: see `load_origin`; or the hosts differ in photographs, configs,
+        packages, codec or initial model.
       OSError, ValueError: see `open_photographs`.
     """
     settings = parts.settings
@@ -60,12 +65,26 @@ def open_inputs(parts: RunParts, earlier: RunRecord | None) -> RunInputs:
             settings, parts.preset, earlier.manifest if earlier else None
         )
     )
+    versions = installed_versions()
     check_equal(
         {
             "configs": _sum_of(settings.config),
             "photographs": together(photographs.describe),
+            "packages": ", ".join(" ".join(pair) for pair in versions.items()),
+            "codecs": _sum_of(describe_codec(codec)),
+            "models to start from": _describe_weights(origin),
         }
     )
+    if earlier and earlier.versions != versions:
+        logger.info(
+            "the run began with other packages, so later steps may differ in the last "
+            "digits: %s",
+            ", ".join(
+                f"{name} {earlier.versions.get(name)}, now {version}"
+                for name, version in versions.items()
+                if earlier.versions.get(name) != version
+            ),
+        )
     now: dict[str, Any] = {
         "config": settings.config,
         "codec": describe_codec(codec),
@@ -76,12 +95,22 @@ def open_inputs(parts: RunParts, earlier: RunRecord | None) -> RunInputs:
     else:
         record = RunRecord(
             **now,
-            versions=installed_versions(),
+            versions=versions,
             data_seed=settings.seed,
             origin=describe_origin(origin.training) if origin else None,
         )
     codec = jax.device_put(codec, replicated(parts.mesh))
     return RunInputs(record, origin, codec, photographs)
+
+
+def _describe_weights(origin: PretrainedModel | None) -> str:
+    # Each host puts its own copy on its devices.
+    if origin is None or jax.process_count() == 1:
+        return "none"
+    digest = hashlib.sha256()
+    for array in jax.tree.leaves(origin.experts):
+        digest.update(np.asarray(array).tobytes())
+    return f"SHA-256 {digest.hexdigest()[:12]}"
 
 
 def _sum_of(config: Mapping[str, Any]) -> str:

@@ -51,8 +51,9 @@ RESUMABLE = (
     "mesh.fsdp",
     "mesh.sequence",
 )
-# Version of the record. Version 2 had evaluations as {name: value}.
-_FORMAT = 3
+# Version of the record. Version 2 had evaluations as {name: value}; since version 4
+# the checkpoints have the fingerprints of their arrays.
+_FORMAT = FORMAT_WITH_SUMS = 4
 
 
 class TrainError(Exception):
@@ -110,7 +111,7 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], workdir: Path) -> "RunRecord":
-        """Reads the record of a checkpoint, also one of linearsr_jax 0.1.
+        """Reads the record of a checkpoint, also one of linearsr_jax 0.1 or 0.2.
 
         Args:
           values: JSON part of a checkpoint.
@@ -124,7 +125,7 @@ class RunRecord:
         if found == 2:
             values["validations"] = _validations_of_format_2(values)
             del values["evaluations"]
-        elif found == _FORMAT:
+        elif found in (3, _FORMAT):
             values["validations"] = tuple(
                 Validation.from_json(validation) for validation in values["validations"]
             )

@@ -43,10 +43,11 @@ def find_resumable(
       The run; None if there are no checkpoints.
 
     Raises:
-      TrainError: the run has another config or version, or all checkpoints are damaged.
+      TrainError: the run has another config or version, all checkpoints are damaged, or
+        the hosts see different ones.
     """
     damaged: dict[int, DamageError] = {}
-    for step in reversed(checkpointer.steps):
+    for step in reversed(checkpointer.wait_for_steps()):
         try:
             record = checkpointer.restore_record(step)
             check_same_config(record, config, workdir)

@@ -20,6 +20,7 @@ from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.image_io import write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.esgf.evaluation import Validation
+from linearsr_jax.training.goodput import count_as_lost
 from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.workdir import LOG, step_of
@@ -131,20 +132,28 @@ class JsonLinesWriter(IgnoringWriter):
 
     Non-finite numbers are written as null, which strict readers can parse. Validations
     also have the directions of their scores; see `esgf.evaluation`. A resumed run drops
-    the lines of the steps that it will repeat, and damaged ones, such as the line that
-    a killed run was writing.
+    the lines of the steps that it will repeat, but for the time that they took, which
+    is lost, and damaged lines, such as the one that a killed run was writing.
     """
 
     def __init__(self, path: Path, resume_step: int):
         """Opens path for steps after resume_step."""
-        kept = []
+        kept, last_kept, last_dropped = [], None, None
         if path.exists():
             for number, line in enumerate(path.read_bytes().splitlines(), start=1):
                 step = step_of(line)
                 if step is None:
                     logger.warning("%s: dropped line %d, it is damaged", path, number)
-                elif step <= resume_step:
+                    continue
+                row = json.loads(line)
+                if step <= resume_step:
                     kept.append(line + b"\n")
+                    last_kept = row if "seconds" in row else last_kept
+                else:
+                    last_dropped = row if "seconds" in row else last_dropped
+        if last_dropped:
+            times = count_as_lost(last_dropped, last_kept)
+            kept.append(json.dumps({"step": resume_step, **times}).encode() + b"\n")
         # Write it whole or not at all, since a run may be killed here too.
         with written_whole(path) as temporary:
             temporary.write_bytes(b"".join(kept))

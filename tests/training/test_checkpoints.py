@@ -12,6 +12,7 @@ import pytest
 
 from linearsr_jax.config.defaults import default_config
 from linearsr_jax.data.manifest import Manifest
+from linearsr_jax.training import checkpoints
 from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageError
 from linearsr_jax.training.fingerprints import fingerprints
 from linearsr_jax.training.record import RunRecord, TrainError
@@ -113,6 +114,8 @@ def damage(folder, kind):
         shutil.rmtree(folder / "state")
     elif kind == "no record":
         shutil.rmtree(folder / "run")
+    elif kind == "no sums":
+        shutil.rmtree(folder / "sums")
     elif kind == "half a file":
         largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     elif kind == "other sums":
@@ -125,7 +128,15 @@ def damage(folder, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["empty folder", "no state", "no record", "half a file", "other sums", "zeros"],
+    [
+        "empty folder",
+        "no state",
+        "no record",
+        "no sums",
+        "half a file",
+        "other sums",
+        "zeros",
+    ],
 )
 def test_the_checkpoint_before_takes_over(saved, tmp_path, caplog, kind):
     folder = tmp_path / "checkpoints"
@@ -163,10 +174,27 @@ def test_checkpoints_of_0_2_have_no_sums(saved, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     shutil.rmtree(folder / "2" / "sums")
+    path = folder / "2" / "run" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
     checkpointer = Checkpointer(folder, keep=3)
     resumed = find_resumable(checkpointer, StartState(), CONFIG, tmp_path)
     checkpointer.close()
     assert_same_bits(resumed.state, make_state(2))
+
+
+def test_hosts_that_see_other_checkpoints_wait_for_the_same(saved, monkeypatch):
+    seen = [["1, the last [1]", "2, the last [1, 2]"]] * 2 + [["same", "same"]]
+    monkeypatch.setattr(checkpoints, "gather_text", lambda text: seen.pop(0))
+    monkeypatch.setattr(checkpoints.time, "sleep", lambda seconds: None)
+    checkpointer = Checkpointer(saved, keep=3)
+    assert checkpointer.wait_for_steps() == [1, 2]
+    assert not seen
+    monkeypatch.setattr(checkpoints, "gather_text", lambda text: [text, "none"])
+    with pytest.raises(
+        TrainError, match=r"process 0 sees 2, .*\[1, 2\], but process 1"
+    ):
+        checkpointer.wait_for_steps()
+    checkpointer.close()
 
 
 def test_a_damaged_candidate_is_named(tmp_path):

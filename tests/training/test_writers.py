@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from linearsr_jax.esgf.curve_files import curve_of, read_curve
 from linearsr_jax.esgf.evaluation import Evaluation, Validation
+from linearsr_jax.esgf.run_report import report_run
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.writers import (
     ImageFolderWriter,
@@ -93,6 +94,30 @@ def test_resumed_run_drops_what_it_repeats(tmp_path):
         (2, 1.0),
         (3, 7.0),
     ]
+
+
+def test_the_time_of_repeated_steps_is_lost(tmp_path):
+    """A killed process, one that dies before its first checkpoint, and a third one."""
+    path = tmp_path / "metrics.jsonl"
+
+    def write(resume_step, *times):
+        writer = JsonLinesWriter(path, resume_step)
+        for step, seconds, starting, saving in times:
+            names = ("seconds", "seconds_starting", "seconds_saving")
+            values = dict(zip(names, (seconds, starting, saving), strict=True))
+            writer.write_scalars(step, {"loss": 1.0, "seconds_lost": 0.0, **values})
+        writer.close()
+
+    write(0, (2, 10.0, 3.0, 1.0), (4, 30.0, 3.0, 2.0), (5, 36.0, 3.0, 2.0))
+    write(2, (3, 9.0, 4.0, 0.0))
+    write(2, (3, 8.0, 5.0, 0.0), (4, 11.0, 5.0, 0.0))
+    report = report_run(tmp_path)
+    assert report.starts == 3
+    # 10 - 3 - 1 s, and 11 - 5 s, brought the run to where it is.
+    assert report.seconds["training"] == 6 + 6
+    assert report.seconds["lost"] == (36 - 10 - 1) + (9 - 4)
+    assert report.seconds["starting"] == 3 + 4 + 5
+    assert [row["step"] for row in rows(path)] == [2, 2, 2, 3, 4]
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path):
