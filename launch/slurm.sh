@@ -5,9 +5,11 @@
 #   squeue --me; tail -f slurm-JOB.out                                 watches
 #   scancel --signal=TERM --batch JOB                                  stops, and saves
 #
-# Two minutes before its time is over the run saves and the job queues again; so it does
-# when it is preempted. The workdir must be on a file system that the nodes share. Submit
-# from an environment with linearsr_jax[train,cuda13].
+# Two minutes before its time is over the run saves, and the job queues again. So it does
+# when the job is preempted, where the cluster requeues (PreemptMode=REQUEUE) and leaves
+# time to save (GraceTime); without GraceTime the steps since the last checkpoint are lost.
+# The workdir must be on a file system that the nodes share. Submit from an environment
+# with linearsr_jax[train,cuda13].
 #SBATCH --job-name=linearsr
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
@@ -19,26 +21,25 @@
 set -uo pipefail
 
 if (($# < 2)); then
-  sed -n '2,10s/^# \{0,1\}//p' "$0"
+  sed -n '2,12s/^# \{0,1\}//p' "$0"
   exit 2
 fi
 config=$1 workdir=$2
 shift 2
-is_out_of_time=""
+is_told_to_stop=""
 
 # srun takes neither from sbatch, and JAX only three quarters of a GPU's memory.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-8}
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.95}
-overrides=()
-if (($#)); then overrides=(--override "$@"); fi
 
-# JAX finds the other tasks in SLURM's environment.
+# JAX finds the other tasks in SLURM's environment. The GPUs starve with the config's one
+# thread; a later data.workers wins.
 srun --kill-on-bad-exit=0 linearsr train --config "$config" --workdir "$workdir" \
-  "${overrides[@]}" &
+  --override data.workers="$SRUN_CPUS_PER_TASK" "$@" &
 steps=$!
 
-trap 'scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
-trap 'is_out_of_time=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
+trap 'is_told_to_stop=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
+trap 'scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 
 wait "$steps"
 status=$?
@@ -48,9 +49,10 @@ while kill -0 "$steps" 2>/dev/null; do
   status=$?
 done
 
-# 75: stopped with a checkpoint. Only the end of its time asks for another turn; whoever
-# sent TERM wanted it to stop.
-if ((status == 75)) && [[ -n $is_out_of_time ]]; then
+# 75: stopped with a checkpoint. The user's TERM comes to this script. SLURM's own, when
+# it preempts the job, goes to the tasks alone; they end before their grace does, and
+# SLURM would take the job for one that has failed.
+if ((status == 75)) && [[ -z $is_told_to_stop ]]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

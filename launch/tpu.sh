@@ -6,25 +6,39 @@
 #   launch/tpu.sh watch NAME                           state of the slices, then the log
 #   launch/tpu.sh stop NAME                            saves, and gives the slices back
 #
-# From the environment: PROJECT, ZONE, ACCELERATOR (v5litepod-16), SLICES (1), RUNTIME
-# (v2-alpha-tpuv5-lite), SHARED (a folder that every host mounts, such as Filestore, with
-# this repository in SHARED/linearsr_jax; the run goes to SHARED/runs/NAME), SPOT=1 for
-# cheaper machines that may be taken away: then stop and start go on from the last save.
-# The hosts need uv, or Python 3.11 or newer as PYTHON.
+# From the environment:
+#   PROJECT, ZONE
+#   ACCELERATOR   v5litepod-16 if not set; docs/launch.md has a table of the names
+#   RUNTIME       v2-alpha-tpuv5-lite if not set
+#   SLICES        1 if not set
+#   SPOT=1        cheaper slices, which may be taken away: then stop, and start again
+#   CREATE_FLAGS  further flags of gcloud, such as "--reserved --network=NETWORK"
+#   SHARED        the folder that all hosts share, with this repository in
+#                 SHARED/linearsr_jax; the run goes to SHARED/runs/NAME
+#   MOUNT         IP:/SHARE of NFS, which hosts mount at SHARED where nothing is mounted
+#   PYTHON        Python 3.11 or newer of the hosts, in place of uv's
+#   FORCE=1       stop gives the slices back even if nothing says that the run was saved
 set -euo pipefail
 
 usage() {
-  sed -n '2,14s/^# \{0,1\}//p' "$0"
+  sed -n '2,23s/^# \{0,1\}//p' "$0"
   exit 2
+}
+
+fail() {
+  echo "$name: $*" >&2
+  exit 1
 }
 
 (($# >= 2)) || usage
 action=$1 name=$2
 shift 2
 : "${PROJECT:?}" "${ZONE:?}" "${SHARED:?}"
-: "${ACCELERATOR:=v5litepod-16}" "${SLICES:=1}" "${RUNTIME:=v2-alpha-tpuv5-lite}" "${PYTHON:=}"
+: "${ACCELERATOR:=v5litepod-16}" "${SLICES:=1}" "${RUNTIME:=v2-alpha-tpuv5-lite}"
+: "${MOUNT:=}" "${PYTHON:=}" "${PAUSE:=30}"
 tpus=(gcloud compute tpus)
 where=(--project="$PROJECT" --zone="$ZONE")
+run=$SHARED/runs/$name
 
 # on_hosts all|0 COMMAND: on every host of every slice, or on the first of the first.
 on_hosts() {
@@ -32,53 +46,141 @@ on_hosts() {
     --command="$2"
 }
 
+# count_hosts WORD COMMAND: runs a command on every host and prints how many came to its
+# end. gcloud's exit code does not tell: it is 0, too, if no host could be reached.
+count_hosts() {
+  on_hosts all "$2
+    echo 'linearsr: $1'" | tee /dev/stderr | grep -c "linearsr: $1"
+}
+
 state() {
   "${tpus[@]}" queued-resources describe "$name" "${where[@]}" \
     --format='value(state.state)'
+}
+
+give_back() {
+  "${tpus[@]}" queued-resources delete "$name" "${where[@]}" --force --quiet
 }
 
 wait_until_active() {
   local now
   until now=$(state) && [[ $now == ACTIVE ]]; do
     case $now in
-      FAILED | SUSPENDED)
-        echo "$name: $now; launch/tpu.sh stop $name gives it back" >&2
-        exit 1
-        ;;
+      FAILED | SUSPENDED) fail "$now; launch/tpu.sh stop $name gives it back" ;;
     esac
-    sleep 30
+    sleep "$PAUSE"
   done
 }
 
+# What a host needs: the shared folder, and an environment with this repository.
+prepare() {
+  echo "set -e"
+  echo "if pgrep -f '[l]inearsr train' >/dev/null; then"
+  echo "  echo 'a training is running here; stop it first' >&2; exit 1; fi"
+  if [[ -n $MOUNT ]]; then
+    # A new machine may still be installing its own updates.
+    echo "if ! mountpoint -q $SHARED; then
+        if ! command -v mount.nfs >/dev/null; then
+          sudo apt-get -q -o DPkg::Lock::Timeout=300 update
+          sudo apt-get -qy -o DPkg::Lock::Timeout=300 install nfs-common
+        fi
+        sudo mkdir -p $SHARED
+        sudo mount -t nfs $MOUNT $SHARED
+      fi"
+  fi
+  # The hosts share the folder, and pip builds where the source is: each takes a copy.
+  echo "rm -rf ~/source
+    cp -r $SHARED/linearsr_jax ~/source
+    cd ~/source"
+  if [[ -n $PYTHON ]]; then
+    echo "[ -d ~/linearsr ] || $PYTHON -m venv ~/linearsr
+      ~/linearsr/bin/pip install -q '.[train,tpu]'"
+  else
+    # ssh with a command reads no profile, so ~/.local/bin is not on PATH.
+    echo "uv=\$(command -v uv || echo ~/.local/bin/uv)
+      if [ ! -x \$uv ]; then
+        curl -LsSf https://astral.sh/uv/install.sh -o ~/install_uv.sh
+        sh ~/install_uv.sh
+      fi
+      [ -d ~/linearsr ] || \$uv venv --python 3.12 ~/linearsr
+      \$uv pip install -q --python ~/linearsr/bin/python '.[train,tpu]'"
+  fi
+  echo "mkdir -p $SHARED/runs"
+}
+
 train() {
-  local config=$1 arguments="" make_environment="uv venv --python 3.12 ~/linearsr"
+  local config=$1 arguments command tries hosts ready started
   shift
-  if (($#)); then printf -v arguments ' %q' --override "$@"; fi
-  if [[ -n $PYTHON ]]; then make_environment="$PYTHON -m venv ~/linearsr"; fi
-  # pip builds in the folder that it is given, which the hosts share: each takes a copy.
-  on_hosts all "set -e
-    [ -d ~/linearsr ] || $make_environment
-    rm -rf ~/source && cp -r $SHARED/linearsr_jax ~/source && cd ~/source
-    if command -v uv >/dev/null; then
-      uv pip install -q --python ~/linearsr/bin/python '.[train,tpu]'
-    else
-      ~/linearsr/bin/pip install -q '.[train,tpu]'
-    fi
-    mkdir -p $SHARED/runs"
+  # The chips starve with the config's one thread; a later data.workers wins.
+  printf -v arguments ' %q' --override data.workers=32 "$@"
+  for tries in {1..10}; do
+    hosts=$(count_hosts here :) && break
+    ((tries < 10)) || fail "${hosts:-0} hosts answer; launch/tpu.sh resume tries again"
+    sleep "$PAUSE" # a new machine lets nobody in for the first minute
+  done
+  ready=$(count_hosts ready "$(prepare)") || true
+  ((ready == hosts)) || fail "$ready of $hosts hosts are ready; see above"
+  # The shell that notes the exit code gets the signal to stop, too, and must outlive
+  # the training. A new slice finds the programs that an earlier one has compiled.
+  printf -v command %q "trap : TERM
+    JAX_COMPILATION_CACHE_DIR=$SHARED/programs ~/linearsr/bin/linearsr train \
+      --config $config --workdir $run$arguments
+    echo \$? >$run.\$(hostname).exit"
   # The training keeps running after this connection closes. JAX finds the other hosts.
-  on_hosts all "cd ~/source && { nohup setsid ~/linearsr/bin/linearsr train \
-    --config $config --workdir $SHARED/runs/$name$arguments \
-    >$SHARED/runs/$name.\$(hostname).txt 2>&1 </dev/null & }"
+  started=$(count_hosts started "set -e
+    cd ~/source
+    rm -f $run.\$(hostname).exit
+    nohup setsid bash -c $command >>$run.\$(hostname).txt 2>&1 </dev/null &") || true
+  ((started == hosts)) || fail "$started of $hosts hosts have started; see above"
+  echo "$name: $hosts hosts train; launch/tpu.sh watch $name shows how" >&2
+}
+
+# Gives the slices back if the run is saved, or if there is none.
+stop() {
+  local now answer code=""
+  now=$(state)
+  case $now in
+    ACCEPTED | WAITING_FOR_RESOURCES | FAILED | SUSPENDED)
+      echo "$name: $now, nothing runs there" >&2
+      give_back
+      return
+      ;;
+  esac
+  # One host is enough: all stop after the same step. The brackets keep the pattern
+  # from matching the shell that looks for it.
+  answer=$(on_hosts 0 "
+    if pgrep -f '[l]inearsr train' >/dev/null; then
+      pkill -TERM -f '[l]inearsr train' || { echo 'cannot stop the training' >&2; exit 1; }
+      while pgrep -f '[l]inearsr train' >/dev/null; do sleep 1; done
+    fi
+    echo \"linearsr: exit code \$(cat $run.\$(hostname).exit)\"") || true
+  [[ $answer =~ "linearsr: exit code "([0-9]+) ]] && code=${BASH_REMATCH[1]}
+  case $code in
+    0) echo "$name: the run is finished" >&2 ;;
+    75) echo "$name: stopped and saved" >&2 ;;
+    *)
+      # It may have been taken away meanwhile.
+      now=$(state)
+      if [[ $now != FAILED && $now != SUSPENDED && -z ${FORCE:-} ]]; then
+        fail "not given back, and still charged: ${code:+exit code $code, }nothing says" \
+          "that the run was saved. See launch/tpu.sh watch $name; resume it, or give" \
+          "the slices back all the same: FORCE=1 launch/tpu.sh stop $name"
+      fi
+      ;;
+  esac
+  give_back
 }
 
 case $action in
   start)
     (($# >= 1)) || usage
-    nodes=(--node-id="$name") spot=()
-    if ((SLICES > 1)); then nodes=(--node-count="$SLICES" --node-prefix="$name"); fi
-    if [[ -n ${SPOT:-} ]]; then spot=(--spot); fi
-    "${tpus[@]}" queued-resources create "$name" "${where[@]}" "${nodes[@]}" \
-      --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" "${spot[@]}"
+    slices=(--node-id="$name")
+    if ((SLICES > 1)); then slices=(--node-count="$SLICES" --node-prefix="$name"); fi
+    if [[ -n ${SPOT:-} ]]; then slices+=(--spot); fi
+    read -ra flags <<<"${CREATE_FLAGS:-}"
+    "${tpus[@]}" queued-resources create "$name" "${where[@]}" "${slices[@]}" \
+      --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" \
+      ${flags[@]+"${flags[@]}"}
     wait_until_active
     train "$@"
     ;;
@@ -88,17 +190,9 @@ case $action in
     ;;
   watch)
     state
-    on_hosts 0 "cat $SHARED/runs/$name/hosts/*.json; tail -n 20 -f $SHARED/runs/$name.*.txt"
+    on_hosts 0 "tail -qn 1 $run/hosts/*.json; grep -sH . $run.*.exit
+      tail -n 20 -F $run.*.txt"
     ;;
-  stop)
-    # One host is enough: all stop after the same step. The brackets keep the pattern
-    # from matching the shell that looks for it. A slice that was taken away has no
-    # hosts, and is given back all the same.
-    on_hosts 0 '
-      pkill -TERM -f "[l]inearsr train" || exit 0
-      while pgrep -f "[l]inearsr train" >/dev/null; do sleep 1; done' ||
-      echo "$name: no host answers" >&2
-    "${tpus[@]}" queued-resources delete "$name" "${where[@]}" --force --quiet
-    ;;
+  stop) stop ;;
   *) usage ;;
 esac

@@ -1,0 +1,109 @@
+"""launch/slurm.sh, with stand-ins for the programs of SLURM."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sh"
+# Runs the training, and passes signals on to it as SLURM does. ROOT/code is its exit
+# code when it is stopped.
+SRUN = """#!/usr/bin/env bash
+printf '%s\\n' "$@" >"$ROOT/arguments"
+sleep 60 >/dev/null 2>&1 &
+trap 'kill $!; exit $(cat "$ROOT/code")' TERM
+echo $$ >"$ROOT/tasks"
+wait
+"""
+SCANCEL = """#!/usr/bin/env bash
+echo "$*" >>"$ROOT/scancel_calls"
+kill "$(cat "$ROOT/tasks")"
+"""
+SCONTROL = """#!/usr/bin/env bash
+echo "$*" >>"$ROOT/scontrol_calls"
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name, text in {"srun": SRUN, "scancel": SCANCEL, "scontrol": SCONTROL}.items():
+        path = tmp_path / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+    (tmp_path / "code").write_text("75\n")
+    return tmp_path
+
+
+@contextlib.contextmanager
+def running(root, *overrides):
+    """A batch script whose tasks run."""
+    environment = {
+        "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
+        "ROOT": str(root),
+        "SLURM_JOB_ID": "7",
+        "SLURM_CPUS_PER_TASK": "6",
+    }
+    command = ["bash", str(SCRIPT), "config.py", "work dir", *overrides]
+    with subprocess.Popen(command, env=environment) as process:
+        deadline = time.monotonic() + 30
+        while not (root / "tasks").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process
+        process.wait(30)
+
+
+def requeued(root):
+    path = root / "scontrol_calls"
+    return path.exists() and path.read_text() == "requeue 7\n"
+
+
+def signal_tasks(root):
+    os.kill(int((root / "tasks").read_text()), signal.SIGTERM)
+
+
+def test_what_the_tasks_run(root):
+    with running(root, "data.folder=/a folder"):
+        signal_tasks(root)
+    arguments = (root / "arguments").read_text().splitlines()
+    assert arguments[arguments.index("linearsr") :] == [
+        *("linearsr", "train", "--config", "config.py", "--workdir", "work dir"),
+        *("--override", "data.workers=6", "data.folder=/a folder"),
+    ]
+
+
+def test_the_end_of_its_time_saves_and_queues_the_job_again(root):
+    with running(root) as process:
+        process.send_signal(signal.SIGUSR1)
+    assert process.returncode == 75
+    assert (root / "scancel_calls").read_text() == "--signal=TERM 7.0\n"
+    assert requeued(root)
+
+
+def test_a_preemption_that_the_tasks_alone_hear_of_queues_the_job_again(root):
+    with running(root) as process:
+        signal_tasks(root)
+    assert process.returncode == 75
+    assert requeued(root)
+
+
+def test_the_user_stops_the_job_for_good(root):
+    with running(root) as process:
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 75
+    assert (root / "scancel_calls").read_text() == "--signal=TERM 7.0\n"
+    assert not requeued(root)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_run_that_ended_by_itself_is_not_queued_again(root, code):
+    (root / "code").write_text(f"{code}\n")
+    with running(root) as process:
+        signal_tasks(root)
+    assert process.returncode == code
+    assert not requeued(root)
