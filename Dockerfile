@@ -3,9 +3,12 @@
 #   docker build -t linearsr .                                    for CPUs
 #   docker build -t linearsr --build-arg EXTRAS=cuda13 .          for NVIDIA GPUs
 #   docker build -t linearsr --build-arg EXTRAS=train,cuda13 .    to train there
+#   docker build -t linearsr --build-arg EXTRAS=train,tpu .       to train on TPUs
 #
 #   docker run --rm -v "$PWD:/data" linearsr upscale photo.jpg -o photo_x4.png
 #   docker run --rm --gpus all -v "$PWD:/data" linearsr upscale holiday/ -o holiday_x4/
+#
+# A training with data.workers also needs --shm-size, see docs/pods.md.
 #
 # cuda13 needs a driver of version 580 or newer, cuda12 one of 525 or newer. CUDA itself
 # comes with jax; of the host only the driver is used.

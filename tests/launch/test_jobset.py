@@ -136,7 +136,7 @@ def test_mounts_have_volumes_and_shared_memory_is_large(pod):
 def test_linearsr_takes_the_command(pod, monkeypatch):
     (container,) = pod["containers"]
     args = make_parser().parse_args(container["args"])
-    name = args.config[0].removeprefix("/shared/")
+    name = args.config[0].removeprefix("/shared/linearsr_jax/")
     monkeypatch.chdir(ROOT)
     config = load_config(name, args.override)
     assert config.data.crop_size == config.val.crop_size == 512
