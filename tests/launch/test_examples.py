@@ -1,4 +1,4 @@
-"""The commands with which the pages launch trainings name configs and fields that exist."""
+"""The trainings that the pages launch have configs and fields that exist."""
 
 import re
 import shlex

@@ -31,8 +31,8 @@ FIELDS = {
 JOB = "spec.replicatedJobs.*.template.spec"
 POD = f"{JOB}.template.spec"
 FIELDS |= {
-    JOB: "parallelism completions completionMode backoffLimit podFailurePolicy template "
-    "activeDeadlineSeconds",
+    JOB: "parallelism completions completionMode backoffLimit podFailurePolicy "
+    "template activeDeadlineSeconds",
     f"{JOB}.podFailurePolicy": "rules",
     f"{JOB}.podFailurePolicy.rules.*": "action onExitCodes onPodConditions",
     f"{JOB}.podFailurePolicy.rules.*.onExitCodes": "containerName operator values",

@@ -19,6 +19,7 @@ GCLOUD = """#!/usr/bin/env bash
 echo "$*" >>"$ROOT/calls"
 case "$*" in
   *"queued-resources ssh"*)
+    [ -e "$ROOT/next_state" ] && mv "$ROOT/next_state" "$ROOT/state"
     [ -e "$ROOT/gone" ] && exit 255
     [ -e "$ROOT/unreached" ] && exit 0
     for argument in "$@"; do
@@ -196,7 +197,9 @@ def test_a_finished_run_gives_its_slices_back(root):
     assert "queued-resources delete job" in calls(root)
 
 
-@pytest.mark.parametrize("why", ["unreached", "gone", "not_permitted", "failed", "no log"])
+@pytest.mark.parametrize(
+    "why", ["unreached", "gone", "not_permitted", "failed", "no log"]
+)
 def test_stop_keeps_slices_whose_run_may_be_unsaved(root, why):
     if why == "failed":
         (root / "code").write_text("1\n")
@@ -209,6 +212,7 @@ def test_stop_keeps_slices_whose_run_may_be_unsaved(root, why):
     assert "delete" not in calls(root)
     assert "not given back" in done.stderr and "FORCE=1" in done.stderr
     assert ("exit code 1" in done.stderr) == (why == "failed")
+    assert ("cannot stop" in done.stderr) == (why == "not_permitted")
 
     done = launch(root, "stop", "job", FORCE="1")
     assert done.returncode == 0, done.stderr
@@ -228,6 +232,14 @@ def test_slices_without_hosts_are_given_back(root, state):
     done = launch(root, "stop", "job")
     assert done.returncode == 0, done.stderr
     assert state in done.stderr
+    assert "queued-resources delete job" in calls(root)
+
+
+def test_slices_that_are_taken_away_meanwhile_are_given_back(root):
+    (root / "gone").touch()
+    (root / "next_state").write_text("SUSPENDED\n")
+    done = launch(root, "stop", "job")
+    assert done.returncode == 0, done.stderr
     assert "queued-resources delete job" in calls(root)
 
 
