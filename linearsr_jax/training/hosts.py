@@ -10,11 +10,13 @@ import itertools
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TypeVar, cast
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
@@ -28,6 +30,9 @@ T = TypeVar("T")
 
 # Seconds after which JAX aborts where a process is dead; `watch` comes before.
 HEARTBEAT = 60
+# Seconds until all processes must be there. JAX would then abort with a trace of C++,
+# so it gets a little longer.
+_CONNECT, _LONGER = 300, 60
 _TEXT_BYTES = 1024
 # Seconds in which the slowest process may compile a step.
 _PATIENCE = 3600
@@ -57,7 +62,9 @@ def connected(
 
     Raises:
       HostArgumentError: the arguments do not go together.
-      TrainError: a process cannot be reached.
+      TrainError: a process cannot be reached, or there are others and JAX does not see
+        them. Where a process has not come after five minutes, the others end with one
+        line and exit code 1.
     """
     given = (coordinator, process, processes)
     if processes == 1 or jax.distributed.is_initialized():
@@ -72,23 +79,10 @@ def connected(
         raise HostArgumentError(
             f"--process {process} must be below --processes {processes}; the first is 0"
         )
-    try:
-        # Elsewhere than on CPUs it has no effect.
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(
-            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT
-        )
-    except (RuntimeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        is_alone = (
-            "coordinator_address should be" in text or "called before any JAX" in text
-        )
-        if coordinator is None and is_alone:
-            yield
-            return
-        raise TrainError(
-            f"the processes of the run cannot reach each other: {text}"
-        ) from error
+    if not _initialize(coordinator, process, processes):
+        _check_kubernetes(os.environ)
+        yield
+        return
     index, count = jax.process_index(), jax.process_count()
     logger.info("process %d of %d, %d devices in all", index, count, jax.device_count())
     if index:
@@ -96,11 +90,79 @@ def connected(
         logging.getLogger("linearsr_jax").setLevel(logging.WARNING)
     watch = Watch(multihost.get_jax_distributed_client())
     try:
-        yield
+        # JAX's shutdown would wait five minutes for the others.
+        with ending_together():
+            yield
     finally:
         watch.end()
         jax.distributed.shutdown()
         watch.join()
+
+
+def _initialize(
+    coordinator: str | None, process: int | None, processes: int | None
+) -> bool:
+    """Connects; returns False where there is no cluster, or JAX is in use."""
+    timer = threading.Timer(_CONNECT, _give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        # Elsewhere than on CPUs it has no effect.
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=_CONNECT + _LONGER,
+            heartbeat_timeout_seconds=HEARTBEAT,
+        )
+    except (RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        is_alone = (
+            "coordinator_address should be" in text or "called before any JAX" in text
+        )
+        if coordinator is None and is_alone:
+            return False
+        hint = "" if coordinator else "; --processes 1 looks for no others"
+        raise TrainError(
+            f"the processes of the run cannot reach each other: {text}{hint}"
+        ) from error
+    finally:
+        timer.cancel()
+    return True
+
+
+def _give_up() -> None:
+    """Ends the process, whose main thread is inside JAX."""
+    found = distributed.global_state
+    where = found.coordinator_address
+    text = "no coordinator has been found"
+    if where:
+        text = (
+            f"not all {found.num_processes} processes have reached the coordinator "
+            f"{where}; run the same command on each host"
+        )
+    print(f"linearsr: after {_CONNECT} s {text}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _check_kubernetes(environment: Mapping[str, str]) -> None:
+    """Refuses a pod that would train alone beside others in the same workdir.
+
+    Kubernetes does not tell a pod how many there are. Index 0 may be the only one; any
+    other is not.
+    """
+    index = environment.get("JOB_COMPLETION_INDEX")
+    if index is None or "KUBERNETES_SERVICE_HOST" not in environment:
+        return
+    text = (
+        f"pod {index} of a Kubernetes Job trains alone, since JAX sees no others: "
+        'pip install "jax[k8s]", or pass --coordinator, --process and --processes; '
+        "with --processes 1 it is meant to"
+    )
+    if index != "0":
+        raise TrainError(text)
+    logger.warning("%s", text)
 
 
 @contextlib.contextmanager
@@ -112,17 +174,31 @@ def ending_together() -> Generator[None]:
     """
     try:
         yield
-    except Exception as error:
+    # A second Ctrl-C and an exit, too, but not GeneratorExit, which is no failure.
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if jax.process_count() == 1:
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            text = f"another process has ended, or the devices failed: {text[:300]}"
         logger.debug("traceback", exc_info=True)
-        print(f"linearsr: process {jax.process_index()}: {text}", file=sys.stderr)
+        text, code = _describe(error)
+        if text:
+            print(f"linearsr: process {jax.process_index()}: {text}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(code)
+
+
+def _describe(error: BaseException) -> tuple[str, int]:
+    """Returns (what to say of a failure, exit code)."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            return "", error.code or 0
+        return str(error.code), 1
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        text = f"another process has ended, or the devices failed: {text[:300]}"
+    return text, 1
 
 
 def wait_for_others(name: str) -> None:
