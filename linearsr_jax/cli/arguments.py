@@ -40,7 +40,7 @@ def add_workdir(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=Path,
+        type=workdir,
         metavar="DIR",
         help="folder for checkpoints and logs",
     )
@@ -84,6 +84,20 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds --json."""
     parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def workdir(text: str) -> Path:
+    """Parses the folder of a run.
+
+    Raises:
+      argparse.ArgumentTypeError: it is the address of a bucket.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no folder; give one that all hosts mount: Filestore, NFS, "
+            "Lustre"
+        )
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -27,6 +27,7 @@ from tests.cli.running import run
         (["eval", "--hr", "{tmp}"], 2, "--sr"),
         (["eval"], 2, "--data"),
         (["train", "--config", "absent.py", "--workdir", "{tmp}/w"], 2, "no such conf"),
+        (["train", "--config", "c", "--workdir", "gs://b/run"], 2, "NFS, Lustre"),
         (["info", "--model", "absent"], 1, "no such model"),
         (["sharpen"], 2, "invalid choice"),
     ],
