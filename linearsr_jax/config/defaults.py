@@ -118,6 +118,9 @@ def default_config() -> ConfigDict:
     config.checkpoint_every = 2_000
     config.keep_checkpoints = 3
     config.keep_every = 0  # checkpoints at multiples of this step stay, too
+    # Ends a process in which no step begins for so long, so that a cluster can start it
+    # again; compiling, validating and saving may take longer. 0 for never.
+    config.hang_exit_minutes = 30.0
     # Who writes TensorBoard's files; "clu" needs TensorFlow.
     config.tensorboard = "tensorboardX"
     # Name under which a run reports its times to Google Cloud; see docs/pods.md. Stages

@@ -1,11 +1,11 @@
 """The training loop: what a run does after each step, in order.
 
-    restore or initialise -> [batch -> step -> log -> validate -> checkpoint] ...
+    restore or initialise -> [batch -> step -> log -> checkpoint -> validate] ...
 
-Validations and checkpoints come after the step they are named by. Checkpoint n has the
-state after n steps, and a run that resumes there reads batch n next (batches count from
-0). A run that diverges returns to a checkpoint and reads the samples in another order
-from there.
+Checkpoints and validations come after the step they are named by. Checkpoint n has the
+state after n steps; a run that resumes there does the validation n, if that is due and
+was not done before it was saved, and reads batch n next (batches count from 0). A run
+that diverges returns to a checkpoint and reads the samples in another order from there.
 """
 
 import contextlib
@@ -19,10 +19,12 @@ from ml_collections import ConfigDict
 from linearsr_jax.training.cadence import find_due
 from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.hosts import ending_together
+from linearsr_jax.training.settings import RunSettings
 from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.stop_signal import StopSignal
-from linearsr_jax.training.trainer import open_trainer
+from linearsr_jax.training.trainer import Trainer, open_trainer
+from linearsr_jax.training.validation import ValidationStopped
 from linearsr_jax.training.workdir import entered
 
 logger = logging.getLogger(__name__)
@@ -50,9 +52,9 @@ class TrainResult:
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
     """Trains to config.steps or the knee, from the newest checkpoint if there is one.
 
-    SIGTERM (a preemption notice) and SIGINT end the run after the current step with
-    a checkpoint. On several hosts, call it on each after `hosts.connected`; a failure
-    then ends the process.
+    SIGTERM (a preemption notice) and SIGINT end the run after the current step, or in
+    the middle of a validation, with a checkpoint. On several hosts, call it on each
+    after `hosts.connected`; a failure then ends the process.
 
     Args:
       config: see `default_config`.
@@ -75,32 +77,57 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         stack.enter_context(jax.set_mesh(parts.mesh))
         stack.enter_context(entered(workdir))
         stop = stack.enter_context(StopSignal())
-        trainer = stack.enter_context(open_trainer(parts, workdir))
-        while not trainer.is_over:
+        trainer = stack.enter_context(open_trainer(parts, workdir, stop.has_come))
+        if not _train(trainer, parts.settings, stop):
+            return TrainResult(trainer.state, selection=None)
+        selection = trainer.export()
+    return TrainResult(trainer.state, selection)
+
+
+def _train(trainer: Trainer, settings: RunSettings, stop: StopSignal) -> bool:
+    """Trains to the end or to a signal; returns whether it was the end."""
+    while True:
+        is_stopping, due, trouble = False, None, None
+        if trainer.owes_validation:
+            # Of the step just taken, or of the checkpoint that the run goes on from.
+            try:
+                trouble = trainer.validate()
+            except ValidationStopped:
+                is_stopping = True
+        elif trainer.is_over:
+            return True
+        else:
             trainer.take_step()
             # Ask once; a signal that comes later in this step ends the next one.
             is_stopping = stop.is_agreed(trainer.step)
             due = find_due(
-                parts.settings,
+                settings,
                 trainer.step,
                 is_stopping=is_stopping,
                 has_validation=trainer.has_validation,
             )
-            # Values are fetched only below, so most steps wait for nothing.
+            # Values are fetched only here, so most steps do not wait for theirs.
             trouble = trainer.find_trouble() if due else None
             if due.log and not trouble:
                 trainer.write_log()
-            if due.validation and not trouble:
-                trouble = trainer.validate()
-            if trouble:
-                trainer.rewind(trouble)
+        if trouble and not is_stopping:
+            trainer.rewind(trouble)
+            # JAX stops at a step beyond all that were taken, some of which are taken
+            # again now.
+            is_stopping = stop.has_come()
+            if not is_stopping:
                 continue
-            if due.checkpoint or trainer.is_at_knee:
-                trainer.save()
-            if is_stopping and not trainer.is_over:
-                logger.info(
-                    "stopped at step %d; run the same command to continue", trainer.step
-                )
-                return TrainResult(trainer.state, selection=None)
-        selection = trainer.export()
-    return TrainResult(trainer.state, selection)
+        is_done = trainer.is_over and not trainer.owes_validation
+        # Before the validation of the same step, which may take longer than the grace
+        # after a signal. After the last step nothing but its validation could be lost.
+        is_saving = due is not None and due.checkpoint and not trainer.is_over
+        if (is_saving or is_stopping or is_done) and not trouble:
+            trainer.save()
+        if is_stopping and not is_done:
+            # A run in trouble meets it again, and rewinds then.
+            reason = f", after {trouble.reason}" if trouble else ""
+            logger.info(
+                "stopped at step %d%s; run the same command to continue",
+                *(trainer.step, reason),
+            )
+            return False

@@ -27,6 +27,7 @@ RESUMABLE = (
     "init_from",
     "tensorboard",
     "goodput_job",
+    "hang_exit_minutes",
     "data.folder",
     "data.cache_gb",
     "data.workers",

@@ -71,6 +71,7 @@ class RunSettings:
       config: whole config in values that JSON can store, for the record of the run.
       profile_first, profile_count: see `profiler.ProfilerWindow`.
       tensorboard: writer of TensorBoard's files; see `writers.make_writer`.
+      hang_exit_minutes: see `heartbeat.Heartbeat`; 0 for never.
       goodput_job: "" or see `cloud_goodput.open_cloud_goodput`.
     """
 
@@ -91,6 +92,7 @@ class RunSettings:
     profile_count: int
     tensorboard: Literal["tensorboardX", "clu"]
     goodput_job: str
+    hang_exit_minutes: float
     data: DataSettings
     condition: ConditionSettings
     val: ValidationSettings

@@ -51,6 +51,7 @@ _NOT_NEGATIVE = (
     "esgf.knee_step",
     "esgf.sharpness_every",
     "esgf.max_rewinds",
+    "hang_exit_minutes",
 )
 
 
@@ -154,6 +155,7 @@ def make_settings(config: ConfigDict) -> RunSettings:
         profile_count=config.profile.count,
         tensorboard=config.tensorboard,
         goodput_job=config.goodput_job,
+        hang_exit_minutes=config.hang_exit_minutes,
         data=DataSettings(
             folder=data.folder,
             degradations=used(data.degradations),

@@ -5,7 +5,12 @@ import signal
 import threading
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+# Under this key JAX tells all processes of a SIGTERM to one of them.
+_NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 
 
 class StopSignal:
@@ -50,6 +55,21 @@ class StopSignal:
         # With the number of the step, because Orbax asks with it when it saves, and
         # both move the same counter.
         return multihost_utils.reached_preemption_sync_point(step)
+
+    def has_come(self) -> bool:
+        """Tells whether a signal has come to any process; call it on all together.
+
+        For work within a step: `is_agreed` would wait for the next one.
+        """
+        if self._is_alone:
+            return self.requested
+        client = multihost.get_jax_distributed_client()
+        try:
+            own = bool(client.key_value_try_get(_NOTICE))
+        except jax.errors.JaxRuntimeError:  # There is no such key.
+            own = False
+        # They have not asked at the same moment.
+        return bool(np.any(multihost_utils.process_allgather(np.int32(own))))
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():

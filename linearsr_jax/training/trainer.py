@@ -1,10 +1,11 @@
 """An open run: its state, its inputs, and the actions that `loop` takes in order."""
 
+import collections
 import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from linearsr_jax.core.files import write_text
 from linearsr_jax.esgf.guard import TROUBLES
 from linearsr_jax.esgf.knee import Verdict
 from linearsr_jax.training.batches import global_batches
+from linearsr_jax.training.cadence import find_due
 from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageError
 from linearsr_jax.training.cloud_goodput import open_cloud_goodput
 from linearsr_jax.training.esgf_policy import Monitor, Selection, choose_knee, judge
@@ -34,13 +36,18 @@ from linearsr_jax.training.profiler import ProfilerWindow
 from linearsr_jax.training.progress import Progress
 from linearsr_jax.training.record import Rewind, RunRecord, flatten
 from linearsr_jax.training.resuming import find_resumable
+from linearsr_jax.training.revalidating import drop_validation, is_validated
 from linearsr_jax.training.rewinding import data_seed, plan_rewind
 from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.validation import Validator
-from linearsr_jax.training.workdir import CHECKPOINTS
+from linearsr_jax.training.workdir import CHECKPOINTS, LOG
 from linearsr_jax.training.writers import make_writer
 
 logger = logging.getLogger(__name__)
+
+# Steps that may run while the next one is sent to the devices. All that are queued end
+# before a signal stops the run.
+_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +59,15 @@ class Trouble:
 
 
 @contextlib.contextmanager
-def open_trainer(parts: RunParts, workdir: Path) -> Generator["Trainer"]:
+def open_trainer(
+    parts: RunParts, workdir: Path, is_stopping: Callable[[], bool]
+) -> Generator["Trainer"]:
     """Opens a run in workdir, new or from its newest checkpoint, under the mesh.
+
+    Args:
+      parts: parts of the run.
+      workdir: folder of the run.
+      is_stopping: tells whether to give up a validation; see `Validator`.
 
     Yields:
       The run, which is closed at the end of the block.
@@ -62,7 +76,7 @@ def open_trainer(parts: RunParts, workdir: Path) -> Generator["Trainer"]:
       TrainError, OSError, ValueError: see `find_resumable` and `open_inputs`.
     """
     with contextlib.ExitStack() as stack:
-        yield Trainer(parts, workdir, stack)
+        yield Trainer(parts, workdir, is_stopping, stack)
 
 
 class Trainer:
@@ -75,11 +89,18 @@ class Trainer:
       has_validation: whether there are photographs to validate on.
     """
 
-    def __init__(self, parts: RunParts, workdir: Path, stack: contextlib.ExitStack):
+    def __init__(
+        self,
+        parts: RunParts,
+        workdir: Path,
+        is_stopping: Callable[[], bool],
+        stack: contextlib.ExitStack,
+    ):
         """Restores or initialises the run; the stack closes everything it opens."""
         job = parts.settings.goodput_job
         listener = _enter(stack, open_cloud_goodput(job)) if job else None
         self._goodput = Goodput(listener=listener)
+        self._is_stopping = is_stopping
         with self._goodput.spending("starting"):
             self._open(parts, workdir, stack)
 
@@ -108,6 +129,7 @@ class Trainer:
             self.state = self._start_state.from_model(inputs.origin)
         else:
             self.state = self._start_state.random()
+        self._running: collections.deque = collections.deque()
         self._compiled: jax.stages.Compiled | None = None
         self._train_step = jit_step(parts, self._start_state.shardings)
         self._monitor = self._make_monitor(inputs, stack)
@@ -123,7 +145,10 @@ class Trainer:
                 settings.profile_count,
             ),
         )
-        self._heartbeat = _enter(stack, Heartbeat(workdir / "hosts"))
+        seconds = 60 * settings.hang_exit_minutes
+        self._heartbeat = _enter(
+            stack, Heartbeat(workdir / "hosts", exits_after=seconds)
+        )
         self._streams = stack.enter_context(contextlib.ExitStack())
         self._open_streams()
         self._log.write_hparams(flatten(settings.config))
@@ -140,11 +165,12 @@ class Trainer:
             photographs.held_out,
             codec=inputs.codec,
             conditions=photographs.held_out_conditions,
+            is_stopping=self._is_stopping,
         )
         candidates = Candidates(
             self._workdir / "candidates",
             keep=self._settings.esgf.candidates,
-            start=self.step,
+            start=self._validated_step,
         )
         return Monitor(
             self._parts,
@@ -158,6 +184,8 @@ class Trainer:
         """Opens what a rewind starts anew: the log, the samples, the rates."""
         self._streams.close()
         settings = self._settings
+        if is_first() and self._validated_step < self.step:
+            drop_validation(self._workdir / LOG, self.step)
         log = make_writer(
             self._workdir, resume_step=self.step, tensorboard=settings.tensorboard
         )
@@ -182,6 +210,23 @@ class Trainer:
         )
 
     @property
+    def _validated_step(self) -> int:
+        """Last step whose validation, if there was one, is in the record."""
+        return self.step if is_validated(self.record, self.step) else self.step - 1
+
+    @property
+    def owes_validation(self) -> bool:
+        """Tells whether the validation after this step is due and has not been done."""
+        due = find_due(
+            self._settings,
+            self.step,
+            is_stopping=False,
+            has_validation=self.has_validation,
+        )
+        is_done = is_validated(self.record, self.step)
+        return self.step > 0 and due.validation and not is_done
+
+    @property
     def is_over(self) -> bool:
         """Tells whether the last step was taken or a knee has stood for long enough."""
         return self.step >= self._settings.steps or self.is_at_knee
@@ -198,15 +243,18 @@ class Trainer:
         with self._progress.waiting_for_data(), self._goodput.spending("data_wait"):
             batch = next(self._batches)
         if self._compiled is None:
-            with self._goodput.spending("compiling"):
+            with self._goodput.spending("compiling"), self._heartbeat.paused():
                 self._compiled = self._train_step.lower(
                     self.state, batch, self._inputs.codec
                 ).compile()
                 wait_for_others("compiled")
+        if len(self._running) == _AHEAD:
+            jax.block_until_ready(self._running.popleft())
         self._goodput.begin_step(self.step)
         with self._profiler.step(self.step):
             self.state, metrics = self._compiled(self.state, batch, self._inputs.codec)
         self._profiler.end_step(self.step, metrics)
+        self._running.append(metrics)
         self._summary = merge(self._summary, metrics)
 
     def find_trouble(self) -> Trouble | None:
@@ -229,9 +277,12 @@ class Trainer:
 
         Returns:
           The trouble, if the run has lost its gain before any knee; else None.
+
+        Raises:
+          ValidationStopped: a signal came; nothing of the validation is kept.
         """
         assert self._monitor is not None  # As has_validation says.
-        with self._progress.paused(), self._goodput.spending("validating"):
+        with self._pausing("validating"):
             findings = self._monitor.validate(
                 self.step, self.state, self.record.validations
             )
@@ -253,8 +304,18 @@ class Trainer:
     def save(self) -> None:
         """Starts saving a checkpoint."""
         self._goodput.note_checkpoint(self.step)
-        with self._progress.paused(), self._goodput.spending("saving"):
+        with self._pausing("saving"):
             self._checkpointer.save(self.step, self.state, self.record)
+
+    @contextlib.contextmanager
+    def _pausing(self, kind: str) -> Generator[None]:
+        """Counts the with block as one of `goodput.KINDS`, and not as a step."""
+        with (
+            self._progress.paused(),
+            self._goodput.spending(kind),
+            self._heartbeat.paused(),
+        ):
+            yield
 
     def rewind(self, trouble: Trouble) -> None:
         """Returns to a checkpoint from before the trouble, to read other samples.
@@ -263,17 +324,21 @@ class Trainer:
           TrainError: see `plan_rewind`.
         """
         del self.state  # free the memory first
+        with self._heartbeat.paused():
+            self._rewind(trouble)
+
+    def _rewind(self, trouble: Trouble) -> None:
         rewind, record, self.state = self._restore_before(trouble)
         self.step = rewind.to
         self._goodput.note_rewind(rewind.to)
         self._checkpointer.delete_after(rewind.to)
-        if self._monitor:
-            self._monitor.rewind(rewind.to)
         self.record = dataclasses.replace(
             record,
             config=self.record.config,
             rewinds=(*self.record.rewinds, rewind),
         )
+        if self._monitor:
+            self._monitor.rewind(self._validated_step)
         self._judge(judge(self.record.validations, self._settings.val.metrics))
         self._open_streams()
 
@@ -307,6 +372,10 @@ class Trainer:
         Raises:
           TrainError: see `Monitor.restore`.
         """
+        with self._heartbeat.paused():
+            return self._export()
+
+    def _export(self) -> Selection:
         selection, params = self._choose_result()
         photographs = self._inputs.photographs
         files = {"files": photographs.source.manifest.files}

@@ -9,7 +9,7 @@ many processes there are.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,10 @@ def degrade_fixed(
     return degrading.degrade_by_name(image_hr, name, SCALE, rng)
 
 
+class ValidationStopped(Exception):
+    """Raised in a validation that a signal to stop ends before it has a result."""
+
+
 class Validator:
     """Scores a model on the centre crop of every photograph.
 
@@ -71,6 +75,7 @@ class Validator:
         *,
         codec: Codec,
         conditions: ConditionTable | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ):
         """Crops and degrades the photographs.
 
@@ -79,6 +84,8 @@ class Validator:
           photographs: photographs, each at least val.crop_size high and wide.
           codec: codec of the run.
           conditions: conditions of the photographs, if there are any.
+          is_stopping: tells whether to give up; all processes ask it together,
+            between two rounds of photographs.
 
         Raises:
           ValueError: a metric is unknown, or scores whole folders.
@@ -103,7 +110,7 @@ class Validator:
         }
         self._codec = codec
         self._boundaries = parts.settings.expert_boundaries
-        self._conditions = conditions
+        self._conditions, self._is_stopping = conditions, is_stopping
         # An image for each device at a time.
         self._at_once = parts.mesh.size
         self._spread = jax.NamedSharding(parts.mesh, jax.P(parts.mesh.axis_names))
@@ -145,6 +152,9 @@ class Validator:
           (evaluations, images): evaluations are means over the photographs; images has,
           for each degradation, the first photographs as bicubic, upscaled and true,
           side by side.
+
+        Raises:
+          ValidationStopped: the run is stopping.
         """
         found, images = [], {}
         for degradation in self._lr:
@@ -179,11 +189,13 @@ class Validator:
                 shown += list(to_uint8(np.asarray(self._first(outputs))))
         return own, np.stack(shown[: len(self)][:SHOWN])
 
-    def _rounds(self) -> list[np.ndarray]:
+    def _rounds(self) -> Iterator[np.ndarray]:
         """Numbers of the photographs that the devices take, round by round."""
-        starts = range(0, len(self), self._at_once)
         last = len(self) - 1
-        return [np.minimum(np.arange(n, n + self._at_once), last) for n in starts]
+        for start in range(0, len(self), self._at_once):
+            if self._is_stopping():
+                raise ValidationStopped
+            yield np.minimum(np.arange(start, start + self._at_once), last)
 
     def _put(self, numbers: np.ndarray, rows: PyTree) -> PyTree:
         """Puts a row of each array on each device."""
@@ -209,7 +221,11 @@ class Validator:
                 values.append(function(*compared))
             return values
 
-        table = gather_rows({n: score(n, x) for n, x in own.items()}, len(self))
+        # Round by round, because a process may have many photographs to score.
+        rows = {}
+        for numbers in self._rounds():
+            rows |= {n: score(n, own[n]) for n in {*numbers.tolist()} & own.keys()}
+        table = gather_rows(rows, len(self))
         before, *values = (float(x) for x in np.mean(table, axis=0))
         found = {
             metric.name: Evaluation(

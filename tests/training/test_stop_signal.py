@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from linearsr_jax.training.stop_signal import StopSignal
+from tests.processes_testing import find_free_port, make_environment
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
@@ -32,3 +35,41 @@ def test_what_was_ignored_stays_ignored(number):
         os.kill(os.getpid(), number)
         assert not stop.requested
     assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_processes_that_ask_together_hear_of_it_together():
+    code = """
+import os, signal, sys, time
+from linearsr_jax.training.hosts import connected
+from linearsr_jax.training.stop_signal import StopSignal
+port, process = sys.argv[1], int(sys.argv[2])
+with connected(f"127.0.0.1:{port}", process, 2), StopSignal() as stop:
+    assert not stop.has_come()
+    if process == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    asked = 1
+    while not stop.has_come():
+        asked += 1
+        time.sleep(0.2 * process)
+    print(asked)
+"""
+    port = str(find_free_port())
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, port, str(process)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=make_environment(devices=1),
+        )
+        for process in range(2)
+    ]
+    try:
+        texts = [process.communicate(timeout=120) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], texts
+    # What Gloo says comes first.
+    counts = [out.splitlines()[-1] for out, _ in texts]
+    assert counts[0] == counts[1]
