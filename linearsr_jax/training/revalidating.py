@@ -1,7 +1,8 @@
 """A validation that is done again, because its checkpoint was saved before it.
 
 A checkpoint must not wait for the validation of its step. A run that goes on from there
-does not know the scores, and takes what they have left in the workdir away.
+does not know the scores, and takes them from the log. The weights are the same, so the
+candidate that they have left stays.
 """
 
 import json

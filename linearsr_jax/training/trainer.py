@@ -45,8 +45,7 @@ from linearsr_jax.training.writers import make_writer
 
 logger = logging.getLogger(__name__)
 
-# Steps that may run while the next one is sent to the devices. All that are queued end
-# before a signal stops the run.
+# Steps that may be queued on the devices. A signal stops the run after all of them.
 _AHEAD = 2
 
 
@@ -170,7 +169,7 @@ class Trainer:
         candidates = Candidates(
             self._workdir / "candidates",
             keep=self._settings.esgf.candidates,
-            start=self._validated_step,
+            start=self.step,
         )
         return Monitor(
             self._parts,
@@ -184,7 +183,7 @@ class Trainer:
         """Opens what a rewind starts anew: the log, the samples, the rates."""
         self._streams.close()
         settings = self._settings
-        if is_first() and self._validated_step < self.step:
+        if is_first() and not is_validated(self.record, self.step):
             drop_validation(self._workdir / LOG, self.step)
         log = make_writer(
             self._workdir, resume_step=self.step, tensorboard=settings.tensorboard
@@ -208,11 +207,6 @@ class Trainer:
         self._knee = choose_knee(
             self._settings.esgf, self.record.validations, verdict, is_over=False
         )
-
-    @property
-    def _validated_step(self) -> int:
-        """Last step whose validation, if there was one, is in the record."""
-        return self.step if is_validated(self.record, self.step) else self.step - 1
 
     @property
     def owes_validation(self) -> bool:
@@ -332,13 +326,13 @@ class Trainer:
         self.step = rewind.to
         self._goodput.note_rewind(rewind.to)
         self._checkpointer.delete_after(rewind.to)
+        if self._monitor:
+            self._monitor.rewind(rewind.to)
         self.record = dataclasses.replace(
             record,
             config=self.record.config,
             rewinds=(*self.record.rewinds, rewind),
         )
-        if self._monitor:
-            self._monitor.rewind(self._validated_step)
         self._judge(judge(self.record.validations, self._settings.val.metrics))
         self._open_streams()
 
