@@ -15,6 +15,7 @@ once, in this order, to a crop that stands for the scene:
 
 Unlike `degradations.degrade` it has no second round, no resizing to odd sizes and no
 ringing: real photographs are softer than that one's and far less noisy.
+`device_degradations` does the same in JAX, from the arrays of `pack_camera`.
 """
 
 import dataclasses
@@ -24,11 +25,22 @@ import numpy as np
 
 from linearsr_jax.data import blur_kernels, degradations
 from linearsr_jax.data.degradation_params import CameraParams
+from linearsr_jax.data.degradation_plan import (
+    MAX_LENS,
+    DegradationPlan,
+    Last,
+    Noise,
+    Round,
+    pack,
+    padded,
+)
 
-# The largest half-width of a kernel in pixels; a Gaussian's is 3 sigma.
-_MAX_HALF = 15
+# A Gaussian's half-width is 3 sigma, and this in pixels at most.
+_MAX_HALF = MAX_LENS // 2
 # Samples a side of a pixel that the disc's edge is averaged over.
 _DISC_SAMPLES = 8
+# Stands in the arrays of a camera's plan for the rounds that it does not have.
+_UNUSED = Round(100, None, 1.0, "area", Noise(True, False, 0.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +137,37 @@ def _draw_lens(params, rng):
         sigma_x, sigma_y = rng.uniform(*params.sigma_oriented, size=2)
         return gaussian_kernel(sigma_x, sigma_y, rng.uniform(-np.pi, np.pi))
     return disc_kernel(rng.uniform(*params.disc_radius))
+
+
+def pack_camera(
+    plan: CameraPlan, noise_seed: int, size_hr: tuple[int, int], factor: int
+) -> dict[str, np.ndarray]:
+    """Packs a plan as `degradation_plan.pack` does, to be stacked with its results.
+
+    Args:
+      plan: its smoothing needs a kernel of 21 pixels at most: sigma up to 3.3.
+      noise_seed: seed of the noise itself, 0 <= noise_seed < 2**32.
+      size_hr: (height, width) in pixels, multiples of factor.
+      factor: HR size over LR size.
+
+    Returns:
+      The same arrays; of the rounds, is_camera True leaves only the last kernel, the
+      last quality and is_jpeg_last, which is whether there is a JPEG. Its own are lens
+      (31, 31), the identity where there is none; is_area; sensor (2,): shot, read.
+    """
+    is_jpeg = plan.quality is not None
+    last = Last(None, plan.quality if is_jpeg else 100, "area", is_jpeg)
+    rounds = DegradationPlan(False, _UNUSED, _UNUSED, last, noise_seed)
+    packed = pack(rounds, size_hr, factor)
+    if plan.smoothing:
+        kernel = gaussian_kernel(plan.smoothing, plan.smoothing)
+        packed["kernels"][2] = padded(kernel, blur_kernels.MAX_SIZE)
+    return packed | {
+        "is_camera": np.array(True),
+        "lens": padded(plan.lens, MAX_LENS),
+        "is_area": np.array(plan.is_area),
+        "sensor": np.array([plan.shot, plan.read], np.float32),
+    }
 
 
 def sensor_noise(

@@ -13,6 +13,8 @@ from linearsr_jax.data.blur_kernels import Kernel
 from linearsr_jax.data.degradation_params import Range, RealEsrganParams
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
+# Side of the largest kernel of a lens in pixels.
+MAX_LENS = 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +198,8 @@ def pack(
       sizes (2, 2): (height, width) after the first and the second resize;
       steps (3, 2): pixels before a resize per pixel after it, down and across;
       modes (3,): of the resizes, indices of RESIZE_MODES;
-      is_gaussian (2,), is_gray (2,), noise_levels (2,); qualities (2,).
+      is_gaussian (2,), is_gray (2,), noise_levels (2,); qualities (2,);
+      is_camera (), lens (31, 31), is_area (), sensor (2,): see `camera.pack_camera`.
     """
     size_lr = (size_hr[0] // factor, size_hr[1] // factor)
     sizes = [
@@ -210,12 +213,13 @@ def pack(
         # As in `degradations.resize_matrix`, the scale that was drawn sets the grid.
         steps[0] = 1 / plan.first.scale
     parts = (plan.first, plan.second, plan.last)
+    kernels = [None if p.kernel is None else p.kernel.render() for p in parts]
     noises = (plan.first.noise, plan.second.noise)
     return {
         "is_bicubic": np.array(plan.is_bicubic),
         "is_jpeg_last": np.array(plan.last.is_jpeg_last),
         "noise_seed": np.array(plan.noise_seed, np.uint32),
-        "kernels": np.stack([_padded(part.kernel) for part in parts]),
+        "kernels": np.stack([padded(k, blur_kernels.MAX_SIZE) for k in kernels]),
         "sizes": np.array(sizes[1:3], np.int32),
         "steps": steps.astype(np.float32),
         "modes": np.array([RESIZE_MODES.index(p.mode) for p in parts], np.int32),
@@ -223,9 +227,14 @@ def pack(
         "is_gray": np.array([noise.is_gray for noise in noises]),
         "noise_levels": np.array([noise.level for noise in noises], np.float32),
         "qualities": np.array([plan.second.quality, plan.last.quality], np.int32),
+        "is_camera": np.array(False),
+        "lens": padded(None, MAX_LENS),
+        "is_area": np.array(False),
+        "sensor": np.zeros(2, np.float32),
     }
 
 
-def _padded(kernel: Kernel | None) -> np.ndarray:
-    pixels = np.ones((1, 1), np.float32) if kernel is None else kernel.render()
-    return np.pad(pixels, (blur_kernels.MAX_SIZE - len(pixels)) // 2)
+def padded(kernel: np.ndarray | None, size: int) -> np.ndarray:
+    """Pads a kernel, by default the identity, with zeros to float32 (size, size)."""
+    pixels = np.ones((1, 1), np.float32) if kernel is None else kernel
+    return np.pad(pixels, (size - len(pixels)) // 2)

@@ -12,7 +12,7 @@ from linearsr_jax.data.degradation_params import (
     CameraParams,
     get_degradation,
 )
-from linearsr_jax.data.degradation_plan import DegradationPlan, draw_plan
+from linearsr_jax.data.degradation_plan import draw_plan, pack
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -72,11 +72,25 @@ def degrade_by_name(
     return degradations.degrade(image_hr, params, factor, rng)
 
 
-def draw_device_plan(name: str, rng: np.random.Generator) -> DegradationPlan:
-    """Draws what `device_degradations` will do; not for camera."""
+def draw_packed(
+    name: str, size_hr: tuple[int, int], factor: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Draws what `device_degradations` will do; packed by `degradation_plan.pack`.
+
+    Args:
+      name: name of the degradation.
+      size_hr: (height, width) in pixels, multiples of factor.
+      factor: HR size over LR size.
+      rng: source of every draw.
+
+    Raises:
+      ValueError: unknown name.
+    """
     params = get_degradation(name)
-    if params is None:
-        return dataclasses.replace(draw_plan(LIGHT, rng), is_bicubic=True)
     if isinstance(params, CameraParams):
-        raise ValueError(f"degradation {name} is made on the host only")
-    return draw_plan(params, rng)
+        plan = camera.draw_camera(params, rng)
+        return camera.pack_camera(plan, int(rng.integers(2**32)), size_hr, factor)
+    plan = draw_plan(params or LIGHT, rng)
+    if params is None:
+        plan = dataclasses.replace(plan, is_bicubic=True)
+    return pack(plan, size_hr, factor)

@@ -1,7 +1,9 @@
 """Degrades a batch of images at random on the training devices, in jax.numpy.
 
 The parameters of each image come from a plan drawn and packed on the host
-(`degradation_plan`); this module does with it what `degradations.apply_plan` does.
+(`degradation_plan`, `camera`); this module does with it what `degradations.apply_plan`
+and `camera.apply_camera` do. Every image passes through all of it, and what its plan
+does not have is the identity or is not chosen.
 Between the two resizes the images of a batch differ in size, so each lies in the
 top-left corner of a buffer of the largest size. Resizes are products with matrices
 that are zero beyond the image; blurs reflect at the image's own border by gathering.
@@ -77,6 +79,9 @@ def _degrade(image_hr, plan, *, params, factor):
     buffer1 = _largest(size_hr, params.resize_range1)
     buffer2 = _largest(size_lr, params.resize_range2)
     levels = jnp.moveaxis(image_hr, -1, 0).astype(jnp.float32)
+    is_camera = plan["is_camera"]
+    lensed = _blur(levels / 255, size_hr, plan["lens"])
+    cubic = bicubic(jnp.where(is_camera, _to_levels(lensed), levels), size_lr)
 
     image = _blur(levels / 255, size_hr, plan["kernels"][0])
     image = _resize(image, size_hr, size1, buffer1, plan, 0)
@@ -90,12 +95,11 @@ def _degrade(image_hr, plan, *, params, factor):
     is_jpeg_last, quality = plan["is_jpeg_last"], plan["qualities"][1]
     image = jnp.where(is_jpeg_last, image, _jpeg(image, size2, quality))
     image = _resize(image, size2, size_lr, size_lr, plan, 2)
+    image = jnp.where(is_camera, _expose(lensed, cubic, plan, factor), image)
     image = _blur(image, size_lr, plan["kernels"][2])
     image = jnp.where(is_jpeg_last, _jpeg(image, size_lr, quality), image)
 
-    degraded = jnp.where(
-        plan["is_bicubic"], bicubic(levels, size_lr), _to_levels(image)
-    )
+    degraded = jnp.where(plan["is_bicubic"], cubic, _to_levels(image))
     return jnp.moveaxis(degraded, 0, -1).astype(jnp.uint8)
 
 
@@ -109,6 +113,40 @@ def _to_levels(image):
 
 def _jpeg(image, size, quality):
     return jpeg(_to_levels(image), *size, quality) / 255
+
+
+def _expose(lensed, cubic, plan, factor):
+    """Makes of a lens's image what the sensor reads, up to `camera`'s smoothing."""
+    _, rows, columns = cubic.shape
+    area = lensed.reshape(3, rows, factor, columns, factor).mean((2, 4))
+    image = jnp.where(plan["is_area"], area, cubic / 255)
+    key = stream_key(plan["noise_seed"], "degradation", 2)
+    return sensor_noise(image, plan["sensor"], jax.random.normal(key, image.shape))
+
+
+def sensor_noise(
+    image: Float[Array, "3 H W"],
+    sensor: Float[Array, "2"],
+    normal: Float[Array, "3 H W"],
+) -> Float[Array, "3 H W"]:
+    """Adds noise as `camera.sensor_noise` does, from unit normal draws.
+
+    Args:
+      image: sRGB in [0, 1], up to rounding.
+      sensor: shot and read, at least 0.
+      normal: unit normal draws.
+
+    Returns:
+      sRGB in [0, 1]; the image up to rounding where shot and read are 0.
+    """
+    # Less than no light would make the root below NaN.
+    image = jnp.maximum(image, 0)
+    light = jnp.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
+    light += jnp.sqrt(sensor[0] * light + sensor[1]) * normal
+    light = jnp.clip(light, 0, 1)
+    return jnp.where(
+        light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055
+    )
 
 
 def _blur(

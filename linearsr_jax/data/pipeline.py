@@ -20,10 +20,9 @@ from absl import flags
 from PIL import Image
 
 from linearsr_jax.core.scale import SCALE
-from linearsr_jax.data import degradation_plan, degrading, sources
+from linearsr_jax.data import degrading, sources
 from linearsr_jax.data.degradation_params import (
     LIGHT,
-    CameraParams,
     RealEsrganParams,
     get_degradation,
 )
@@ -80,28 +79,15 @@ class PipelineConfig:
             raise ValueError(
                 f"degrade_on must be 'host' or 'device', got {self.degrade_on!r}."
             )
-        if self.degrade_on == "device":
-            self.widest_params()
 
     def widest_params(self) -> RealEsrganParams:
-        """Finds the parameters that bound the sizes in between, for the device.
-
-        Raises:
-          ValueError: a degradation that only the host has.
-        """
-        second_order = []
-        for name in degrading.used(self.degradations):
-            params = get_degradation(name)
-            if isinstance(params, CameraParams):
-                raise ValueError(
-                    "degradation camera is made on the host only; set degrade_on=host, "
-                    "or its weight to 0."
-                )
-            if params is not None:
-                second_order.append(params)
-        if not second_order:
-            return LIGHT
-        return max(second_order, key=lambda p: (p.resize_range1[1], p.resize_range2[1]))
+        """Finds the parameters that bound the sizes in between, for the device."""
+        drawn = [get_degradation(name) for name in degrading.used(self.degradations)]
+        return max(
+            (params for params in drawn if isinstance(params, RealEsrganParams)),
+            key=lambda p: (p.resize_range1[1], p.resize_range2[1]),
+            default=LIGHT,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +126,7 @@ class MakePair(grain.transforms.RandomMap):
         image_hr = self._crop(photo, rng)
         name = degrading.draw_name(self.config.degradations, rng)
         if self.config.degrade_on == "device":
-            plan = degrading.draw_device_plan(name, rng)
-            plan = degradation_plan.pack(plan, image_hr.shape[:2], SCALE)
+            plan = degrading.draw_packed(name, image_hr.shape[:2], SCALE, rng)
             return {"image_hr": image_hr, "plan": plan}
         image_lr = degrading.degrade_by_name(image_hr, name, SCALE, rng)
         return {"image_hr": image_hr, "image_lr": image_lr}

@@ -54,3 +54,14 @@ def test_each_name_is_its_degradation(name):
     expected = own(np.random.default_rng(2))
     lr = degrading.degrade_by_name(image, name, 4, np.random.default_rng(2))
     np.testing.assert_array_equal(lr, expected)
+
+
+@pytest.mark.parametrize("name", ["bicubic", "standard", "camera"])
+def test_plans_of_all_names_stack(name):
+    light = degrading.draw_packed("light", (32, 64), 4, np.random.default_rng(0))
+    packed = degrading.draw_packed(name, (32, 64), 4, np.random.default_rng(0))
+    assert {key: (x.shape, x.dtype) for key, x in packed.items()} == {
+        key: (x.shape, x.dtype) for key, x in light.items()
+    }
+    assert packed["is_bicubic"] == (name == "bicubic")
+    assert packed["is_camera"] == (name == "camera")

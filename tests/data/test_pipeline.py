@@ -281,8 +281,6 @@ def test_wrong_configs_are_named(folder):
         pipeline.PipelineConfig(16, degrade_on="gpu")
     with pytest.raises(ValueError, match=r"degradations\.light must be at least 0"):
         pipeline.PipelineConfig(16, degradations={"light": -1.0})
-    with pytest.raises(ValueError, match="camera is made on the host only"):
-        pipeline.PipelineConfig(16, degradations={"camera": 1.0}, degrade_on="device")
     source = sources.open_source(folder, min_size=16, cache_bytes=0)
     with pytest.raises(ValueError, match=r"0\.png: 48x48 is smaller"):
         pipeline.make_dataset(source, pipeline.PipelineConfig(64), seed=0, batch_size=1)
