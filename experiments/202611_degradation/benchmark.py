@@ -22,10 +22,11 @@ import numpy as np
 from PIL import Image
 
 from linearsr_jax.data import degradation_plan, degradations
-from linearsr_jax.data.degradation_params import DEGRADATIONS
+from linearsr_jax.data.degradation_params import LIGHT, STANDARD
 from linearsr_jax.data.device_degradations import degrade_on_device
 
 FACTOR = 4
+SECOND_ORDER = {"light": LIGHT, "standard": STANDARD}
 REPEATS = 3
 HOST_CROPS = {96: 200, 192: 80, 512: 16}
 DEVICE_BATCH = {96: 32, 192: 16, 512: 4}
@@ -155,13 +156,13 @@ def main(out: str, sides: list[int]) -> None:
         (key, measure, name, side)
         for side in sides
         for key, measure in (("host", time_host), ("on_device", time_device))
-        for name in DEGRADATIONS
+        for name in SECOND_ORDER
     ]
     for key, measure, name, side in measures:
-        row = measure(DEGRADATIONS[name], side)
+        row = measure(SECOND_ORDER[name], side)
         results[key][f"{name} {side}"] = row
         print(key, name, side, row, flush=True)
-    for name, params in DEGRADATIONS.items():
+    for name, params in SECOND_ORDER.items():
         results["same_plan"][name] = compare(params)
         print("same plan", name, results["same_plan"][name], flush=True)
     with open(out, "w", encoding="utf-8") as file:
