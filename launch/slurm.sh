@@ -48,10 +48,16 @@ while kill -0 "$steps" 2>/dev/null; do
   wait "$steps"
   status=$?
 done
+# Where they ended before that check, this is still the signal's status; bash remembers
+# theirs.
+if ((status > 128)); then
+  wait "$steps"
+  status=$?
+fi
 
-# 75: stopped with a checkpoint. The user's TERM comes to this script. SLURM's own, when
-# it preempts the job, goes to the tasks alone; they end before their grace does, and
-# SLURM would take the job for one that has failed.
+# 75: stopped with a checkpoint. A user's TERM reaches this script. When SLURM preempts the
+# job, its TERM goes to the tasks alone; if they end within GraceTime, SLURM takes the job
+# for one that has failed, and does not queue it again.
 if ((status == 75)) && [[ -z $is_told_to_stop ]]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

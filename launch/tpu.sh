@@ -47,10 +47,11 @@ on_hosts() {
 }
 
 # count_hosts WORD COMMAND: runs a command on every host and prints how many came to its
-# end. gcloud's exit code does not tell: it is 0, too, if no host could be reached.
+# end. gcloud's exit code does not tell: it is 0, too, if no host could be reached. (As a
+# file, /dev/stderr would be emptied first, and as a socket it cannot be opened.)
 count_hosts() {
   on_hosts all "$2
-    echo 'linearsr: $1'" | tee /dev/stderr | grep -c "linearsr: $1"
+    echo 'linearsr: $1'" | tee >(cat >&2) | grep -c "linearsr: $1"
 }
 
 state() {

@@ -116,7 +116,7 @@ def default_config() -> ConfigDict:
 
     config.log_every = 100
     config.checkpoint_every = 2_000
-    config.keep_checkpoints = 3
+    config.keep_checkpoints = 3  # one more where a validation follows the newest
     config.keep_every = 0  # checkpoints at multiples of this step stay, too
     # Ends a process in which no step begins for so long, so that a cluster can start it
     # again; compiling, validating and saving may take longer. 0 for never.

@@ -5,6 +5,7 @@ import math
 
 import jax
 
+from linearsr_jax.core.device_mesh import count_slices
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.plan.collectives import BETWEEN_SLICES, count_collectives
 from linearsr_jax.plan.flop_count import flops_of
@@ -155,8 +156,11 @@ def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> s
             return f"accumulation={settings.accumulation * times}"
     held = sum(sizes.get(kind, 0) for kind in state)
     fsdp = parts.mesh.shape["fsdp"]
+    # What the experts leave of the slices divides `data`; see `sharding.make_mesh`.
+    slices = count_slices(list(parts.mesh.devices.flat))
+    across = slices // math.gcd(parts.mesh.shape["experts"], slices)
     for times in (2**n for n in range(1, 12)):
-        if devices % (fsdp * times) or parts.preset.width % (fsdp * times):
+        if devices % (fsdp * times * across) or parts.preset.width % (fsdp * times):
             break
         if held - held // times >= excess:
             return f"mesh.fsdp={fsdp * times}"

@@ -54,6 +54,28 @@ class DamageError(TrainError):
     """Raised for a checkpoint whose files are missing or not what was written."""
 
 
+class _NewestAndOneMore(PreservationPolicy):
+    """Keeps the newest checkpoints.
+
+    Attributes:
+      has_one_more: whether to keep one more than usual; may change between saves.
+    """
+
+    def __init__(self, keep: int):
+        self.has_one_more = False
+        self._keep = keep
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[PolicyCheckpointInfo],
+        *,
+        context: PreservationContext,
+    ) -> Sequence[bool]:
+        """Decides which checkpoints to keep; see `PreservationPolicy`."""
+        newest = LatestN(self._keep + self.has_one_more)
+        return newest.should_preserve(checkpoints, context=context)
+
+
 class Checkpointer:
     """Saves and restores a run; old checkpoints are deleted."""
 
@@ -66,7 +88,8 @@ class Checkpointer:
           keep_every: checkpoints at multiples of this step stay, too; 0 for none.
         """
         self._directory = directory.absolute()
-        policy: PreservationPolicy = LatestN(keep)
+        self._newest = _NewestAndOneMore(keep)
+        policy: PreservationPolicy = self._newest
         if keep_every:
             policy = AnyPreservationPolicy([policy, EveryNSteps(keep_every)])
         self._manager = _open_manager(directory, policy, "state", ("run", "sums"))
@@ -84,18 +107,7 @@ class Checkpointer:
         Raises:
           TrainError: the hosts still see different checkpoints after two minutes.
         """
-        seen: list[str] = []
-        for _ in range(_LISTINGS):
-            seen = gather_text(f"{len(self.steps)}, the last {self.steps[-5:]}")
-            if len(set(seen)) == 1:
-                return self.steps
-            time.sleep(_SECONDS_BETWEEN_LISTINGS)
-            self._manager.reload()
-        other = next(i for i, text in enumerate(seen) if text != seen[0])
-        raise TrainError(
-            f"{self._directory}: process 0 sees {seen[0]}, but process {other} sees "
-            f"{seen[other]}; all hosts must share the folder"
-        )
+        return _wait_for_steps(self._manager)
 
     def delete_after(self, step: int) -> None:
         """Deletes later checkpoints; the run continues differently from here."""
@@ -113,11 +125,30 @@ class Checkpointer:
                 os.rename(self._directory / str(step), aside)
         multihost_utils.sync_global_devices("set_aside")
         self._manager.reload()
+        # A host that still sees them would not save these steps with the others.
+        self.wait_for_steps()
 
-    def save(self, step: int, state: TrainState, record: RunRecord) -> None:
-        """Starts saving; does nothing for a step that is already saved."""
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        record: RunRecord,
+        *,
+        owes_validation: bool = False,
+    ) -> None:
+        """Starts saving; does nothing for a step that is already saved.
+
+        Args:
+          step: step of the state.
+          state: state of all experts.
+          record: record of the run.
+          owes_validation: whether a validation of the state follows. It may find that
+            this and other new checkpoints are of no use, so one more is kept until the
+            next save.
+        """
         if step in self._manager.all_steps():
             return
+        self._newest.has_one_more = owes_validation
         run = record.to_json()
         sums = {**fingerprints(state), _RECORD: _sum_of(run)}
         self._manager.save(
@@ -206,9 +237,14 @@ class Candidates:
           directory: folder of the candidates.
           keep: number of candidates to keep, besides that of the knee.
           start: step that the run starts or resumes at; later candidates are deleted.
+
+        Raises:
+          TrainError: as in `Checkpointer.wait_for_steps`.
         """
         self._policy = _NewestAndKnee(keep)
         self._manager = _open_manager(directory, self._policy, "default", ("sums",))
+        # Hosts delete and save together.
+        _wait_for_steps(self._manager)
         self.delete_after(start)
 
     @property
@@ -263,6 +299,22 @@ def _open_manager(
     }
     return ocp.CheckpointManager(
         directory.absolute(), options=options, item_handlers=handlers
+    )
+
+
+def _wait_for_steps(manager: ocp.CheckpointManager) -> list[int]:
+    seen: list[str] = []
+    for _ in range(_LISTINGS):
+        steps = sorted(manager.all_steps())
+        seen = gather_text(f"{len(steps)}, the last {steps[-5:]}")
+        if len(set(seen)) == 1:
+            return steps
+        time.sleep(_SECONDS_BETWEEN_LISTINGS)
+        manager.reload()
+    other = next(i for i, text in enumerate(seen) if text != seen[0])
+    raise TrainError(
+        f"{manager.directory}: process 0 sees {seen[0]}, but process {other} sees "
+        f"{seen[other]}; all hosts must share the folder"
     )
 
 

@@ -8,11 +8,8 @@ from typing import Protocol
 # Kinds of time that do not train. "lost" is that of steps which a rewind or a
 # resume takes back.
 KINDS = ("starting", "compiling", "data_wait", "saving", "validating", "lost")
-
-
-# Of a row of the log: all seconds of its process, and what tells processes apart, since
-# no two take equally long to start.
-_ALL, _START = "seconds", "seconds_starting"
+# Of a row of the log: all seconds of its process.
+_ALL = "seconds"
 
 
 def count_as_lost(
@@ -22,15 +19,14 @@ def count_as_lost(
 
     Args:
       dropped: its last row in the log, of a step that will be repeated.
-      kept: the last row with times of a step that stays, perhaps of another process.
+      kept: its last row of a step that stays; None if there is none.
 
     Returns:
       The times of `dropped`, where training after `kept` counts as lost.
     """
     times = {name: x for name, x in dropped.items() if name.startswith(_ALL)}
-    before = kept if kept and kept.get(_START) == dropped.get(_START) else {}
     times["seconds_lost"] = times.get("seconds_lost", 0.0) + max(
-        0.0, _trained_in(times) - _trained_in(before)
+        0.0, _trained_in(times) - _trained_in(kept or {})
     )
     return times
 

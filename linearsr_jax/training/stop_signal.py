@@ -33,6 +33,7 @@ class StopSignal:
     def __enter__(self):
         self._previous = {}
         self._is_alone = jax.process_count() == 1
+        self._is_counting = False
         numbers = (
             (signal.SIGTERM, signal.SIGINT) if self._is_alone else (signal.SIGINT,)
         )
@@ -54,7 +55,15 @@ class StopSignal:
             return self.requested
         # With the number of the step, because Orbax asks with it when it saves, and
         # both move the same counter.
-        return multihost_utils.reached_preemption_sync_point(step)
+        is_agreed = multihost_utils.reached_preemption_sync_point(step)
+        if self._is_counting:
+            return is_agreed
+        # For a signal that came before the first question JAX has agreed on step 1,
+        # which a resumed run never takes; for one that came while the run went back, on
+        # a step that is far away again.
+        has_come = self.has_come()
+        self._is_counting = True
+        return has_come or is_agreed
 
     def has_come(self) -> bool:
         """Tells whether a signal has come to any process; call it on all together.
@@ -63,6 +72,7 @@ class StopSignal:
         """
         if self._is_alone:
             return self.requested
+        self._is_counting = False
         client = multihost.get_jax_distributed_client()
         try:
             own = bool(client.key_value_try_get(_NOTICE))

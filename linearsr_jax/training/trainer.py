@@ -299,7 +299,12 @@ class Trainer:
         """Starts saving a checkpoint."""
         self._goodput.note_checkpoint(self.step)
         with self._pausing("saving"):
-            self._checkpointer.save(self.step, self.state, self.record)
+            self._checkpointer.save(
+                self.step,
+                self.state,
+                self.record,
+                owes_validation=self.owes_validation,
+            )
 
     @contextlib.contextmanager
     def _pausing(self, kind: str) -> Generator[None]:

@@ -138,7 +138,11 @@ class JsonLinesWriter(IgnoringWriter):
 
     def __init__(self, path: Path, resume_step: int):
         """Opens path for steps after resume_step."""
-        kept, last_kept, last_dropped = [], None, None
+        kept: list[bytes] = []
+        # The last row with times of each process, by how long it took to start,
+        # which tells processes apart.
+        last_kept: dict[float | None, Mapping[str, float]] = {}
+        last_dropped: dict[float | None, Mapping[str, float]] = {}
         if path.exists():
             for number, line in enumerate(path.read_bytes().splitlines(), start=1):
                 step = step_of(line)
@@ -146,13 +150,14 @@ class JsonLinesWriter(IgnoringWriter):
                     logger.warning("%s: dropped line %d, it is damaged", path, number)
                     continue
                 row = json.loads(line)
-                if step <= resume_step:
+                is_kept = step <= resume_step
+                if is_kept:
                     kept.append(line + b"\n")
-                    last_kept = row if "seconds" in row else last_kept
-                else:
-                    last_dropped = row if "seconds" in row else last_dropped
-        if last_dropped:
-            times = count_as_lost(last_dropped, last_kept)
+                if "seconds" in row:
+                    last = last_kept if is_kept else last_dropped
+                    last[row.get("seconds_starting")] = row
+        for start, dropped in last_dropped.items():
+            times = count_as_lost(dropped, last_kept.get(start))
             kept.append(json.dumps({"step": resume_step, **times}).encode() + b"\n")
         # Write it whole or not at all, since a run may be killed here too.
         with written_whole(path) as temporary:

@@ -88,14 +88,14 @@ def test_fields_are_known_where_they_stand(jobset):
             assert set(fields) <= set(FIELDS[place].split()), place
 
 
-def test_hosts_and_mesh_fit_the_slice(jobset, job, pod):
+def test_hosts_and_mesh_fit_the_slice(job, pod):
     topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
     chips = math.prod(map(int, topology.split("x")))
     assert job["parallelism"] == job["completions"] == chips // CHIPS_OF_A_HOST
     limits = pod["containers"][0]["resources"]["limits"]
     assert limits == {"google.com/tpu": str(CHIPS_OF_A_HOST)}
-    slices = jobset["spec"]["replicatedJobs"][0]["replicas"]
-    assert f"mesh.fsdp={chips * slices}" in pod["containers"][0]["args"]
+    # It stays within a slice.
+    assert f"mesh.fsdp={chips}" in pod["containers"][0]["args"]
 
 
 def test_only_interruptions_restart_without_limit(jobset, job, pod):

@@ -98,7 +98,7 @@ def root(tmp_path):
                 os.kill(int((tmp_path / name).read_text()), signal.SIGKILL)
 
 
-def launch(root, *arguments, **more):
+def launch(root, *arguments, stderr=subprocess.PIPE, **more):
     environment = {
         "PATH": f"{root / 'bin'}:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(root / "home"),
@@ -113,7 +113,8 @@ def launch(root, *arguments, **more):
     return subprocess.run(
         ["bash", str(SCRIPT), *arguments],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=50,  # less than the training takes
     )
@@ -164,6 +165,16 @@ def test_start_returns_while_the_training_runs_and_stop_ends_it(root):
     pattern = (root / "pattern").read_text().split("-f ")[1].strip()
     assert re.search(pattern, "linearsr train --config x")
     assert not re.search(pattern, calls(root))
+
+
+def test_what_start_says_can_go_to_a_file(root):
+    with (root / "said").open("w") as said:
+        said.write("before\n")
+        said.flush()
+        start(root, stderr=said)
+    lines = (root / "said").read_text().splitlines()
+    assert lines[0] == "before"
+    assert "linearsr: started" in lines
 
 
 def test_resume_appends_to_the_log(root):

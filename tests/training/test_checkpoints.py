@@ -17,6 +17,7 @@ from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageEr
 from linearsr_jax.training.fingerprints import fingerprints
 from linearsr_jax.training.record import RunRecord, TrainError
 from linearsr_jax.training.resuming import find_resumable
+from linearsr_jax.training.rewinding import choose_checkpoint
 from linearsr_jax.training.sharding import make_mesh
 
 # Where Orbax meets a damaged array it leaves the reading of others unawaited.
@@ -195,6 +196,43 @@ def test_hosts_that_see_other_checkpoints_wait_for_the_same(saved, monkeypatch):
     ):
         checkpointer.wait_for_steps()
     checkpointer.close()
+
+
+def test_what_was_there_before_a_collapse_outlives_the_save_that_it_shows_in(tmp_path):
+    """Three validations in a row decide, and the checkpoint comes before the third."""
+    checkpointer = Checkpointer(tmp_path / "checkpoints", keep=3)
+    for step in range(1, 5):
+        checkpointer.save(step, make_state(step), RECORD, owes_validation=True)
+    # The validations of 2, 3 and 4 are bad.
+    assert choose_checkpoint(checkpointer.steps, 2, ()) == 1
+    checkpointer.save(5, make_state(5), RECORD)
+    checkpointer.close()
+    assert checkpointer.steps == [3, 4, 5]
+
+
+def test_hosts_agree_on_what_is_set_aside_and_on_candidates(
+    saved, tmp_path, monkeypatch
+):
+    seen = [["2, the last [1, 2]", "1, the last [1]"], ["same", "same"]]
+    told = []
+
+    def gather(text):
+        told.append(text)
+        return seen.pop(0)
+
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    monkeypatch.setattr(checkpoints, "gather_text", gather)
+    monkeypatch.setattr(checkpoints.time, "sleep", lambda seconds: None)
+    checkpointer = Checkpointer(folder, keep=3)
+    checkpointer.set_aside([2])
+    checkpointer.close()
+    assert not seen
+    assert told == ["1, the last [1]"] * 2
+
+    seen.append(["same", "same"])
+    Candidates(tmp_path / "candidates", keep=3, start=0).close()
+    assert not seen
 
 
 def test_a_damaged_candidate_is_named(tmp_path):

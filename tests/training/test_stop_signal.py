@@ -37,22 +37,8 @@ def test_what_was_ignored_stays_ignored(number):
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
-def test_processes_that_ask_together_hear_of_it_together():
-    code = """
-import os, signal, sys, time
-from linearsr_jax.training.hosts import connected
-from linearsr_jax.training.stop_signal import StopSignal
-port, process = sys.argv[1], int(sys.argv[2])
-with connected(f"127.0.0.1:{port}", process, 2), StopSignal() as stop:
-    assert not stop.has_come()
-    if process == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-    asked = 1
-    while not stop.has_come():
-        asked += 1
-        time.sleep(0.2 * process)
-    print(asked)
-"""
+def run_both(code):
+    """Runs a program as two processes, and returns the last line of each."""
     port = str(find_free_port())
     both = [
         subprocess.Popen(
@@ -71,5 +57,42 @@ with connected(f"127.0.0.1:{port}", process, 2), StopSignal() as stop:
             process.kill()
     assert [process.returncode for process in both] == [0, 0], texts
     # What Gloo says comes first.
-    counts = [out.splitlines()[-1] for out, _ in texts]
+    return [out.splitlines()[-1] for out, _ in texts]
+
+
+def test_a_signal_before_the_first_step_of_a_resumed_run_is_not_lost():
+    code = """
+import os, signal, sys, time
+from linearsr_jax.training.hosts import connected
+from linearsr_jax.training.stop_signal import StopSignal
+port, process = sys.argv[1], int(sys.argv[2])
+with connected(f"127.0.0.1:{port}", process, 2), StopSignal() as stop:
+    if process == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    # Long enough for JAX to agree on a step; the run is still compiling.
+    while not stop.has_come():
+        time.sleep(0.2)
+    time.sleep(1)
+    print(stop.is_agreed(501))
+"""
+    assert run_both(code) == ["True", "True"]
+
+
+def test_processes_that_ask_together_hear_of_it_together():
+    code = """
+import os, signal, sys, time
+from linearsr_jax.training.hosts import connected
+from linearsr_jax.training.stop_signal import StopSignal
+port, process = sys.argv[1], int(sys.argv[2])
+with connected(f"127.0.0.1:{port}", process, 2), StopSignal() as stop:
+    assert not stop.has_come()
+    if process == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    asked = 1
+    while not stop.has_come():
+        asked += 1
+        time.sleep(0.2 * process)
+    print(asked)
+"""
+    counts = run_both(code)
     assert counts[0] == counts[1]

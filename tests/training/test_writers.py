@@ -119,6 +119,13 @@ def test_the_time_of_repeated_steps_is_lost(tmp_path):
     assert report.seconds["starting"] == 3 + 4 + 5
     assert [row["step"] for row in rows(path)] == [2, 2, 2, 3, 4]
 
+    # Step 2 is damaged: what all three did since the checkpoint before is lost.
+    write(1, (2, 7.0, 6.0, 0.0))
+    report = report_run(tmp_path)
+    assert report.starts == 4
+    assert report.seconds["training"] == 7 - 6
+    assert report.seconds["lost"] == (36 - 3 - 2) + (9 - 4) + (11 - 5)
+
 
 def test_numbers_that_json_lacks_become_null(tmp_path):
     path = tmp_path / "metrics.jsonl"
