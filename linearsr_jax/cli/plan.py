@@ -12,7 +12,7 @@ from linearsr_jax.cli.arguments import (
     steps,
 )
 
-# No failure: scripts look for a topology that fits.
+# Not 1, so that a script that looks for a topology can tell it from a failure.
 DOES_NOT_FIT = 3
 
 HELP = "compile training or upscaling for chips that are not here; say what it needs"

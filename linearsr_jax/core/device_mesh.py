@@ -9,8 +9,8 @@ from jax.sharding import AxisType, Mesh
 
 def count_slices(devices: Sequence[jax.Device]) -> int:
     """Counts the TPU slices that devices belong to; other platforms have one."""
-    # To other platforms each host is a slice. A single one that libtpu describes on
-    # another machine has no number.
+    # Other platforms number each host as a slice. A single slice that libtpu describes
+    # on a machine without TPUs has no number.
     if devices[0].platform != "tpu":
         return 1
     return len({getattr(device, "slice_index", 0) for device in devices})

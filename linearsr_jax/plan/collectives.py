@@ -36,9 +36,9 @@ _LIMIT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 def count_collectives(program: str) -> dict[str, dict[str, int]]:
     """Counts the collectives of a step and the bytes that each device sends, by kind.
 
-    What slices of TPUs send each other is a kind of its own, `BETWEEN_SLICES`, where
-    the bytes are those of the results: for a sum over two slices as many are sent, and
-    for one over more of them up to twice as many.
+    What slices of TPUs send each other is a kind of its own, `BETWEEN_SLICES`. Its
+    bytes are those that a device receives. For a sum over two slices it sends as many,
+    over more slices up to twice as many.
 
     Loops count as often as XLA says that they run, or else as the largest number that
     their condition compares with.

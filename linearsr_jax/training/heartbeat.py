@@ -35,8 +35,9 @@ class Heartbeat:
 
     Without a beat for too long, folder/I.stacks gets the stacks of all threads, once,
     from a thread that needs no lock of Python's. Compiling a large step can take that
-    long, too; then the stacks say so. After `exits_after` the process ends with the
-    stacks, one line and exit code 1, so that whatever started it can start it again.
+    long, too; then the stacks say so. After `exits_after` the process writes them again
+    and ends, with one line and exit code 1, so that whatever started it can start it
+    again.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 # Seconds after which JAX aborts where a process is dead; `watch` comes before.
 HEARTBEAT = 60
-# Seconds until all processes must be there. JAX would then abort with a trace of C++,
-# so it gets a little longer.
+# Seconds within which all processes must connect. JAX's own limit is a little longer,
+# because it aborts with a trace of C++.
 _CONNECT, _LONGER = 300, 60
 _TEXT_BYTES = 1024
 # Seconds in which the slowest process may compile a step.

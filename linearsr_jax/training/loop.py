@@ -119,7 +119,9 @@ def _train(trainer: Trainer, settings: RunSettings, stop: StopSignal) -> bool:
                 continue
         is_done = trainer.is_over and not trainer.owes_validation
         # Before the validation of the same step, which may take longer than the grace
-        # after a signal. After the last step nothing but its validation could be lost.
+        # after a signal. The last checkpoint comes after it, so that a finished run has
+        # all its validations; a process that is killed in the last one loses the steps
+        # since the checkpoint before.
         is_saving = due is not None and due.checkpoint and not trainer.is_over
         if (is_saving or is_stopping or is_done) and not trouble:
             trainer.save()

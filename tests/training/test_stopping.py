@@ -71,7 +71,7 @@ def test_a_checkpoint_is_saved_before_the_validation_of_its_step(
     train_and_evaluate(config, tmp_path)
     assert done == [
         *(step(1), step(2), ("save", 2), ("validate", 2)),
-        # After the last step nothing else can be lost.
+        # The last checkpoint contains the last validation.
         *(step(3), step(4), ("validate", 4), ("save", 4)),
     ]
     done.clear()
