@@ -95,8 +95,6 @@ def default_config() -> ConfigDict:
     # Noise of the LR image, in levels of 255, at which LPIPS and the discriminator
     # count half; 0 for no such weights. See training/noise_weights.py.
     config.loss.half_at_noise = 0.0
-    # l1's photograph is sharpened by this amount; see training/sharpening.py.
-    config.loss.sharpen = 0.0
     config.loss.below_sigma = 0.223  # only for cleaner samples; the paper's boundary
 
     # Of the adversarial term.

@@ -35,7 +35,6 @@ from linearsr_jax.models.presets import Preset
 from linearsr_jax.training.adversary import Adversary, AdversaryState
 from linearsr_jax.training.grid_loss import grid_term
 from linearsr_jax.training.noise_weights import clean_weights
-from linearsr_jax.training.sharpening import sharpened
 from linearsr_jax.training.views import draw_views, take_view
 
 # image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
@@ -127,7 +126,6 @@ class Loss:
         adversarial: float = 0.0,
         adversary: Adversary | None = None,
         half_at_noise: float = 0.0,
-        sharpen: float = 0.0,
         **weights: float,
     ):
         """Loads the image terms that have a weight.
@@ -142,7 +140,6 @@ class Loss:
           adversary: needed if adversarial is not 0.
           half_at_noise: noise, in levels of 255, at which LPIPS and the adversary
             count half; 0 for no such weights. See `noise_weights`.
-          sharpen: l1 compares with the photograph sharpened by this amount.
           **weights: weight of each image term, by name.
 
         Raises:
@@ -167,7 +164,6 @@ class Loss:
             ("flow", flow),
             ("adversarial", adversarial),
             ("half_at_noise", half_at_noise),
-            ("sharpen", sharpen),
         ):
             if not weight >= 0.0:
                 raise ValueError(f"loss.{name}={weight}: must be at least 0")
@@ -175,7 +171,6 @@ class Loss:
         self._adversarial = adversarial
         self._below_sigma = below_sigma
         self._half_at_noise = half_at_noise
-        self._sharpen = sharpen
         self._flow = flow
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
@@ -281,11 +276,8 @@ class Loss:
             viewed = pair
             if VIEWED & self._terms.keys():
                 viewed = tuple(take_view(image, draws.views) for image in pair)
-            seen = dict.fromkeys(self._terms, pair) | dict.fromkeys(VIEWED, viewed)
-            if self._sharpen:
-                seen["l1"] = image_hat, sharpened(image_hr, self._sharpen)
             for name, term in self._terms.items():
-                values[name] = term(*seen[name])
+                values[name] = term(*(viewed if name in VIEWED else pair))
             if critic and self.adversary:
                 values["adversarial"], values["discriminator"] = self.adversary.losses(
                     critic.params, critic.directions, *pair

@@ -17,7 +17,6 @@ from linearsr_jax.training import losses
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.setup import make_parts
-from linearsr_jax.training.sharpening import sharpened
 from linearsr_jax.training.views import take_view
 from tests.models.test_blocks import random_like
 from tests.vgg16_testing import random_vgg16
@@ -119,18 +118,6 @@ def test_image_terms_are_means_over_nearly_clean_samples(
     )
     np.testing.assert_allclose(total, expected, rtol=1e-4)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
-
-
-def test_only_l1_aims_at_the_sharpened_photograph(params, batch, with_terms):
-    loss = make_loss(l1=3.0, lpips=0.5, below_sigma=0.3, sharpen=0.4)
-    draws = fixed_draws(loss, batch)
-    _, (values, _) = jax.jit(loss)(params, CODEC, batch, draws)
-    image_hat, image_hr, *_ = implied_images(params, batch, draws)
-    difference = np.asarray(image_hat - sharpened(image_hr, 0.4), np.float64)
-    chosen = np.array([0, 2])
-    expected = np.mean(np.abs(difference), axis=(1, 2, 3))[chosen]
-    np.testing.assert_allclose(values["l1"][chosen], expected, rtol=1e-4)
-    np.testing.assert_allclose(values["lpips"], with_terms[0][1][0]["lpips"], rtol=1e-4)
 
 
 def test_terms_without_samples_change_nothing(params, batch, flow_only):
