@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Exit code of a process whose others have not come: the same command may find them
+# later. BSD's EX_UNAVAILABLE.
+NOT_ALL_CAME = 69
 # Seconds after which JAX aborts where a process is dead; `watch` comes before.
 HEARTBEAT = 60
 # Seconds within which all processes must connect. JAX's own limit is a little longer,
@@ -143,7 +146,7 @@ def _give_up() -> None:
             f"{where}; run the same command on each host"
         )
     print(f"linearsr: after {_CONNECT} s {text}", file=sys.stderr, flush=True)
-    os._exit(1)
+    os._exit(NOT_ALL_CAME)
 
 
 def _check_kubernetes(environment: Mapping[str, str]) -> None:

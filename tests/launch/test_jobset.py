@@ -107,7 +107,7 @@ def test_only_interruptions_restart_without_limit(jobset, job, pod):
     )
     (container,) = pod["containers"]
     assert codes == [
-        {"containerName": container["name"], "operator": "In", "values": [75]}
+        {"containerName": container["name"], "operator": "In", "values": [69, 75]}
     ]
     assert conditions == [[{"type": "DisruptionTarget", "status": "True"}]]
     policy = jobset["spec"]["failurePolicy"]

@@ -35,7 +35,7 @@ with hosts.connected("127.0.0.1:{port}", {process}, 2):
 """
     alone = start(code)
     _, text = alone.communicate(timeout=LIMIT)
-    assert alone.returncode == 1, text
+    assert alone.returncode == 69, text
     assert text.splitlines()[-1] == (
         "linearsr: after 2 s not all 2 processes have reached the coordinator "
         f"127.0.0.1:{port}; run the same command on each host"
