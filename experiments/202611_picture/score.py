@@ -1,16 +1,18 @@
-"""Scores one-step models on evenly spaced pairs of RealSR.
+"""Scores one-step models on evenly spaced pairs of RealSR, or of another set.
 
 python experiments/202611_picture/score.py REALSR COUNT MODEL[:FIDELITY] ... \
-    [--metrics psnr,lpips,niqe] [--side 64]
+    [--metrics psnr,lpips,niqe] [--side 64] [--unsharp 0.5]
 
 REALSR has folders HR and LR with files of equal names. Prints the means of the metrics
-over COUNT pairs, or over the squares of --side LR pixels in their middle.
+over COUNT pairs, or over the squares of --side LR pixels in their middle. --unsharp
+adds so much of what a Gaussian of three pixels takes away from each output.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from linearsr_jax.core.image_io import find_images, read_image
 from linearsr_jax.core.scale import SCALE
@@ -27,6 +29,12 @@ def middle(image: np.ndarray, side: int | None, scale: int) -> np.ndarray:
     return image[top : top + scale * side, left : left + scale * side]
 
 
+def unsharp(image: np.ndarray, amount: float) -> np.ndarray:
+    """Adds `amount` of what a Gaussian of three pixels takes away."""
+    blurred = gaussian_filter(image.astype(np.float32), (3, 3, 0))
+    return np.clip(np.rint(image + amount * (image - blurred)), 0, 255).astype(np.uint8)
+
+
 def main() -> None:
     """Prints a line for each model."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -39,6 +47,7 @@ def main() -> None:
         default=("psnr", "lpips", "niqe"),
     )
     parser.add_argument("--side", type=int)
+    parser.add_argument("--unsharp", type=float, default=0.0)
     args = parser.parse_args()
     hr, lr = (
         [
@@ -55,7 +64,7 @@ def main() -> None:
         settings = {"fidelity": float(fidelity)} if fidelity else {}
         rows = []
         for index in chosen:
-            sr = upscaler(lr[index], **settings)
+            sr = unsharp(upscaler(lr[index], **settings), args.unsharp)
             rows.append(
                 [
                     score(sr, hr[index]) if metric.compares_with == "hr" else score(sr)
