@@ -112,11 +112,10 @@ def _train(trainer: Trainer, settings: RunSettings, stop: StopSignal) -> bool:
                 trainer.write_log()
         if trouble and not is_stopping:
             trainer.rewind(trouble)
-            # JAX stops at a step beyond all that were taken, some of which are taken
-            # again now.
-            is_stopping = stop.has_come()
-            if not is_stopping:
-                continue
+            # A signal that has come meanwhile ends the run after the next step, whose
+            # checkpoint is the first that knows of the rewind.
+            stop.forget_steps()
+            continue
         is_done = trainer.is_over and not trainer.owes_validation
         # Before the validation of the same step, which may take longer than the grace
         # after a signal. The last checkpoint comes after it, so that a finished run has

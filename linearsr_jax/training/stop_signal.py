@@ -72,7 +72,7 @@ class StopSignal:
         """
         if self._is_alone:
             return self.requested
-        self._is_counting = False
+        self.forget_steps()
         client = multihost.get_jax_distributed_client()
         try:
             own = bool(client.key_value_try_get(_NOTICE))
@@ -80,6 +80,13 @@ class StopSignal:
             own = False
         # They have not asked at the same moment.
         return bool(np.any(multihost_utils.process_allgather(np.int32(own))))
+
+    def forget_steps(self) -> None:
+        """Notes that steps are taken again; call it on all hosts together.
+
+        JAX has agreed on a step beyond all that were taken.
+        """
+        self._is_counting = False
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.optimizers import ema_params
 from linearsr_jax.training.record import Rewind, TrainError
 from linearsr_jax.training.stop_signal import StopSignal
+from linearsr_jax.training.trainer import Trainer
 from linearsr_jax.training.validation import Validator
 from tests.runs_testing import cut_back
 
@@ -133,6 +135,31 @@ def test_killed_after_a_rewind_it_ends_with_the_same_bits(rewound, photos, tmp_p
     jax.tree.map(
         np.testing.assert_array_equal, *jax.device_get([result.state, resumed.state])
     )
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_stopped_in_a_rewind_it_does_not_go_back_again(
+    rewound, photos, tmp_path, monkeypatch
+):
+    real_rewind = Trainer.rewind
+
+    def rewind(self, trouble):
+        signal.raise_signal(signal.SIGTERM)
+        real_rewind(self, trouble)
+
+    config = make_config(photos)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "rewind", rewind)
+        assert not train_and_evaluate(config, tmp_path).is_finished
+    with contextlib.closing(Checkpointer(tmp_path / "checkpoints", keep=3)) as kept:
+        assert [x.to for x in kept.restore_record(5).rewinds] == [4]
+    resumed = train_and_evaluate(config, tmp_path)
+    _, result = rewound
+    jax.tree.map(
+        np.testing.assert_array_equal, *jax.device_get([result.state, resumed.state])
+    )
+    log = [row["step"] for row in read_log(tmp_path) if "skipped" in row]
+    assert log == list(range(1, STEPS + 1))
 
 
 @pytest.mark.usefixtures("poisoned")
