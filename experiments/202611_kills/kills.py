@@ -1,12 +1,12 @@
-"""Kills one of two processes of a run again and again, and looks for a trace of it.
+"""Kills one process of a run again and again, and looks for a trace of it.
 
-python experiments/202611_kills/kills.py PHOTOS WORK [--kills N] [--steps N] [--seed N]
+python experiments/202611_kills/kills.py PHOTOS WORK [--processes N] [--kills N] ...
 
-Trains debug on two processes of four simulated devices twice: once undisturbed, and
-once with a SIGKILL to a random process at a random moment of each start, until N of
-them have struck and the run may end. Every loss and every weight of the two must then
-have the same bits. WORK gets both runs; results.json beside this file has what each
-kill did.
+Trains debug on eight simulated devices of two or four processes twice: once
+undisturbed, and once with a SIGKILL to a random process at a random moment of each
+start, until N of them have struck and the run may end. Every loss and every weight of
+the two must then have the same bits. WORK gets both runs; results_PROCESSES.json beside
+this file has what each kill did.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 HERE = Path(__file__).parent
-PROCESSES, DEVICES = 2, 4
+DEVICES = 8
 # All that can be spread is: parameters, experts, validation.
 OVERRIDES = {
     "log_every": 1,
@@ -46,21 +46,23 @@ OVERRIDES = {
 LONGEST_START = 180
 
 
-def start(workdir: Path, photos: Path, steps: int) -> list[subprocess.Popen]:
-    """Starts both processes; each writes what it says into a file of its own."""
+def start(
+    workdir: Path, photos: Path, steps: int, count: int
+) -> list[subprocess.Popen]:
+    """Starts `count` processes; each writes what it says into a file of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = os.environ.get("XLA_FLAGS", "")
-    flags = f"{flags} --xla_force_host_platform_device_count={DEVICES}"
+    flags = f"{flags} --xla_force_host_platform_device_count={DEVICES // count}"
     overrides = {**OVERRIDES, "steps": steps, "data.folder": photos}
     processes = []
-    for i in range(PROCESSES):
+    for i in range(count):
         command = [
             *(sys.executable, "-m", "linearsr_jax", "train"),
             *("--config", "configs/debug.py", "--workdir", str(workdir)),
             *("--coordinator", f"127.0.0.1:{port}"),
-            *("--process", str(i), "--processes", str(PROCESSES), "--override"),
+            *("--process", str(i), "--processes", str(count), "--override"),
             *(f"{name}={value}" for name, value in overrides.items()),
         ]
         with _said(workdir, i).open("w") as log:
@@ -116,7 +118,7 @@ def count_differences(run: Path, whole: Path) -> dict[str, int]:
 
 
 def kill_once(processes: list[subprocess.Popen], workdir: Path, after: float, victim):
-    """Kills one process after some seconds and waits for the other.
+    """Kills one process after some seconds and waits for the others.
 
     Returns:
         What happened, or None if the run ended before.
@@ -125,32 +127,34 @@ def kill_once(processes: list[subprocess.Popen], workdir: Path, after: float, vi
     while time.monotonic() < deadline:
         if any(process.poll() is not None for process in processes):
             codes = [process.wait() for process in processes]
-            if codes == [0] * PROCESSES:
+            if not any(codes):
                 return None
             raise RuntimeError(f"ended by themselves: {codes}, see {workdir}_*.txt")
         time.sleep(0.01)
     processes[victim].kill()
     killed = time.monotonic()
-    (other,) = (i for i in range(PROCESSES) if i != victim)
-    code = processes[other].wait()
+    others = [i for i in range(len(processes)) if i != victim]
+    ends = []
+    for i in others:
+        code = processes[i].wait()
+        lines = _said(workdir, i).read_text(errors="replace").strip().splitlines()
+        ends.append({"exit_code": code, "said_last": lines[-1][:300] if lines else ""})
     waited = time.monotonic() - killed
     assert processes[victim].wait() == -signal.SIGKILL
-    lines = _said(workdir, other).read_text(errors="replace").strip().splitlines()
     return {
         "process": victim,
         "seconds_after_start": round(after, 2),
         "steps_logged": max(losses(workdir), default=0),
         "checkpoint": newest(workdir),
-        "other_ended_after_seconds": round(waited, 2),
-        "other_exit_code": code,
-        "other_said_last": lines[-1][:300] if lines else "",
+        "others_ended_after_seconds": round(waited, 2),
+        "others": ends,
     }
 
 
-def run_undisturbed(workdir: Path, photos: Path, steps: int) -> float:
+def run_undisturbed(workdir: Path, photos: Path, steps: int, count: int) -> float:
     """Trains to the end; returns the seconds to the thirtieth step."""
     begun, seconds = time.monotonic(), LONGEST_START
-    processes = start(workdir, photos, steps)
+    processes = start(workdir, photos, steps, count)
     while any(process.poll() is None for process in processes):
         if seconds == LONGEST_START and max(losses(workdir), default=0) >= 30:
             seconds = time.monotonic() - begun
@@ -161,42 +165,43 @@ def run_undisturbed(workdir: Path, photos: Path, steps: int) -> float:
 
 
 def main() -> None:
-    """Runs both, compares them, and writes results.json."""
+    """Runs both, compares them, and writes what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--processes", type=int, choices=(2, 4), default=2)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.work.mkdir(parents=True)
     whole, run = args.work / "whole", args.work / "run"
-    seconds = run_undisturbed(whole, args.photos, args.steps)
+    seconds = run_undisturbed(whole, args.photos, args.steps, args.processes)
     longest = min(1.5 * seconds, LONGEST_START)
     print(f"undisturbed: step 30 after {seconds:.0f} s", flush=True)
     rng, kills = random.Random(args.seed), []
     while len(kills) < args.kills:
-        after, victim = rng.uniform(0, longest), rng.randrange(PROCESSES)
-        processes = start(run, args.photos, args.steps)
+        after, victim = rng.uniform(0, longest), rng.randrange(args.processes)
+        processes = start(run, args.photos, args.steps, args.processes)
         kill = kill_once(processes, run, after, victim)
         if kill is None:
             break
         kills.append(kill)
         print(json.dumps(kill), flush=True)
     else:
-        codes = [process.wait() for process in start(run, args.photos, args.steps)]
-        if codes != [0] * PROCESSES:
+        processes = start(run, args.photos, args.steps, args.processes)
+        if any(codes := [process.wait() for process in processes]):
             raise RuntimeError(f"the last start failed: {codes}, see {run}_*.txt")
     packages = ("jax", "orbax-checkpoint")
     result = {
-        "command": f"kills.py --kills {args.kills} --steps {args.steps} "
-        f"--seed {args.seed}",
+        "command": f"kills.py --processes {args.processes} --kills {args.kills} "
+        f"--steps {args.steps} --seed {args.seed}",
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
         **count_differences(run, whole),
         "kills": kills,
     }
-    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / f"results_{args.processes}.json").write_text(json.dumps(result, indent=1) + "\n")
     print({name: value for name, value in result.items() if name != "kills"})
 
 
