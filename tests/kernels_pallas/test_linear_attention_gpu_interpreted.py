@@ -5,6 +5,7 @@ The interpreter reports data races and starts memory as NaN.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,6 +30,10 @@ SIZES = (2, 256, 4, 32)  # B, N, H, K
 @pytest.fixture(autouse=True)
 def _two_blocks_of_two_steps(monkeypatch):
     monkeypatch.setattr(gpu, "STEPS", 2)
+    # Or a block would take one step, since there is too little work for 132.
+    monkeypatch.setattr(gpu, "MULTIPROCESSORS", 1)
+    grid = gpu._Grid.of(0.0, jax.ShapeDtypeStruct(SIZES, jnp.bfloat16))
+    assert (grid.steps, grid.chunks) == (2, 2)
 
 
 def forward_and_gradients(q, k, v, grad):
