@@ -19,6 +19,11 @@ PROGRAMS = {
     "linear_attention bfloat16": attention("gpu", "bfloat16"),
     "glu_depthwise_conv bfloat16": glu("gpu", "bfloat16"),
     "glu_depthwise_conv float32": glu("gpu", "float32"),
+    # Forward in bands of 4 and 8 rows. Those above have 2.
+    "glu_depthwise_conv bfloat16 64x64": glu("gpu", "bfloat16", 64),
+    "glu_depthwise_conv bfloat16 128x128": glu("gpu", "bfloat16", 128),
+    "glu_depthwise_conv float32 64x64": glu("gpu", "float32", 64),
+    "glu_depthwise_conv float32 128x128": glu("gpu", "float32", 128),
 }
 
 

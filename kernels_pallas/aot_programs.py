@@ -49,7 +49,7 @@ def attention(implementation: str, dtype: str) -> Program:
     return Program(both_ways, _arrays(dtype, *shapes), 4)
 
 
-def glu(implementation: str, dtype: str) -> Program:
+def glu(implementation: str, dtype: str, side: int = SIDE) -> Program:
     """Makes the gated depthwise convolution, forward and gradient."""
     operation = functools.partial(glu_depthwise_conv, implementation=implementation)
 
@@ -57,10 +57,10 @@ def glu(implementation: str, dtype: str) -> Program:
         return value_and_gradients(operation, (x, kernel, bias), cotangent)
 
     shapes = (
-        (1, SIDE, SIDE, 2 * EXPANDED),
+        (1, side, side, 2 * EXPANDED),
         (3, 3, 2 * EXPANDED),
         (2 * EXPANDED,),
-        (1, SIDE, SIDE, EXPANDED),
+        (1, side, side, EXPANDED),
     )
     return Program(both_ways, _arrays(dtype, *shapes), 2)
 

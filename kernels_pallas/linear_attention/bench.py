@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,9 @@ SIZE = 32
 ARRAYS = {"forward": 4, "forward and gradient": 11}
 # Of the largest value. A form that is further off is not timed.
 MAX_ERROR = {"float32": 2e-5, "bfloat16": 1e-2}
+# Heads times tokens whose results are compared with float64, about: all heads of a
+# short sequence, a few of a long one.
+COMPARED = 2**18
 
 
 def bench() -> dict[str, Any]:
@@ -63,22 +66,21 @@ def rows(
 
     Yields:
       {"form", "pass", "heads", "tokens", "dtype", "max_error", "ms", "gb_per_s",
-      "fraction_of_copy"}. max_error is that against float64 at 1,024 tokens, relative
-      to the largest value; null for other operations than this one. A form that fails,
-      or is further off than `MAX_ERROR`, has "error" in place of the measurements.
+      "fraction_of_copy"}. max_error is that of the timed function on the timed arrays,
+      see `max_error`; null for other operations than this one. A form that fails, or is
+      further off than `MAX_ERROR`, has "error" in place of the measurements.
     """
     platform = jax.default_backend()
     dtype = "float32" if platform == "cpu" else "bfloat16"
     if cases is None:
         cases = CPU_CASES if platform == "cpu" else ACCELERATOR_CASES
     functions = forms()
-    error_of = functools.cache(functools.partial(max_error, dtype, functions))
     for heads, tokens in cases:
-        arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
+        arrays = make_case(dtype, heads, tokens).arrays
 
-        def measure(form, name, arrays=arrays):
+        def measure(form, name, arrays=arrays, size=(heads, tokens)):
             if (form, name) in functions:
-                error = error_of((form, name))
+                error = max_error(dtype, functions, (form, name), *size)
                 seconds = bench_lib.seconds_per_call(functions[form, name], *arrays)
             else:
                 error, seconds = None, _OTHERS[form](arrays, name)
@@ -124,36 +126,84 @@ def make_inputs(heads, tokens):
     return [rng.standard_normal(shape, np.float32) for _ in range(4)]
 
 
+class Case(NamedTuple):
+    """The arrays of one size, and what should come out of them.
+
+    Attributes:
+      arrays: q, k, v and the output's gradient, (1, N, H, K).
+      compared: the heads whose results are compared with float64.
+      exact: their output and gradients of q, k and v, float64.
+    """
+
+    arrays: list[jax.Array]
+    compared: np.ndarray
+    exact: tuple[np.ndarray, ...]
+
+
+# Every form and pass is compared with it; several sizes would fill the memory.
+@functools.lru_cache(maxsize=1)
+def make_case(dtype: str, heads: int, tokens: int) -> Case:
+    """Makes the inputs of a size in that type, and the exact results."""
+    arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
+    count = min(heads, max(2, COMPARED // tokens))
+    compared = np.unique(np.linspace(0, heads - 1, count).round().astype(int))
+    exact = _float64(*(np.asarray(x[:, :, compared], np.float64) for x in arrays))
+    return Case(arrays, compared, exact)
+
+
 def max_error(
     dtype: str,
     functions: dict[tuple[str, str], Callable],
     key: tuple[str, str],
-    heads: int = 2,
-    tokens: int = 1024,
+    heads: int,
+    tokens: int,
 ) -> float:
     """Computes a form's largest error against float64, relative to the largest value.
+
+    The form computes all heads, as when it is timed: how a kernel divides its work may
+    depend on their number. Of a long sequence some of them are compared.
+
+    Args:
+      dtype: of the arrays.
+      functions: see `forms`.
+      key: (form, pass).
+      heads, tokens: the size.
+
+    Returns:
+      The error, to two digits.
 
     Raises:
       ArithmeticError: it is beyond `MAX_ERROR`.
     """
     form, name = key
-    arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
-    exact = _float64(*(np.asarray(x, np.float64) for x in arrays))
-    label = f"linear attention, form {form!r}, {name}"
-    return bench_lib.max_error(label, functions[key], arrays, exact, MAX_ERROR[dtype])
+    case = make_case(dtype, heads, tokens)
+    return bench_lib.max_error(
+        f"linear attention, form {form!r}, {name}",
+        functions[key],
+        case.arrays,
+        case.exact,
+        MAX_ERROR[dtype],
+        part=lambda x: x[:, :, case.compared],
+    )
 
 
 def _float64(q, k, v, grad):
-    """Output and gradients: every query against every key."""
+    """Output and gradients, (B, N, H, K) each, at a cost of O(N); see README.md.
+
+    The tests compare it with every query against every key.
+    """
+    q, k, v, grad = (x.swapaxes(1, 2) for x in (q, k, v, grad))
     query, key = np.maximum(q, 0), np.maximum(k, 0)
-    weight = np.einsum("bnhk,bmhk->bhnm", query, key)
-    total = weight.sum(axis=-1, keepdims=True) + 1e-15
-    out = np.einsum("bhnm,bmhl->bnhl", weight / total, v)
-    dweight = np.einsum("bnhl,bmhl->bhnm", grad, v)
-    dweight = (dweight - np.einsum("bnhl,bnhl->bhn", grad, out)[..., None]) / total
-    dq = np.einsum("bhnm,bmhk->bnhk", dweight, key) * (q > 0)
-    dk = np.einsum("bhnm,bnhk->bmhk", dweight, query) * (k > 0)
-    dv = np.einsum("bhnm,bnhl->bmhl", weight / total, grad)
+    products, sums = key.swapaxes(2, 3) @ v, key.sum(axis=2)[..., None]
+    total = query @ sums + 1e-15
+    out = query @ products / total
+    a = grad / total
+    c = -np.sum(a * out, axis=-1, keepdims=True)
+    dq = (a @ products.swapaxes(2, 3) + c * sums.swapaxes(2, 3)) * (q > 0)
+    dproducts = query.swapaxes(2, 3) @ a
+    dk = (v @ dproducts.swapaxes(2, 3) + np.sum(c * query, 2)[:, :, None]) * (k > 0)
+    dv = key @ dproducts
+    out, dq, dk, dv = (x.swapaxes(1, 2) for x in (out, dq, dk, dv))
     return out, dq, dk, dv
 
 

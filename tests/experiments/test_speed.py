@@ -7,9 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from kernels_pallas import bench_lib
+from kernels_pallas.glu_depthwise_conv import gpu as glu_gpu
+from kernels_pallas.linear_attention import gpu as attention_gpu
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "202611_speed"
 # Not on the machines that are lent by the minute.
@@ -65,6 +70,30 @@ def test_every_job_has_a_name_of_its_own(lease, monkeypatch):
         assert len(set(jobs)) == len(jobs), name
     # What the paper reports is among them.
     assert "1600m 1024 20 steps" in [job for job, _ in lease.image()]
+
+
+def test_the_variants_that_are_timed_are_checked_before(lease):
+    def steps(heads, tokens):
+        array = jax.ShapeDtypeStruct((1, tokens, heads, 32), jnp.bfloat16)
+        return attention_gpu._Grid.of(0.0, array).steps
+
+    def rows(expanded, height, _=None):
+        blocks = -(-expanded // glu_gpu.FORWARD_CHANNELS)
+        return glu_gpu._choose_rows(1, height, blocks)
+
+    for bench, variant in ((lease.attention, steps), (lease.glu, rows)):
+        checked, timed = (
+            {variant(*size) for size in sizes[bench]}
+            for sizes in (lease.CHECKED, lease.TIMED)
+        )
+        assert timed <= checked
+        assert len(checked) >= 3
+
+
+def test_a_constant_offset_is_an_error(lease):
+    expected = np.float32([1, -2, 2, 4])
+    assert lease.relative_rms(expected, expected) == 0
+    assert lease.relative_rms(expected + 1, expected) == pytest.approx(0.4)
 
 
 def test_a_kernel_that_fails_keeps_the_other_rows(lease, tmp_path, monkeypatch):

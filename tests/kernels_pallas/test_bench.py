@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels_pallas import bench_lib
+from kernels_pallas import bench_lib, linear_attention
 from kernels_pallas.linear_attention import bench
 from tests.kernels_pallas.naive_attention import naive, naive_gradients
 
@@ -46,6 +46,26 @@ def test_a_wrong_form_is_not_timed(monkeypatch):
     for row in rows:
         assert "ms" not in row
         assert f"'reference', {row['pass']}: off by" in row["error"]
+
+
+def test_the_check_computes_all_heads_and_compares_some(monkeypatch):
+    monkeypatch.setattr(bench, "COMPARED", 2 * 40)
+    bench.make_case.cache_clear()
+    key, shapes = ("reference", "forward"), []
+
+    def off_in_the_last_head(factor):
+        def forward(q, k, v, grad):
+            out = linear_attention(q, k, v)
+            shapes.append(out.shape)
+            return out.at[:, :, -1].multiply(factor)
+
+        return {key: forward}
+
+    bench.max_error("float32", off_in_the_last_head(1), key, 5, 40)
+    with pytest.raises(ArithmeticError, match="'reference', forward: off by"):
+        bench.max_error("float32", off_in_the_last_head(1.01), key, 5, 40)
+    assert shapes == [(1, 40, 5, 32)] * 2
+    bench.make_case.cache_clear()
 
 
 def test_the_correctness_check_is_the_naive_form():

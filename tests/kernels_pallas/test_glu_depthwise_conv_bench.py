@@ -42,6 +42,22 @@ def test_its_oracle_equals_the_loops():
         assert_close(actual, gradient, 1e-13)
 
 
+def test_the_check_compares_some_channels_of_all_results(monkeypatch):
+    monkeypatch.setattr(bench, "COMPARED", 3 * 4 * 3)
+    bench.make_case.cache_clear()
+    case = bench.make_case("float32", 10, 3, 4)
+    bench.make_case.cache_clear()
+    assert case.compared.tolist() == [0, 4, 9]
+    both = [0, 4, 9, 10, 14, 19]
+    x, kernel, bias, cotangent = case.arrays
+    out, *gradients = case.exact
+    assert_close(out, glu_oracle.glu(x, kernel, bias)[..., case.compared], 1e-6)
+    expected = glu_oracle.glu_gradients(x, kernel, bias, cotangent)
+    for actual, gradient in zip(gradients, expected, strict=True):
+        assert_close(actual, gradient[..., both], 1e-6)
+        np.testing.assert_array_equal(case.part(gradient), gradient[..., both])
+
+
 def test_a_wrong_form_is_not_timed(monkeypatch):
     def wrong(x, kernel):
         return 1.001 * jax.numpy.asarray(convolve(x, kernel))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu
 
+from kernels_pallas.glu_depthwise_conv import gpu
 from kernels_pallas.testing import (
     GPU,
     assert_close,
@@ -42,6 +43,15 @@ def check(arrays, cotangent, result, tolerance):
 )
 def test_equals_the_loops(sizes):
     *arrays, cotangent = random_arrays(*shapes(sizes))
+    result = run_interpreted(run, *arrays, cotangent, device=GPU)
+    check(arrays, cotangent, result, 2e-6)
+
+
+@pytest.mark.parametrize("rows", [4, 8])
+def test_the_bands_of_larger_images(monkeypatch, rows):
+    """Which small ones get two rows of. Two bands, and one row of a third."""
+    monkeypatch.setattr(gpu, "FORWARD_ROWS", (rows,))
+    *arrays, cotangent = random_arrays(*shapes((1, 2 * rows + 1, 3, 2 * 256)))
     result = run_interpreted(run, *arrays, cotangent, device=GPU)
     check(arrays, cotangent, result, 2e-6)
 
