@@ -287,10 +287,15 @@ STAGES = {
 }
 
 
+def has_error(job: dict) -> bool:
+    """Says whether a job, or one of its rows, failed."""
+    return "error" in job or any("error" in row for row in job["rows"])
+
+
 def main(stage: str, path: Path) -> int:
     """Runs what is not in the file yet; returns 1 if a job failed."""
     lines = path.read_text().splitlines() if path.exists() else []
-    done = {r["job"] for r in map(json.loads, lines) if "rows" in r}
+    done = {r["job"] for r in map(json.loads, lines) if not has_error(r)}
     failed = False
     for job, run in STAGES[stage]():
         if job in done:
@@ -298,7 +303,7 @@ def main(stage: str, path: Path) -> int:
         start = time.perf_counter()
         result = bench_lib.attempt(lambda run=run: {"rows": run()}, job=job)
         result["seconds"] = round(time.perf_counter() - start, 1)
-        failed |= "error" in result or any("error" in r for r in result["rows"])
+        failed |= has_error(result)
         with path.open("a") as file:
             file.write(json.dumps(result) + "\n")
         print(stage, json.dumps(result), flush=True)

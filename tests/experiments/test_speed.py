@@ -114,6 +114,16 @@ def test_a_kernel_that_fails_keeps_the_other_rows(lease, tmp_path, monkeypatch):
     assert ["error" in row for row in job["rows"]] == [True] + [False] * 5
 
 
+def test_a_job_with_a_failed_row_is_done_again(lease, tmp_path, monkeypatch):
+    path = tmp_path / "fake.jsonl"
+    attempts = iter(
+        [[{"ms": 1.0}, {"error": "MemoryError"}], [{"ms": 1.0}, {"ms": 2.0}]]
+    )
+    monkeypatch.setitem(lease.STAGES, "fake", lambda: [("job", lambda: next(attempts))])
+    assert [lease.main("fake", path) for _ in range(3)] == [1, 0, 0]
+    assert ["error" in job["rows"][1] for job in rows_of(path)] == [True, False]
+
+
 @pytest.mark.slow
 def test_the_whole_script_twice(lease, tmp_path):
     blocked = tmp_path / "blocked"
