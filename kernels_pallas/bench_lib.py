@@ -5,7 +5,9 @@ copy, measured in the same run: a fraction of 1 is as fast as memory allows.
 """
 
 import os
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,11 +108,14 @@ def row(seconds: float, moved: int, copy: float, **labels: Any) -> dict[str, Any
 def attempt(measure: Callable[[], dict[str, Any]], **labels: Any) -> dict[str, Any]:
     """Makes a row of labels and of what measure returns, or of how it failed.
 
-    A kernel that fails must not lose the other rows.
+    A kernel that fails must not lose the other rows. The row has the first line of the
+    error; all of it, and where it was raised, goes to stderr.
     """
     try:
         return {**labels, **measure()}
     except Exception as error:
+        print(f"{labels}:", file=sys.stderr)
+        traceback.print_exc()
         lines = str(error).strip().splitlines() or [""]
         return {**labels, "error": f"{type(error).__name__}: {lines[0][:300]}"}
 

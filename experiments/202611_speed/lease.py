@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels_pallas import bench_lib
+from kernels_pallas import bench_lib, glu_depthwise_conv, linear_attention
 from kernels_pallas.glu_depthwise_conv import bench as glu
 from kernels_pallas.linear_attention import bench as attention
 from linearsr_jax.benchmarks.forward import (
@@ -69,7 +69,7 @@ def ceilings() -> Ceilings:
 
 
 def device() -> Jobs:
-    """What runs here, and how fast a product and a copy are."""
+    """What runs here: a small kernel; how fast a product and a copy are."""
 
     def describe():
         top = ceilings()
@@ -79,7 +79,30 @@ def device() -> Jobs:
             {"matmul_tflops": top.matmul / 1e12, "copy_gb_per_s": top.copy / 1e9},
         ]
 
+    # First, because it ends soon: without ptxas or libdevice no kernel compiles.
+    yield "small kernels", small_kernels
     yield "device", describe
+
+
+def small_kernels() -> Rows:
+    """One block of each operation, whose results are known."""
+    tokens = jnp.ones((1, 64, 2, 32), jnp.dtype(DTYPE))
+    mean = jax.jit(functools.partial(linear_attention, implementation=kernel_form()))(
+        tokens, tokens, tokens
+    )
+    x = jnp.zeros((1, 2, 2, 512), jnp.dtype(DTYPE))
+    weights = jnp.ones((3, 3, 512), x.dtype), jnp.ones(512, x.dtype)
+    gated = jax.jit(
+        functools.partial(glu_depthwise_conv, implementation=kernel_form())
+    )(x, *weights)
+    # silu(1), where only the bias is not zero.
+    errors = {
+        "linear_attention": float(jnp.max(jnp.abs(mean - 1))),
+        "glu_depthwise_conv": float(jnp.max(jnp.abs(gated - 0.7311))),
+    }
+    if not all(error < 0.01 for error in errors.values()):
+        raise ArithmeticError(f"off by {errors}")
+    return [errors]
 
 
 def correct() -> Jobs:
