@@ -2,7 +2,9 @@
 # Checks and times everything on this machine's accelerator, as far as the time goes:
 #   bash experiments/202611_speed/lease.sh RESULTS [SECONDS] [STAGE ...]
 # RESULTS gets STAGE.jsonl, a line for each job as it ends, and log.txt. Run it again
-# with the same folder to go on: what is there is not done again, what failed is.
+# with the same folder to go on: what is there is not done again, what failed is. So
+# the folder and build/jax_cache must persist between the runs: not where a machine
+# empties its folder for output first. Copy the results there at the end.
 # LEASE_SHORT=1 runs every job at sizes for a CPU.
 set -u
 cd "$(dirname "$0")/../.." || exit

@@ -68,6 +68,11 @@ def test_every_job_has_a_name_of_its_own(lease, monkeypatch):
     for name, stage in lease.STAGES.items():
         jobs = [job for job, _ in stage()]
         assert len(set(jobs)) == len(jobs), name
+    monkeypatch.setattr(lease.importlib.util, "find_spec", lambda name: None)
+    assert [job for job, _ in lease.diffusers()] == ["1600m diffusers, absent"]
+    monkeypatch.setattr(lease.jax, "default_backend", lambda: "gpu")
+    ours = [not job.startswith("other") for job, _ in lease.kernels()]
+    assert ours == sorted(ours, reverse=True) and not ours[-1]
     # What the paper reports is among them.
     assert "1600m 1024 20 steps" in [job for job, _ in lease.image()]
 
