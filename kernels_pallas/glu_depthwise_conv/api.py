@@ -27,7 +27,8 @@ def glu_depthwise_conv(
     value a, the others the gate g (GLUMBConv of SANA, arXiv 2410.10629).
 
     "tpu" and "gpu" compute in float32 whatever x is, and round once, at the end;
-    "reference" and "cpu" compute in x's dtype. Gradients have their input's dtype.
+    "reference" and "cpu" compute in x's dtype. kernel and bias are cast to it before.
+    Gradients have their input's dtype.
 
     Args:
       x: the expanded features, before their SiLU. B images of H x W, C = 2 E channels.
@@ -48,6 +49,8 @@ def glu_depthwise_conv(
         is for another device.
     """
     _check(x, kernel, bias, input_bias)
+    # Here and not in the forms, so that JAX casts the gradients back.
+    kernel, bias = (jnp.asarray(a, x.dtype) for a in (kernel, bias))
     arrays = (x, kernel, bias, input_bias)
     return dispatch.run(
         "glu_depthwise_conv",

@@ -68,6 +68,26 @@ def test_value_and_gradients_equal_the_loops(implementation, sizes):
         assert_close(actual, reference_gradient, 4e-6)
 
 
+@pytest.mark.parametrize("implementation", ["reference", "cpu"])
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_inputs_of_two_types(implementation, dtypes):
+    """Weights are cast to x's type, and their gradients back to their own."""
+    *arrays, cotangent = inputs()
+    arrays = [
+        jnp.asarray(a, t) for a, t in zip(arrays, (*dtypes, dtypes[1]), strict=True)
+    ]
+    operation = functools.partial(glu_depthwise_conv, implementation=implementation)
+    out, gradients = value_and_gradients(operation, arrays, cotangent)
+    assert [x.dtype for x in (out, *gradients)] == [arrays[0].dtype] + [
+        x.dtype for x in arrays
+    ]
+    cast = [x.astype(dtypes[0]) for x in arrays]
+    expected, expected_gradients = value_and_gradients(operation, cast, cotangent)
+    np.testing.assert_array_equal(out, expected)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_array_equal(one, other.astype(one.dtype))
+
+
 def test_the_loops_gradients_equal_finite_differences():
     *arrays, cotangent = inputs((2, 3, 4, 6))
     gradients = glu_oracle.glu_gradients(*arrays, cotangent)
