@@ -71,20 +71,31 @@ def seconds_per_call(
     return min(timed(loops) for _ in range(repeats)) / (loops * calls)
 
 
+def normals(
+    *shape: int, dtype: jnp.dtype | type = jnp.float32, seed: int = 0
+) -> jax.Array:
+    """Draws standard normals on the default device, as input to be timed on.
+
+    With constants a product takes less power, and so runs at higher clock rates than
+    in use.
+    """
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
 def copy_bandwidth() -> float:
     """Bytes per second, read plus written, of a copy from device to device.
 
     Negation stands for the copy, which XLA would leave out; it moves the same bytes.
     """
     on_cpu = jax.default_backend() == "cpu"
-    x = jnp.ones(2**25 if on_cpu else 2**28, jnp.float32)
+    x = normals(2**25 if on_cpu else 2**28)
     return 2 * x.nbytes / seconds_per_call(jnp.negative, x)
 
 
 def matmul_ceiling(dtype: jnp.dtype) -> float:
     """Measures the FLOP/s of a large product of square matrices of that type."""
     side = 2048 if jax.default_backend() == "cpu" else 8192
-    x = jnp.ones((side, side), dtype)
+    x = normals(side, side, dtype=dtype)
     return 2 * side**3 / seconds_per_call(jnp.matmul, x, x)
 
 

@@ -139,10 +139,6 @@ def network(name: str, form: str) -> Rows:
     )
     lr = rng.uniform(-1, 1, (1, SIDE // 4, SIDE // 4, 3)).astype(np.float32)
     condition = make_condition(exact, preset)
-    if jnp.issubdtype(condition.tokens.dtype, jnp.floating):
-        # Tokens that differ, or the attention to them is a mean.
-        tokens = rng.standard_normal(condition.tokens.shape, np.float32)
-        condition = condition._replace(tokens=tokens)
 
     def value_and_gradient(model, params, latents):
         def run(latents):
@@ -294,15 +290,16 @@ def gradient_step(name: str, size: int, batch: int) -> Rows:
     for form in dict.fromkeys(("reference", kernel_form())):
         model = preset.make_model(dtype=jnp.dtype(DTYPE), implementation=form)
         params = jax.jit(model.init_params)(jax.random.key(0))
-        latents = jnp.ones((batch, side, side, preset.latent_channels))
-        lr = jnp.ones((batch, size // 4, size // 4, 3))
+        shape = (batch, side, side, preset.latent_channels)
+        latents, target = (bench_lib.normals(*shape, seed=seed) for seed in (0, 1))
+        lr = bench_lib.normals(batch, size // 4, size // 4, 3, seed=2)
         sigma = jnp.full(batch, 0.5)
 
-        def loss(params, *inputs, model=model):
+        def loss(params, target, *inputs, model=model):
             output = model.apply({"params": params}, *inputs)
-            return jnp.mean(jnp.square(output - 1))
+            return jnp.mean(jnp.square(output - target))
 
-        def measure(loss=loss, inputs=(params, latents, sigma, lr)):
+        def measure(loss=loss, inputs=(params, target, latents, sigma, lr)):
             step = jax.jit(jax.value_and_grad(loss))
             seconds = bench_lib.seconds_per_call(step, *inputs, calls=1)
             return {"ms": 1e3 * seconds, "samples_per_s": batch / seconds}

@@ -144,14 +144,14 @@ def _parts(
     condition = make_condition(model, preset)
     flops = forward_flops(model, (side, side), condition.mask.shape[1])
     stride = math.prod(model.stem_strides)
-    latents = jnp.ones((1, side, side, model.latent_channels))
-    lr = jnp.ones((1, stride * side, stride * side, 3))
+    latents = bench_lib.normals(1, side, side, model.latent_channels)
+    lr = bench_lib.normals(1, stride * side, stride * side, 3, seed=1)
     sigma = jnp.full(1, 0.5)
     e, t6 = jax.jit(functools.partial(_apply, model, "embed_time"))(params, sigma)
     projected = jax.jit(functools.partial(_apply, model, "project_condition"))(
         params, condition
     )
-    tokens = jnp.ones((1, side**2, model.width), model.dtype)
+    tokens = bench_lib.normals(1, side**2, model.width, dtype=model.dtype, seed=2)
     block, layer = make_block(model), jax.tree.map(lambda x: x[0], params["blocks"])
     keys_and_values = jax.tree.map(lambda x: x[0], projected.keys_and_values)
 
@@ -194,9 +194,10 @@ def _add_ffn(block, tokens, t6, grid):
 def make_condition(model: LinearDiT, preset: Preset) -> Condition:
     """Makes a text or tags of usual length."""
     if preset.tag_count:
-        tokens = jnp.zeros((1, TAG_TOKENS), jnp.int32)
+        tokens = jnp.arange(TAG_TOKENS)[None] % preset.tag_count
     else:
-        tokens = jnp.ones((1, TEXT_TOKENS, model.condition_features), model.dtype)
+        shape = (1, TEXT_TOKENS, model.condition_features)
+        tokens = bench_lib.normals(*shape, dtype=model.dtype, seed=3)
     return Condition(tokens, jnp.ones(tokens.shape[:2], bool))
 
 
