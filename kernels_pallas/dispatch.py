@@ -49,6 +49,10 @@ PREFERRED: dict[str, tuple[Fastest, ...]] = {
     "glu_depthwise_conv": (Fastest("cpu", "cpu"),),
 }
 
+# Device kinds that the form "gpu" is for: wgmma is an instruction of compute capability
+# 9.0 alone, and nothing was compiled for another.
+HOPPER = r"NVIDIA G?H\d+.*"
+
 # Form -> the platform's name where a computation is lowered.
 LOWERING_PLATFORM = {"cpu": "cpu", "tpu": "tpu", "gpu": "cuda"}
 
@@ -89,6 +93,10 @@ def run(
                 f"this form is for {implementation.upper()}s; to compile for one from "
                 "elsewhere name it with jax.sharding.use_abstract_mesh"
             )
+            raise unsupported(operation, implementation, reason, *arrays)
+        kind = target_device().device_kind
+        if implementation == "gpu" and not re.fullmatch(HOPPER, kind):
+            reason = "this form is for Hopper GPUs, compute capability 9.0"
             raise unsupported(operation, implementation, reason, *arrays)
         return forms[implementation](*arrays)
     preferred = _preferred_form(operation, arrays[0])

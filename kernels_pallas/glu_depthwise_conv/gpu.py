@@ -1,6 +1,6 @@
-"""SiLU, depthwise convolution and gate on NVIDIA GPUs (Pallas, Mosaic GPU).
+"""SiLU, depthwise convolution and gate on NVIDIA's Hopper GPUs (Pallas, Mosaic GPU).
 
-For Hopper and newer. One program is one warpgroup: 128 threads, each with its own
+One program is one warpgroup: 128 threads, each with its own
 channels. It takes a band of rows and walks along their columns:
 
     grid (batch, bands of rows, channels)     channels lie on threads

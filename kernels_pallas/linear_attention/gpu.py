@@ -1,4 +1,4 @@
-"""ReLU linear attention on NVIDIA GPUs from Hopper on (Pallas, Mosaic GPU).
+"""ReLU linear attention on NVIDIA's Hopper GPUs (Pallas, Mosaic GPU).
 
 Layout. (B, N, H, K) is read as (B, N, H * K). wgmma, the tensor cores' product, takes
 64 rows at least, so two heads of 32 share a tile of 64 channels, and their states one

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice
 
 from kernels_pallas import dispatch, glu_depthwise_conv, linear_attention
 from kernels_pallas.dispatch import Fastest
@@ -114,6 +115,19 @@ def test_kernels_are_refused_on_cpu(implementation):
     x, kernel, bias = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2)), jnp.ones(2)
     with pytest.raises(NotImplementedError, match=r"glu_depthwise_conv.* on 'cpu'"):
         glu_depthwise_conv(x, kernel, bias, implementation=implementation)
+
+
+def test_gpus_other_than_hopper_are_refused():
+    forms = {**FORMS, "gpu": lambda x: x + 4}
+    for kind in ("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA GH200 480GB"):
+        with on(AbstractDevice(kind, 132, "gpu")):
+            np.testing.assert_array_equal(dispatch.run("op", "gpu", forms, X), X + 4)
+    for kind in ("NVIDIA A100-SXM4-80GB", "NVIDIA B200", "AMD Instinct MI300X"):
+        with (
+            on(AbstractDevice(kind, 108, "gpu")),
+            pytest.raises(NotImplementedError, match=f"{kind}.*compute capability 9.0"),
+        ):
+            dispatch.run("op", "gpu", forms, X)
 
 
 def test_the_table_names_operations_and_forms(monkeypatch):
