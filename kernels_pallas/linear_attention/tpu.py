@@ -72,7 +72,7 @@ def state(k, v, floor):
 def _state_kernel(tiling, floor, k_ref, v_ref, products_ref, sums_ref):
     _zero_at_the_first_token(products_ref, sums_ref)
     inside = tiling.inside()
-    key = jnp.where(inside, _features(k_ref, floor), 0)
+    key = _where(inside, _features(k_ref, floor), 0)
     sums_ref[...] += jnp.sum(key, axis=0, keepdims=True)
     key, value = _exact(key, k_ref, floor), _inside(v_ref, inside)
     products_ref[...] += _dot(key, value, products_ref.dtype, contract=(0, 0))
@@ -98,7 +98,7 @@ def _state_gradients_kernel(
     tiling, floor, k_ref, v_ref, products_ref, sums_ref, dk_ref, dv_ref
 ):
     inside = tiling.inside()
-    key = _exact(jnp.where(inside, _features(k_ref, floor), 0), k_ref, floor)
+    key = _exact(_where(inside, _features(k_ref, floor), 0), k_ref, floor)
     value = _inside(v_ref, inside)
     products = products_ref[...]
     key_grad = _dot(value, products, dk_ref.dtype, contract=(1, 1)) + sums_ref[...]
@@ -120,7 +120,7 @@ def output(q, state, eps, floor):
 
 
 def _output_kernel(tiling, eps, floor, q_ref, wide_ref, out_ref):
-    query = jnp.where(tiling.inside(), _features(q_ref, floor), 0)
+    query = _where(tiling.inside(), _features(q_ref, floor), 0)
     query = _exact(query, q_ref, floor)
     wide = _dot(query, wide_ref[...], out_ref.dtype)
     numerator, denominator = jnp.split(wide, 2, axis=1)
@@ -147,13 +147,13 @@ def _output_gradients_kernel(
 ):
     _zero_at_the_first_token(dwide_ref)
     inside = tiling.inside()
-    query = jnp.where(inside, _features(q_ref, floor), 0)
+    query = _where(inside, _features(q_ref, floor), 0)
     query = _exact(query, q_ref, floor)
     wide = _dot(query, wide_ref[...], dq_ref.dtype)
     numerator, denominator = jnp.split(wide, 2, axis=1)
     # 1 outside, where eps alone may be 0 and the gradient is undefined.
-    denominator = jnp.where(inside, denominator + eps, 1)
-    scaled = jnp.where(inside, _float32(grad_ref[...]), 0) / denominator
+    denominator = _where(inside, denominator + eps, 1)
+    scaled = _where(inside, _float32(grad_ref[...]), 0) / denominator
     both = jnp.concatenate([scaled, -scaled * (numerator / denominator)], axis=1)
     query_grad = _dot(both, wide_ref[...], dq_ref.dtype, contract=(1, 1))
     dq_ref[...] = _relu_slope(query_grad, q_ref).astype(dq_ref.dtype)
@@ -175,7 +175,14 @@ def _exact(features, ref, floor):
 
 
 def _inside(ref, inside):
+    if inside is None:
+        return ref[...]
     return jnp.where(inside, _float32(ref[...]), 0).astype(ref.dtype)
+
+
+def _where(inside, x, outside):
+    """Replaces what lies outside the array; see `_Tiling.inside`."""
+    return x if inside is None else jnp.where(inside, x, outside)
 
 
 def _relu_slope(gradient, ref):
@@ -324,10 +331,16 @@ class _Tiling:
         )
 
     def inside(self):
-        """In a kernel: which entries of a (rows, lanes) tile exist."""
-        shape = (self.rows, self.lanes)
-        row = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
-        lane = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
-        row += pl.program_id(2) * self.rows
-        lane += pl.program_id(1) * self.lanes
-        return (row < self.tokens) & (lane < self.channels)
+        """In a kernel: which entries of a (rows, lanes) tile exist; None for all.
+
+        Only axes of which the last tile reaches beyond the array are compared.
+        """
+        parts = [
+            jax.lax.broadcasted_iota(jnp.int32, (self.rows, self.lanes), axis)
+            < size - pl.program_id(2 - axis) * tile
+            for axis, (size, tile) in enumerate(
+                ((self.tokens, self.rows), (self.channels, self.lanes))
+            )
+            if size % tile
+        ]
+        return functools.reduce(jnp.logical_and, parts) if parts else None

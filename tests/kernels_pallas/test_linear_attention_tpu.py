@@ -84,6 +84,13 @@ def assert_equals_naive(sizes, **settings):
         assert_close(one, other, 5e-6)
 
 
+def test_whole_tiles_are_not_masked():
+    """Two tiles of tokens and one of lanes, full; the others here reach beyond."""
+    sizes = (1, 2 * tpu.BLOCK_N, 4, 32)
+    assert tpu._Tiling(*sizes).inside() is None
+    assert_equals_naive(sizes)
+
+
 @pytest.mark.parametrize("floor", [0.0, 0.1])
 def test_bfloat16_is_rounded_at_the_end_only(floor):
     """Half a unit in the last place, 2^-8 of a value, for each of the four results."""
