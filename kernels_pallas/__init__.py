@@ -2,6 +2,10 @@
 
 This package imports nothing of linearsr_jax. Each operation is a folder: a plain form
 that XLA compiles for every device, kernels for TPU and GPU, and a benchmark.
+
+The functions have the names of their folders, which they hide as attributes. So import
+a module with `from kernels_pallas.linear_attention import gpu`; `import
+kernels_pallas.linear_attention.gpu as gpu` finds the function, and fails.
 """
 
 from kernels_pallas.glu_depthwise_conv.api import glu_depthwise_conv
