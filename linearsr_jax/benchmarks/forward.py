@@ -86,8 +86,8 @@ def forward_rows(
     Yields:
       {"size", "part", "times" (per evaluation; "forward" is everything but the part
       computed once per image), "gflop", "gb" (weights, input and output), "ms" (each
-      time), "tflops", "fraction_of_matmul", "fraction_of_copy"}; of a part that fails
-      "size", "part", "times" and "error".
+      time), "tflops", "fraction_of_matmul", "fraction_of_copy"}; of a part that fails,
+      and of "forward" if its output is not finite, "size", "part", "times" and "error".
     """
     preset = get_preset(preset_name)
     how = {"scan_unroll": inference_unroll(preset.depth), **how}
@@ -98,8 +98,11 @@ def forward_rows(
 
             def measure(part=part):
                 is_whole = part.name == "forward"
+                run = jax.jit(part.function)
+                if is_whole and not jnp.all(jnp.isfinite(run(*part.inputs))):
+                    raise ArithmeticError("the network's output is not finite")
                 seconds = bench_lib.seconds_per_call(
-                    jax.jit(part.function), *part.inputs, calls=1 if is_whole else 10
+                    run, *part.inputs, calls=1 if is_whole else 10
                 )
                 output = jax.eval_shape(part.function, *part.inputs)
                 moved = _nbytes((part.inputs, output))

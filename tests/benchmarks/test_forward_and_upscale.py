@@ -3,9 +3,11 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from kernels_pallas import bench_lib
+from linearsr_jax.benchmarks import forward
 from linearsr_jax.cli.main import main
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.presets import get_preset
@@ -28,6 +30,18 @@ def bench(capsys, *arguments):
     code = main(["bench", *arguments, "--preset", "debug", "--json"])
     out, err = capsys.readouterr()
     return code, json.loads(out) if code == 0 else err
+
+
+def test_a_network_whose_output_is_not_finite_is_not_timed(one_second, monkeypatch):
+    def not_numbers(model):
+        params = jax.eval_shape(model.init_params, jax.random.key(0))
+        return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), params)
+
+    monkeypatch.setattr(forward, "random_params", not_numbers)
+    ceilings = forward.Ceilings(1.0, 1.0)
+    row = next(forward.forward_rows(ceilings, "debug", [16]))
+    assert "ms" not in row
+    assert row["error"] == "ArithmeticError: the network's output is not finite"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
