@@ -9,11 +9,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+T = TypeVar("T")
 
 
 def device_name() -> str:
@@ -58,17 +60,36 @@ def seconds_per_call(
         return jax.lax.fori_loop(0, calls - 1, body, (arrays, function(*arrays)))[1]
 
     run = function if calls == 1 else loop
+    return (
+        best_seconds(lambda: run(*arrays), jax.block_until_ready, at_least, repeats)
+        / calls
+    )
+
+
+def best_seconds(
+    run: Callable[[], T],
+    wait: Callable[[T], Any],
+    at_least: float = 0.2,
+    repeats: int = 3,
+) -> float:
+    """Times what any library runs: the best of the repeats, per run.
+
+    Args:
+      run: starts the work. The first run, which may compile, is not timed.
+      wait: returns when the work of the last run, whose result it gets, is done.
+      at_least, repeats: see `seconds_per_call`.
+    """
 
     def timed(loops):
         start = time.perf_counter()
         for _ in range(loops):
-            result = run(*arrays)
-        jax.block_until_ready(result)
+            result = run()
+        wait(result)
         return time.perf_counter() - start
 
     timed(1)  # Compiles.
     loops = max(1, round(at_least / max(timed(1), 1e-7)))
-    return min(timed(loops) for _ in range(repeats)) / (loops * calls)
+    return min(timed(loops) for _ in range(repeats)) / loops
 
 
 def normals(

@@ -12,7 +12,6 @@ import importlib.util
 import itertools
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -261,33 +260,27 @@ def _torch_linear_attention(q, k, v):
 
 
 def _torch_seconds(form, arrays, name):
+    """Like `bench_lib.seconds_per_call`, but every call is from Python.
+
+    That counts where a call takes less than its start, tens of microseconds.
+    """
     torch = importlib.import_module("torch")
     function = {
         "torch linear": torch.compile(_torch_linear_attention),
         "torch softmax": torch.nn.functional.scaled_dot_product_attention,
     }[form]
-    shape = arrays[0].swapaxes(1, 2).shape
-    *inputs, grad = (
-        torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        for _ in arrays
-    )
+    shape, with_gradient = arrays[0].swapaxes(1, 2).shape, name != "forward"
+    like = {"device": "cuda", "dtype": torch.bfloat16}
+    inputs = [torch.randn(shape, **like, requires_grad=with_gradient) for _ in "qkv"]
+    grad = torch.randn(shape, **like)
 
     def call():
         out = function(*inputs)
-        if name != "forward":
-            torch.autograd.grad(out, inputs, grad)
+        return torch.autograd.grad(out, inputs, grad) if with_gradient else out
 
-    def timed(count):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    timed(3)  # Compiles.
-    count = max(1, round(0.2 / timed(1)))
-    return min(timed(count) for _ in range(3)) / count
+    # Without a gradient nothing is kept for one.
+    with torch.set_grad_enabled(with_gradient):
+        return bench_lib.best_seconds(call, lambda _: torch.cuda.synchronize())
 
 
 # Name of another operation -> function (arrays of the same shape, pass) -> seconds.
