@@ -123,6 +123,10 @@ def matmul_ceiling(dtype: jnp.dtype) -> float:
 def row(seconds: float, moved: int, copy: float, **labels: Any) -> dict[str, Any]:
     """Makes one row of the report.
 
+    The calls repeat on the same arrays. Where these fit into the device's cache, tens
+    of MB on a GPU, they stay there: fraction_of_copy says how fast memory is used only
+    beyond, and may exceed 1 below.
+
     Args:
       seconds: per call.
       moved: bytes that must be read or written at least.
