@@ -52,6 +52,8 @@ PREFERRED: dict[str, tuple[Fastest, ...]] = {
 # Device kinds that the form "gpu" is for: wgmma is an instruction of compute capability
 # 9.0 alone, and nothing was compiled for another.
 HOPPER = r"NVIDIA G?H\d+.*"
+# Of an H100 or H200, over which the kernels spread their work.
+MULTIPROCESSORS = 132
 
 # Form -> the platform's name where a computation is lowered.
 LOWERING_PLATFORM = {"cpu": "cpu", "tpu": "tpu", "gpu": "cuda"}

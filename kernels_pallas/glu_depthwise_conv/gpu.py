@@ -24,7 +24,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from kernels_pallas.dispatch import unsupported
+from kernels_pallas.dispatch import MULTIPROCESSORS, unsupported
 from kernels_pallas.glu_depthwise_conv.vjp import (
     pack_weights,
     silu_slope,
@@ -40,8 +40,6 @@ BACKWARD_CHANNELS = 128
 # Rows of a band: more of them load fewer rows twice, and leave fewer programs.
 FORWARD_ROWS = (8, 4, 2)
 BACKWARD_ROWS = 2
-# Multiprocessors of an H100 or H200.
-MULTIPROCESSORS = 132
 # Bands that a gradient program takes one after the other, adding up the weights'
 # gradient: more of them write less, and leave fewer programs.
 BACKWARD_BANDS = 4

@@ -21,8 +21,9 @@ are rounded to bfloat16, by up to 2^-9; README.md has the error that remains.
 Queries, keys and values may be columns of one array, as one product made them
 (`Columns`): a tile is copied from wherever it stands, so they are not cut apart before.
 
-Takes bfloat16, K = 32, an even H, N a multiple of 64, floor 0. Lowered by the tests for
-an H100, and interpreted with jax 0.11 and newer; no GPU has run it yet.
+Each of the four raises NotImplementedError for other input than this: bfloat16, K = 32,
+an even H, N a multiple of 64, floor 0. Lowered by the tests for an H100, and
+interpreted with jax 0.11 and newer; no GPU has run it yet.
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels_pallas import dispatch
+from kernels_pallas.dispatch import MULTIPROCESSORS
 from kernels_pallas.linear_attention import tiles
 from kernels_pallas.linear_attention.columns import as_columns
 from kernels_pallas.linear_attention.columns import split as split  # for `vjp`
@@ -40,10 +42,8 @@ from kernels_pallas.linear_attention.columns import split as split  # for `vjp`
 # Tokens of a step, a multiple of 64. `output_gradients` has no register for more.
 ROWS = 64
 # Steps of a block at most: more means fewer blocks, and fewer partial states to add up.
+# It takes fewer where there would be fewer blocks than multiprocessors.
 STEPS = 16
-# Multiprocessors of an H100 or H200. A block takes fewer steps where there would be
-# fewer blocks than these.
-MULTIPROCESSORS = 132
 # Steps whose copies from and to global memory may be under way at the same time.
 STAGES = 2
 
@@ -59,7 +59,7 @@ def state(k, v, floor):
     grid = _Grid.of(floor, k, v)
     columns = k, v = as_columns(k), as_columns(v)
 
-    def kernel(k_ref, v_ref, sums_ref, key, ones, sums):
+    def kernel(k_ref, v_ref, sums_ref, key, ones, both):
         ones[...] = jnp.ones((ROWS, PAIR), jnp.bfloat16)
 
         def add_up(products, normalizer):
@@ -73,8 +73,8 @@ def state(k, v, floor):
             grid.stream(step, [k_ref, v_ref], columns)
             return products[...], normalizer[...]
 
-        sums[:PAIR], sums[PAIR:] = pl.run_scoped(add_up, ACCUMULATOR, ACCUMULATOR)
-        grid.store(sums, sums_ref)
+        both[:PAIR], both[PAIR:] = pl.run_scoped(add_up, ACCUMULATOR, ACCUMULATOR)
+        grid.store(both, sums_ref)
 
     sums = grid.call(
         kernel,
@@ -88,13 +88,15 @@ def state(k, v, floor):
 
 
 def state_gradients(k, v, state_grad, floor):
-    """Turns the gradient of the state into those of keys and values."""
+    """Turns the gradient of the state (B, H, K, K + 1) into those of keys and values.
+
+    Both are (B, N, H, K), as keys and values.
+    """
     grid = _Grid.of(floor, k, v)
     columns = k, v = as_columns(k), as_columns(v)
 
-    def kernel(
-        k_ref, v_ref, ds_ref, dz_ref, dk_ref, dv_ref, key, ds, dz, dk, dv, *loaded
-    ):
+    def kernel(k_ref, v_ref, ds_ref, dz_ref, dk_ref, dv_ref, *scratch):
+        key, ds, dz, dk_tile, dv_tile, *loaded = scratch
         grid.load(ds_ref, ds, loaded[0])
         grid.load(dz_ref, dz, loaded[1])
 
@@ -102,20 +104,20 @@ def state_gradients(k, v, state_grad, floor):
             key[...] = _features(k_tile)
             plgpu.commit_smem()
             dkey = _add_products([(v_tile, _matrix(ds, i).T) for i in range(PIECES)])
-            grid.write(index, _relu_slope(dkey + dz[...], k_tile), dk, dk_ref)
+            grid.write(index, _relu_slope(dkey + dz[...], k_tile), dk_tile, dk_ref)
             dvalue = _add_products([(key, _matrix(ds, i)) for i in range(PIECES)])
-            grid.write(index, dvalue.astype(jnp.bfloat16), dv, dv_ref)
+            grid.write(index, dvalue.astype(jnp.bfloat16), dv_tile, dv_ref)
 
         grid.stream(step, [k_ref, v_ref], columns)
 
     # A row for each token of a step, all equal.
-    dz = tiles.pack_sums(state_grad, 2)[:, :, None]
+    rows = tiles.pack_sums(state_grad, 2)[:, :, None]
     dk, dv = grid.call(
         kernel,
         k.array,
         v.array,
         _pieces_of_matrices(tiles.pack(state_grad, 2)[0]),
-        jnp.broadcast_to(dz, (grid.batch, grid.pairs, ROWS, PAIR)),
+        jnp.broadcast_to(rows, (grid.batch, grid.pairs, ROWS, PAIR)),
         outputs=[grid.tokens_out(), grid.tokens_out()],
         scratch=[
             _tokens(),
@@ -131,18 +133,18 @@ def state_gradients(k, v, state_grad, floor):
 
 
 def output(q, state, eps, floor):
-    """Reads the state out with queries (B, N, H, K)."""
+    """Reads the state (B, H, K, K + 1) out: queries to outputs, (B, N, H, K) both."""
     grid = _Grid.of(floor, q)
     q = as_columns(q)
 
-    def kernel(q_ref, state_ref, out_ref, query, state, out, loaded):
-        grid.load(state_ref, state, loaded)
+    def kernel(q_ref, state_ref, out_ref, query, pieces, out_tile, loaded):
+        grid.load(state_ref, pieces, loaded)
 
         def step(index, q_tile):
             query[...] = _features(q_tile)
             plgpu.commit_smem()
-            output = _numerator(query, state) / _denominator(query, state, eps)
-            grid.write(index, output.astype(jnp.bfloat16), out, out_ref)
+            ratio = _numerator(query, pieces) / _denominator(query, pieces, eps)
+            grid.write(index, ratio.astype(jnp.bfloat16), out_tile, out_ref)
 
         grid.stream(step, [q_ref], [q])
 
@@ -157,16 +159,15 @@ def output(q, state, eps, floor):
 
 
 def output_gradients(q, state, output_grad, eps, floor):
-    """Turns the gradient of the output into those of queries and state."""
+    """Turns the gradient of the output (B, N, H, K) into those of queries and state."""
     grid = _Grid.of(floor, q, output_grad)
     columns = q, output_grad = as_columns(q), as_columns(output_grad)
 
-    def kernel(
-        q_ref, grad_ref, state_ref, dq_ref, sums_ref, query, state, ac, dq, sums, loaded
-    ):
-        grid.load(state_ref, state, loaded)
+    def kernel(q_ref, grad_ref, state_ref, dq_ref, sums_ref, *scratch):
+        query, pieces, ac, dq_tile, dw, loaded = scratch
+        grid.load(state_ref, pieces, loaded)
         # The sums do not fit into registers beside all the rest.
-        dproducts, dnormalizer = _matrix(sums, 0), _matrix(sums, 1)
+        dproducts, dnormalizer = _matrix(dw, 0), _matrix(dw, 1)
         for total in (dproducts, dnormalizer):
             total[...] = jnp.zeros((PAIR, PAIR), jnp.float32)
 
@@ -174,11 +175,11 @@ def output_gradients(q, state, output_grad, eps, floor):
             query[...] = _features(q_tile)
             plgpu.commit_smem()
             # One after the other, and pieces stored at once: registers are short.
-            inverse = 1 / _denominator(query, state, eps)
+            inverse = 1 / _denominator(query, pieces, eps)
             a = grad_tile[...].astype(jnp.float32) * inverse
             for i, piece in enumerate(_pieces(a)):
                 ac[i] = piece
-            c = -a * (_numerator(query, state) * inverse)
+            c = -a * (_numerator(query, pieces) * inverse)
             for i, piece in enumerate(_pieces(c)):
                 ac[PIECES + i] = piece
             plgpu.commit_smem()
@@ -188,15 +189,15 @@ def output_gradients(q, state, output_grad, eps, floor):
                 )
             dquery = _add_products(
                 [
-                    (ac.at[first + i], _matrix(state, first + j).T)
+                    (ac.at[first + i], _matrix(pieces, first + j).T)
                     for first in (0, PIECES)
                     for i, j in PRODUCTS
                 ]
             )
-            grid.write(index, _relu_slope(dquery, q_tile), dq, dq_ref)
+            grid.write(index, _relu_slope(dquery, q_tile), dq_tile, dq_ref)
 
         grid.stream(step, [q_ref, grad_ref], columns)
-        grid.store(sums, sums_ref)
+        grid.store(dw, sums_ref)
 
     dq, sums = grid.call(
         kernel,
@@ -227,13 +228,13 @@ def _relu_slope(gradient, tile):
     return jnp.where(alive, gradient, 0.0).astype(jnp.bfloat16)
 
 
-def _numerator(query, state):
-    return _add_products([(query, _matrix(state, i)) for i in range(PIECES)])
+def _numerator(query, pieces):
+    return _add_products([(query, _matrix(pieces, i)) for i in range(PIECES)])
 
 
-def _denominator(query, state, eps):
-    pieces = range(PIECES, 2 * PIECES)
-    return _add_products([(query, _matrix(state, i)) for i in pieces]) + eps
+def _denominator(query, pieces, eps):
+    of_z = range(PIECES, 2 * PIECES)
+    return _add_products([(query, _matrix(pieces, i)) for i in of_z]) + eps
 
 
 def _add_products(pairs):

@@ -23,7 +23,9 @@ replaces it (`_Tiling.inside`) before it enters a sum; what is written there is 
 Queries, keys and values may be columns of one array (`Columns`), where each begins with
 a whole tile.
 
-Compiled for v4, v5e, v5p and v6e by the tests; no TPU has run it yet.
+Each of the four raises NotImplementedError for other input than this: float32 or
+bfloat16, K that divides 128, not empty. Compiled for v4, v5e, v5p and v6e by the tests;
+no TPU has run it yet.
 """
 
 import dataclasses
@@ -79,7 +81,10 @@ def _state_kernel(tiling, floor, k_ref, v_ref, products_ref, sums_ref):
 
 
 def state_gradients(k, v, state_grad, floor):
-    """Turns the gradient of the state into those of keys and values."""
+    """Turns the gradient of the state (B, H, K, K + 1) into those of keys and values.
+
+    Both are (B, N, H, K), as keys and values.
+    """
     tiling = _Tiling.of(k, v)
     products, _ = tiles.pack(state_grad, tiling.heads_per_tile)
     dk, dv = tiling.call(
@@ -107,7 +112,7 @@ def _state_gradients_kernel(
 
 
 def output(q, state, eps, floor):
-    """Reads the state out with queries (B, N, H, K)."""
+    """Reads the state (B, H, K, K + 1) out: queries to outputs, (B, N, H, K) both."""
     tiling = _Tiling.of(q)
     (out,) = tiling.call(
         "output",
@@ -128,7 +133,7 @@ def _output_kernel(tiling, eps, floor, q_ref, wide_ref, out_ref):
 
 
 def output_gradients(q, state, output_grad, eps, floor):
-    """Turns the gradient of the output into those of queries and state."""
+    """Turns the gradient of the output (B, N, H, K) into those of queries and state."""
     tiling = _Tiling.of(q)
     dq, wide = tiling.call(
         "output_gradients",
