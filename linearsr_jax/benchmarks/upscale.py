@@ -27,7 +27,7 @@ from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.guidance import Guidance
 from linearsr_jax.inference.sampling import draw_noise, make_upscale
 from linearsr_jax.models.flops import forward_flops
-from linearsr_jax.models.linear_dit import inference_unroll
+from linearsr_jax.models.linear_dit import LinearDiT, inference_unroll
 from linearsr_jax.models.presets import Preset, get_preset
 
 
@@ -70,7 +70,8 @@ def upscale_rows(
     """Measures row by row.
 
     Args:
-      ceilings, preset_name, sizes, dtype, **how: see `forward.forward_rows`.
+      ceilings, preset_name, sizes, dtype, **how: see `forward.forward_rows`. The
+        decoder's operations have the same implementation.
       steps: number of network evaluations.
 
     Yields:
@@ -83,7 +84,7 @@ def upscale_rows(
     how = {"scan_unroll": inference_unroll(preset.depth), **how}
     model = preset.make_model(dtype=jnp.dtype(dtype), **how)
     params = random_params(model)
-    codec = jax.device_put(_random_codec(preset, model.dtype))
+    codec = jax.device_put(_random_codec(preset, model))
     upscale = make_upscale(model, preset, steps=steps)
     for size in sizes:
 
@@ -120,9 +121,10 @@ def upscale_rows(
         yield bench_lib.attempt(measure, size=size, steps=steps)
 
 
-def _random_codec(preset: Preset, dtype: jnp.dtype) -> Codec:
+def _random_codec(preset: Preset, model: LinearDiT) -> Codec:
     if preset.codec != "dc_ae":
         return load_codec(preset.codec, "")
     config = DcAeConfig()
     params = jax.jit(functools.partial(init_dc_ae, config))(jax.random.key(0))
-    return DcAeCodec(params, config, dtype)
+    implementation = model.implementation
+    return DcAeCodec(params, config, model.dtype, implementation=implementation)

@@ -41,12 +41,14 @@ class DcAeCodec:
       config: sizes, and the scale of the latents.
       dtype: computation type; float16 overflows.
       band_pixels: HR pixels above which decoding goes in bands; see BAND_PIXELS.
+      implementation: of the operations of `kernels_pallas` in the decoder.
     """
 
     params: PyTree
     config: DcAeConfig = struct.field(pytree_node=False, default=DcAeConfig())
     dtype: jnp.dtype = struct.field(pytree_node=False, default=jnp.float32)
     band_pixels: int = struct.field(pytree_node=False, default=BAND_PIXELS)
+    implementation: str | None = struct.field(pytree_node=False, default=None)
 
     @property
     def factor(self) -> int:
@@ -94,7 +96,7 @@ class DcAeCodec:
         The attention stages see the whole image, the convolution stages run in
         bands of rows if it is large; either way the result is the same to rounding.
         """
-        decoder = Decoder(self.config, self.dtype)
+        decoder = Decoder(self.config, self.dtype, self.implementation)
         params = self.params["decoder"]
         latents = latents.astype(jnp.float32) / self.config.scaling_factor
         x = apply(decoder, params, latents, method="trunk")

@@ -111,11 +111,13 @@ class MultiscaleAttention(nn.Module):
       width: C.
       head_size: K.
       dtype: computation type; the attention's sums are float32 regardless.
+      implementation: see `kernels_pallas.linear_attention`.
     """
 
     width: int
     head_size: int
     dtype: jnp.dtype
+    implementation: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
@@ -144,7 +146,9 @@ class MultiscaleAttention(nn.Module):
         heads = jnp.concatenate([p, m], axis=-1).reshape(
             x.shape[0], x.shape[1] * x.shape[2], 2 * self.width // size, 3 * size
         )
-        mixed = linear_attention(*jnp.split(heads, 3, axis=-1))
+        mixed = linear_attention(
+            *jnp.split(heads, 3, axis=-1), implementation=self.implementation
+        )
         out = Dense(
             self.width, ("heads", "embed"), self.dtype, use_bias=False, name="out"
         )(mixed.reshape(*x.shape[:3], 2 * self.width))
@@ -157,10 +161,12 @@ class GatedConv(nn.Module):
     Attributes:
       width: C; 4 C channels after the gate.
       dtype: computation type.
+      implementation: see `kernels_pallas.glu_depthwise_conv`.
     """
 
     width: int
     dtype: jnp.dtype
+    implementation: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
@@ -173,7 +179,9 @@ class GatedConv(nn.Module):
             (3, 3, expanded),
         )
         bias = _vector(self, "bias", nn.initializers.zeros, expanded, self.dtype)
-        y = glu_depthwise_conv(y, kernel.astype(self.dtype), bias)
+        y = glu_depthwise_conv(
+            y, kernel.astype(self.dtype), bias, implementation=self.implementation
+        )
         y = Dense(
             self.width, ("mlp", "embed"), self.dtype, use_bias=False, name="project"
         )(y)
@@ -189,15 +197,17 @@ class AttentionBlock(nn.Module):
     width: int
     head_size: int
     dtype: jnp.dtype
+    implementation: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Applies the block."""
+        how = self.dtype, self.implementation
         attention = MultiscaleAttention(
-            self.width, self.head_size, self.dtype, name="attention"
+            self.width, self.head_size, *how, name="attention"
         )
         x = x + attention(x)
-        return x + GatedConv(self.width, self.dtype, name="gated_conv")(x)
+        return x + GatedConv(self.width, *how, name="gated_conv")(x)
 
 
 class Down(nn.Module):

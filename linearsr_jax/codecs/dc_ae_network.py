@@ -101,6 +101,7 @@ class Stage(nn.Module):
       dtype: computation type.
       down_width: channels after a last layer that halves the size.
       is_upsampled: whether a first layer doubles the size.
+      implementation: of the operations of `kernels_pallas` in attention blocks.
     """
 
     width: int
@@ -109,6 +110,7 @@ class Stage(nn.Module):
     dtype: jnp.dtype
     down_width: int | None = None
     is_upsampled: bool = False
+    implementation: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
@@ -121,7 +123,11 @@ class Stage(nn.Module):
                 block = ResBlock(self.width, self.dtype, name=name)
             else:
                 block = AttentionBlock(
-                    self.width, self.head_size, self.dtype, name=name
+                    self.width,
+                    self.head_size,
+                    self.dtype,
+                    self.implementation,
+                    name=name,
                 )
             x = block(x)
         if self.down_width is not None:
@@ -169,10 +175,12 @@ class Decoder(nn.Module):
     Attributes:
       config: sizes.
       dtype: computation type.
+      implementation: of the operations of `kernels_pallas`.
     """
 
     config: DcAeConfig
     dtype: jnp.dtype = jnp.float32
+    implementation: str | None = None
 
     def setup(self):
         """Makes the layers of both parts."""
@@ -185,6 +193,7 @@ class Decoder(nn.Module):
                 config.head_size if index >= config.first_attention else None,
                 self.dtype,
                 is_upsampled=index < len(config.widths) - 1,
+                implementation=self.implementation,
             )
             for index, width in enumerate(config.widths)
         ]

@@ -13,6 +13,7 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
+from kernels_pallas.testing import GPU, lower
 from linearsr_jax.codecs import (
     CODECS,
     CodecError,
@@ -87,6 +88,16 @@ def test_bfloat16_computes_float32_out():
     assert (latents.shape, latents.dtype) == ((2, 2, 3, 32), jnp.float32)
     again = jax.eval_shape(lambda c, x: c.decode(x, None), codec, latents)
     assert (again.shape, again.dtype) == (image.shape, jnp.float32)
+
+
+def test_the_decoder_asks_for_an_implementation():
+    config = DcAeConfig((64,), (1,), (1,), first_attention=0, latent_channels=32)
+    params = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    codec = DcAeCodec(params, config, jnp.bfloat16, implementation="gpu")
+    latents = jax.ShapeDtypeStruct((1, 8, 8, 32), jnp.float32)
+    text = lower(lambda c, x: c.decode(x, None), GPU, codec, latents)
+    # State and output of the attention, and the gated convolution.
+    assert text.count("custom_call @mosaic_gpu") == 3
 
 
 def test_every_large_kernel_has_one_axis_to_split():
