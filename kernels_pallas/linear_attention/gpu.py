@@ -179,7 +179,9 @@ def output_gradients(q, state, output_grad, eps, floor):
             a = grad_tile[...].astype(jnp.float32) * inverse
             for i, piece in enumerate(_pieces(a)):
                 ac[i] = piece
-            c = -a * (_numerator(query, pieces) * inverse)
+            out = _numerator(query, pieces) * inverse
+            # a once more: kept until here, it was spilled.
+            c = -(grad_tile[...].astype(jnp.float32) * inverse) * out
             for i, piece in enumerate(_pieces(c)):
                 ac[PIECES + i] = piece
             plgpu.commit_smem()
