@@ -201,7 +201,9 @@ def main() -> None:
         **count_differences(run, whole),
         "kills": kills,
     }
-    (HERE / f"results_{args.processes}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / f"results_{args.processes}.json").write_text(
+        json.dumps(result, indent=1) + "\n"
+    )
     print({name: value for name, value in result.items() if name != "kills"})
 
 
