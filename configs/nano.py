@@ -1,4 +1,4 @@
-"""Trains the checkpoint that ships with the package, in four stages.
+"""Trains nano by the recipe as it stands, in four stages.
 
     linearsr train --config configs/nano.py:flow --workdir runs/flow --override ...
     linearsr train --config configs/nano.py:mean --workdir runs/mean \
@@ -9,8 +9,12 @@
         --override init_from=runs/before ...
 
 each with data.folder=PHOTOS val.folder=VALIDATION_PHOTOS. The ends of the fidelity
-slider are mixtures of the weights of these stages; experiments/202611_picture makes
-them and has the results. The last stage goes on from such a mixture.
+slider are mixtures of the weights of these stages. runs/before is such a mixture, which
+experiments/202611_picture/release.py makes of the models of the first three; train.sh
+beside it has the whole recipe, README.md the results.
+
+The weights that ship with the package went a longer way, because the recipe was found
+while they were trained: the card of nano lists its nine stages.
 """
 
 from linearsr_jax.config.defaults import default_config
