@@ -91,6 +91,11 @@ class PretrainedModel:
     default_fidelity: float = 1.0
     tagger: str = NO_TAGGER
 
+    @property
+    def is_of_one_step(self) -> bool:
+        """Whether a single step was trained to be its best answer, as nano's is."""
+        return self.mean_experts is not None and self.preset.default_steps == 1
+
     def experts_at(self, fidelity: float) -> tuple[PyTree, ...]:
         """Returns the weights of a place on the slider, in [0, 1].
 
