@@ -8,17 +8,6 @@ from linearsr_jax.config.defaults import default_config
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.models.presets import get_preset
 
-# Batch size of each preset. The paper does not say; SANA has 64 to 128 per GPU. Powers
-# of two split over slices and clusters of any size.
-_BATCH = {
-    "debug": 8,
-    "nano": 8,
-    "small": 64,
-    "600m": 512,
-    "1600m": 512,
-    "1600m_qk": 512,
-}
-
 
 def get_config(preset: str = "nano"):
     """Makes a config for a preset.
@@ -28,7 +17,8 @@ def get_config(preset: str = "nano"):
     sizes = get_preset(preset)
     config = default_config()
     config.preset = preset
-    config.batch_size = _BATCH[preset]
+    if preset == "small":
+        config.batch_size = 64
     # Every codec gets the same number of latent pixels.
     config.data.crop_size *= sizes.codec_factor // SCALE
     config.val.crop_size *= sizes.codec_factor // SCALE
@@ -39,6 +29,9 @@ def get_config(preset: str = "nano"):
     config.esgf.stop_at_knee = True
     config.scan_unroll = min(sizes.depth, 4)
     if sizes.codec != "pixel":
+        # The paper gives none; SANA has 64 to 128 per GPU. Powers of two split over
+        # slices and clusters of any size.
+        config.batch_size = 512
         # From SANA; the paper's knee is at 48,000 steps, with evaluations every 4,000.
         config.optimizer.name = "came"
         config.optimizer.learning_rate = 1e-4

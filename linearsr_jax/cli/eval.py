@@ -16,8 +16,10 @@ from linearsr_jax.cli.arguments import (
     positive,
 )
 from linearsr_jax.cli.progress import progress
+from linearsr_jax.metrics import describe_metrics
 
 HELP = "score a model or folders of upscaled images"
+_DEFAULT_METRICS = ["psnr", "ssim", "lpips"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         type=lambda text: text.split(","),
-        default=["psnr", "ssim", "lpips"],
+        default=_DEFAULT_METRICS,
         metavar="NAME,NAME",
-        help="psnr, ssim, lpips (the default), niqe, lr_psnr, grid_energy; with the "
-        "extra judges lpips_vgg, dists; with pyiqa musiq, maniqa-pipal, clipiqa, fid, "
-        "pyiqa:NAME",
+        help=f"{describe_metrics()} (default: {','.join(_DEFAULT_METRICS)})",
     )
     parser.add_argument(
         "--steps",

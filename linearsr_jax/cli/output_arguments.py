@@ -2,11 +2,9 @@
 
 import argparse
 
-# Must not import Pillow for --help; a test compares with core.image_formats.
-FORMATS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "avif", "heic", "heif")
-FORMATS += ("jxl",)
+from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
 
-
+FORMATS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 # By the option's value; None leaves it to the model.
 COLOR_FIXES = {"auto": None, "wavelet": True, "none": False}
 

@@ -259,8 +259,7 @@ def _upscale(
         on_part=PartsBar(),
     )
     model = upscaler.model
-    is_of_one_step = model.mean_experts and model.preset.default_steps == 1
-    if is_of_one_step and (args.steps or 1) > 1:
+    if model.is_of_one_step and (args.steps or 1) > 1:
         _logger.warning(
             "linearsr: model %s was trained for one step; more take longer and look "
             "worse",

@@ -1,4 +1,7 @@
-"""The formats of image files: their suffixes, and what each of them can hold."""
+"""The formats of image files: their suffixes, and what each of them can hold.
+
+Importing this module does not import Pillow, so that `linearsr --help` can name them.
+"""
 
 import functools
 import importlib
@@ -7,9 +10,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import PIL.Image
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 class ImageError(ValueError):
@@ -121,7 +125,7 @@ def output_suffix(path: str | os.PathLike) -> str:
     return suffix if suffix.lower() in _BY_SUFFIX else ".png"
 
 
-def open_image(file: str | os.PathLike | io.BytesIO) -> PIL.Image.Image:
+def open_image(file: str | os.PathLike | io.BytesIO) -> "PIL.Image.Image":
     """Opens a file as `PIL.Image.open` does, if its format is one of ours.
 
     Packages for further formats are imported only if Pillow does not know the file.
@@ -129,6 +133,8 @@ def open_image(file: str | os.PathLike | io.BytesIO) -> PIL.Image.Image:
     Raises:
       PIL.UnidentifiedImageError: it is no image, or of another format.
     """
+    import PIL.Image
+
     try:
         return PIL.Image.open(file, formats=_READ_BY_PILLOW)
     except PIL.UnidentifiedImageError:

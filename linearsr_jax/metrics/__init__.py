@@ -1,19 +1,13 @@
 """The image-quality metrics by name; an entry of METRICS adds one.
 
-Importing this module does not import JAX; a metric that needs JAX imports it when
-loaded.
+Importing this module imports neither JAX nor NumPy, so that `linearsr eval --help` can
+name the metrics; each imports what it needs when it is loaded.
 """
 
 import difflib
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
-
-from linearsr_jax.metrics import pyiqa_adapter
-from linearsr_jax.metrics.grid import grid_energy
-from linearsr_jax.metrics.lr_consistency import lr_psnr
-from linearsr_jax.metrics.psnr_ssim import psnr_y, ssim_y
 
 # Prefix for any other metric of pyiqa, by its name there.
 PYIQA_PREFIX = "pyiqa:"
@@ -33,6 +27,7 @@ class Metric:
             read and programs compiled no earlier than here.
         over: whether a single image has a value ("image"), or only a set of images
             ("folder").
+        needs: what has to be installed for it beside this package; "" for nothing.
     """
 
     name: str
@@ -40,6 +35,19 @@ class Metric:
     higher_is_better: bool
     load: Callable[[], Callable[..., float]]
     over: Literal["image", "folder"] = "image"
+    needs: str = ""
+
+
+def _load_psnr() -> Callable[..., float]:
+    from linearsr_jax.metrics.psnr_ssim import psnr_y
+
+    return psnr_y
+
+
+def _load_ssim() -> Callable[..., float]:
+    from linearsr_jax.metrics.psnr_ssim import ssim_y
+
+    return ssim_y
 
 
 def _load_lpips() -> Callable[..., float]:
@@ -66,31 +74,88 @@ def _load_niqe() -> Callable[..., float]:
     return load_niqe()
 
 
+def _load_lr_psnr() -> Callable[..., float]:
+    from linearsr_jax.metrics.lr_consistency import lr_psnr
+
+    return lr_psnr
+
+
+def _load_grid_energy() -> Callable[..., float]:
+    from linearsr_jax.metrics.grid import grid_energy
+
+    return grid_energy
+
+
 def _pyiqa(name: str) -> Callable[[], Callable[..., float]]:
-    return functools.partial(pyiqa_adapter.load_pyiqa, name)
+    def load():
+        from linearsr_jax.metrics.pyiqa_adapter import load_pyiqa
+
+        return load_pyiqa(name)
+
+    return load
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("psnr", "hr", higher_is_better=True, load=lambda: psnr_y),
-        Metric("ssim", "hr", higher_is_better=True, load=lambda: ssim_y),
+        Metric("psnr", "hr", higher_is_better=True, load=_load_psnr),
+        Metric("ssim", "hr", higher_is_better=True, load=_load_ssim),
         Metric("lpips", "hr", higher_is_better=False, load=_load_lpips),
         Metric("niqe", None, higher_is_better=False, load=_load_niqe),
-        Metric("lr_psnr", "lr", higher_is_better=True, load=lambda: lr_psnr),
-        Metric("grid_energy", "lr", higher_is_better=False, load=lambda: grid_energy),
-        # These need VGG16's weights.
-        Metric("lpips_vgg", "hr", higher_is_better=False, load=_load_lpips_vgg),
-        Metric("dists", "hr", higher_is_better=False, load=_load_dists),
-        # These need pyiqa.
-        Metric("musiq", None, higher_is_better=True, load=_pyiqa("musiq")),
+        Metric("lr_psnr", "lr", higher_is_better=True, load=_load_lr_psnr),
+        Metric("grid_energy", "lr", higher_is_better=False, load=_load_grid_energy),
         Metric(
-            "maniqa-pipal", None, higher_is_better=True, load=_pyiqa("maniqa-pipal")
+            "lpips_vgg",
+            "hr",
+            higher_is_better=False,
+            load=_load_lpips_vgg,
+            needs="the extra judges",
         ),
-        Metric("clipiqa", None, higher_is_better=True, load=_pyiqa("clipiqa")),
-        Metric("fid", "hr", higher_is_better=False, load=_pyiqa("fid"), over="folder"),
+        Metric(
+            "dists",
+            "hr",
+            higher_is_better=False,
+            load=_load_dists,
+            needs="the extra judges",
+        ),
+        Metric(
+            "musiq", None, higher_is_better=True, load=_pyiqa("musiq"), needs="pyiqa"
+        ),
+        Metric(
+            "maniqa-pipal",
+            None,
+            higher_is_better=True,
+            load=_pyiqa("maniqa-pipal"),
+            needs="pyiqa",
+        ),
+        Metric(
+            "clipiqa",
+            None,
+            higher_is_better=True,
+            load=_pyiqa("clipiqa"),
+            needs="pyiqa",
+        ),
+        Metric(
+            "fid",
+            "hr",
+            higher_is_better=False,
+            load=_pyiqa("fid"),
+            over="folder",
+            needs="pyiqa",
+        ),
     )
 }
+
+
+def describe_metrics() -> str:
+    """Lists the names of all metrics, by what they need."""
+    names: dict[str, list[str]] = {}
+    for metric in METRICS.values():
+        names.setdefault(metric.needs, []).append(metric.name)
+    names["pyiqa"].append(f"{PYIQA_PREFIX}NAME")
+    own = ", ".join(names.pop(""))
+    others = [f"with {needs} {', '.join(found)}" for needs, found in names.items()]
+    return "; ".join([own, *others])
 
 
 def get_metrics(names: Iterable[str]) -> list[Metric]:
@@ -118,8 +183,10 @@ def _get_metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if name.startswith(PYIQA_PREFIX):
+        from linearsr_jax.metrics.pyiqa_adapter import describe
+
         pyiqa_name = name.removeprefix(PYIQA_PREFIX)
-        description = pyiqa_adapter.describe(pyiqa_name)
+        description = describe(pyiqa_name)
         return Metric(name, load=_pyiqa(pyiqa_name), **description._asdict())
     near = difflib.get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -38,6 +38,8 @@ def forward_flops(
         9 * n * a * b
         for n, (a, b) in zip(pixels, itertools.pairwise(channels), strict=True)
     )
+    # Its residual blocks follow the strides: a pixel is a token there.
+    stem += model.stem_blocks * 2 * 9 * channels[-1] ** 2
     # The state and its application, numerator and denominator.
     attention = 4 * width**2 + 2 * width * (head_size + 1)
     cross_attention = 2 * width**2 + 2 * condition_tokens * width

@@ -3,8 +3,12 @@
 A tenth of the photographs is held out; the loop of `loop.py` trains the model on the
 others. Then the model upscales the held-out photographs as it was before and after.
 They stay in the workdir as data sets for `linearsr eval`.
+
+A model with a slider goes on with the losses that made its sharp end, and keeps the
+slider.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +18,7 @@ from ml_collections import ConfigDict
 
 from linearsr_jax.config.defaults import default_config
 from linearsr_jax.config.loading import apply_overrides
+from linearsr_jax.config.one_step import train_for_the_eye
 from linearsr_jax.core.array_types import UInt8
 from linearsr_jax.core.image_io import find_images, read_image, write_image
 from linearsr_jax.core.images import Image
@@ -25,7 +30,12 @@ from linearsr_jax.evaluation.baselines import BASELINES, bicubic
 from linearsr_jax.evaluation.runner import evaluate
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.models.presets import PRESETS
-from linearsr_jax.pretrained.model_folder import load_pretrained
+from linearsr_jax.pretrained.model_folder import (
+    CARD_FILE,
+    PretrainedModel,
+    load_pretrained,
+    save_pretrained,
+)
 from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.validation import degrade_fixed
 
@@ -36,6 +46,11 @@ METRICS = ("psnr", "ssim", "lpips")
 # Number of photographs in the picture, and LR pixels per side of each.
 _SHOWN = 4
 _SHOWN_SIDE = 64
+# In the card.
+_SLIDER = """## Slider
+`fidelity` 1 is what was trained, from fidelity 1 of {origin.name}; 0 is that of
+{origin.name}, unchanged; the default is {origin.default_fidelity:g}.
+"""
 
 
 class FinetuneError(Exception):
@@ -69,7 +84,8 @@ def finetune_config(
       PretrainedError: see `pretrained.load_pretrained`.
       ConfigError: see `config.load_config`.
     """
-    preset = load_pretrained(model).preset
+    before = load_pretrained(model)
+    preset = before.preset
     names = [name for name, known in PRESETS.items() if known == preset]
     if not names:
         raise FinetuneError(
@@ -77,19 +93,28 @@ def finetune_config(
             "models of this version's presets can be fine-tuned"
         )
     config = default_config()
+    config.steps = 3_000
+    # A tenth of the flow models' rate: enough to adapt without forgetting much.
+    config.optimizer.learning_rate = 2e-4
+    if before.is_of_one_step:
+        # The flow loss would make its answer the mean again, without texture.
+        train_for_the_eye(config)
+        # About as long on a CPU, with the discriminator; a tenth of that stage's rate.
+        config.steps = 1_500
+        config.optimizer.learning_rate = 6e-5
     config.preset = names[0]
     config.init_from = model
+    config.expert_boundaries = before.boundaries
     config.data.folder = str(photos)
     # Every codec gets the same number of latent pixels.
     config.data.crop_size *= preset.codec_factor // SCALE
     config.val.crop_size *= preset.codec_factor // SCALE
     config.val.holdout = 0.1
     config.val.every = 500
-    config.steps = 3_000
-    # A tenth of nano's learning rate: enough to adapt without forgetting much.
-    config.optimizer.learning_rate = 2e-4
+    # Enough steps for every expert to take part.
+    config.val.steps = max(preset.default_steps, len(before.experts))
     config.optimizer.warmup_steps = 100
-    config.optimizer.decay_steps = 1_500
+    config.optimizer.decay_steps = config.steps // 2
     config.scan_unroll = 4  # faster on CPU
     config.checkpoint_every = 500
     config.lock()
@@ -138,9 +163,14 @@ def finetune(
     config = finetune_config(photos, model, overrides)
     if not train_and_evaluate(config, workdir).is_finished:
         return None
+    origin = load_pretrained(model)
+    _keep_slider(workdir / "model", origin)
     after = Upscaler.from_pretrained(workdir / "model")
-    before = Upscaler.from_pretrained(model)
-    upscalers = {"before": before, "after": after}
+    before = Upscaler(origin)
+    upscalers = {
+        name: functools.partial(upscaler, steps=config.val.steps)
+        for name, upscaler in (("before", before), ("after", after))
+    }
     compared = {}
     names = after.model.training["held_out"]
     degradations = dict.fromkeys(("bicubic", *used(config.data.degradations)))
@@ -157,6 +187,29 @@ def finetune(
         compared[name] = tables.summarize(scores.per_image)
     _draw_before_after(workdir / "before_after.png", folder, upscalers)
     return Comparison(workdir / "model", compared)
+
+
+def _keep_slider(folder: Path, origin: PretrainedModel) -> None:
+    """Gives the result the slider of its origin, if that has one.
+
+    Fidelity 0 stays, and 1 is what was trained from the origin's fidelity 1: so nano's
+    releases went on from one another, too (experiments/202611_picture/go_on.py).
+    """
+    if origin.mean_experts is None:
+        return
+    after = load_pretrained(folder)
+    card = (folder / CARD_FILE).read_text()
+    save_pretrained(
+        folder,
+        after.experts,
+        after.preset,
+        after.codec,
+        boundaries=after.boundaries,
+        training=after.training,
+        card=f"{card}\n{_SLIDER.format(origin=origin)}",
+        mean_experts=origin.mean_experts,
+        default_fidelity=origin.default_fidelity,
+    )
 
 
 def _write_held_out(
@@ -177,7 +230,7 @@ def _write_held_out(
 
 
 def _draw_before_after(
-    output: Path, data_set: Path, upscalers: dict[str, Upscaler]
+    output: Path, data_set: Path, upscalers: Mapping[str, Callable]
 ) -> None:
     images_hr, images_lr = (
         [read_image(path).rgb for path in find_images(data_set / kind)[:_SHOWN]]

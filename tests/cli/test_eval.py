@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from linearsr_jax.cli.main import make_parser
+from linearsr_jax.metrics import METRICS
 from tests.cli.running import run
 
 
@@ -86,3 +88,12 @@ def test_says_what_is_missing(data, capsys, args, message):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_help_names_every_metric_and_what_it_needs(capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["eval", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, metric in METRICS.items():
+        assert name in text
+        assert not metric.needs or f"with {metric.needs} " in text

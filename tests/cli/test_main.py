@@ -99,7 +99,7 @@ def test_help_does_not_wait_for_jax(command):
     code = f"import sys; sys.argv = ['linearsr', *{command}, '--help']\n"
     code += "from linearsr_jax.cli import main\n"
     code += "try: main.main()\nexcept SystemExit: pass\n"
-    code += "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+    code += "sys.exit(any(name in sys.modules for name in ('jax', 'numpy', 'PIL')))"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )

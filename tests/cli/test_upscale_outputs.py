@@ -7,13 +7,15 @@ import png
 import pytest
 from PIL import Image
 
-from linearsr_jax.cli.output_arguments import FORMATS
+from linearsr_jax.cli.main import make_parser
 from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
 from tests.cli.running import run
 
 
-def test_formats_are_those_that_are_written():
-    assert sorted(f".{name}" for name in FORMATS) == sorted(IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_format_that_is_written_can_be_chosen(suffix):
+    arguments = ["upscale", "in", "-o", "out", "--format", suffix.removeprefix(".")]
+    assert f".{make_parser().parse_args(arguments).format}" == suffix
 
 
 def test_scale_format_and_quality_of_a_folder(capsys, photo, tmp_path):

@@ -1,8 +1,11 @@
 """Config files and overrides."""
 
+import dataclasses
+
 import pytest
 
 from linearsr_jax.config.loading import ConfigError, load_config
+from linearsr_jax.models.presets import PRESETS
 
 
 def test_overrides_and_lock():
@@ -51,3 +54,12 @@ def test_bad_files(tmp_path):
     (tmp_path / "wrong.py").write_text("import does_not_exist")
     with pytest.raises(ConfigError, match=r"wrong\.py: cannot be run"):
         load_config(str(tmp_path / "wrong.py"))
+
+
+@pytest.mark.parametrize(("like", "batch"), [("nano", 8), ("1600m", 512)])
+def test_a_new_size_needs_no_other_entry(monkeypatch, like, batch):
+    new = dataclasses.replace(PRESETS[like], depth=3)
+    monkeypatch.setitem(PRESETS, "new", new)
+    for file in ("pretrain", "experts", "sft"):
+        config = load_config(f"configs/{file}.py:new")
+        assert (config.preset, config.batch_size) == ("new", batch)

@@ -9,6 +9,7 @@ import pytest
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.presets import get_preset
+from linearsr_jax.plan.flop_count import flops_of
 
 # GFLOP at 512, 1024, 2048 and 4096 pixels a side with 300 tokens (specs/SANA.md 4).
 SANA = {
@@ -50,3 +51,18 @@ def test_equals_what_xla_counts(factor):
     assert min(parts.values()) > 0
     assert sum(parts.values()) == pytest.approx(counted, rel=0.06)
     assert sum(parts.values()) < counted
+
+
+def test_equals_what_nanos_program_multiplies():
+    """Its stem has residual blocks; denominators of the attention are sums there."""
+    model = get_preset("nano").make_model()
+    shapes = jax.eval_shape(model.init_params, jax.random.key(0))
+    inputs = (
+        jnp.zeros((1, 8, 12, 48)),
+        jnp.ones(1),
+        jnp.zeros((1, 8, 12, 3)),
+        Condition(jnp.zeros((1, 20), jnp.int32), jnp.ones((1, 20), bool)),
+    )
+    counted = flops_of(lambda p, *x: model.apply({"params": p}, *x), shapes, *inputs)
+    parts = forward_flops(model, (8, 12), 20)
+    assert sum(parts.values()) == pytest.approx(counted, rel=1e-3)

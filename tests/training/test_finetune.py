@@ -11,12 +11,16 @@ from PIL import Image
 
 from linearsr_jax.cli import main as cli
 from linearsr_jax.codecs import CODECS
+from linearsr_jax.config.loading import load_config
 from linearsr_jax.core.image_io import read_image
-from linearsr_jax.evaluation.tables import to_json
+from linearsr_jax.evaluation.runner import evaluate
+from linearsr_jax.evaluation.tables import summarize, to_json
+from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training.finetune import FinetuneError, finetune, finetune_config
 from linearsr_jax.training.record import TrainError
+from tests.experts_testing import FOUR, make_experts
 
 OVERRIDES = (
     "steps=2",
@@ -106,6 +110,73 @@ def test_it_starts_from_the_given_weights(run, base):
     # In two steps Adam goes no further than about twice the learning rate.
     close = functools.partial(np.testing.assert_allclose, rtol=0, atol=5e-4)
     jax.tree.map(close, after.experts, before.experts)
+
+
+def test_every_expert_is_trained_and_compared(photos, tmp_path):
+    experts = make_experts(4)
+    folder = tmp_path / "flow"
+    config = {"boundaries": FOUR, "training": {}, "card": "Four of no skill.\n"}
+    preset, codec = get_preset("debug"), CODECS["pixel"]()
+    model_folder.save_pretrained(folder, experts, preset, codec, **config)
+    result = finetune(photos, tmp_path / "run", model=str(folder), overrides=OVERRIDES)
+    after = model_folder.load_pretrained(result.model)
+    assert after.boundaries == FOUR
+    for was, now in zip(experts, after.experts, strict=True):
+        assert (was["head"]["kernel"] != now["head"]["kernel"]).any()
+    # One step would be the noisiest expert's alone.
+    assert finetune_config(photos, "nano-flow").val.steps == 4
+    *_, before = result.tables["bicubic"][:3]
+    data_set = tmp_path / "run" / "held_out" / "bicubic"
+    upscale = functools.partial(Upscaler.from_pretrained(folder), steps=4)
+    scores = evaluate(
+        {"before": upscale}, ("psnr",), hr=data_set / "HR", lr=data_set / "LR"
+    )
+    (expected,) = summarize(scores.per_image)
+    assert before.averages["psnr"] == expected.averages["psnr"]
+
+
+@pytest.fixture(scope="module")
+def nano_run(photos, tmp_path_factory):
+    overrides = (
+        *OVERRIDES,
+        "batch_size=8",  # a sample for each device
+        # What takes long to compile, and tests/training/test_adversary.py trains with.
+        "loss.lpips=0.0",
+        "loss.adversarial=0.0",
+        # So that two steps show in the image.
+        "optimizer.learning_rate=0.003",
+        "optimizer.ema_decay=0.5",
+    )
+    return finetune(photos, tmp_path_factory.mktemp("nano"), overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "changes"), [(["--fidelity=0"], 0), ([], 1), (["--fidelity=1"], 1)]
+)
+def test_nano_keeps_its_slider(nano_run, photos, tmp_path, fidelity, changes):
+    """Fidelity 0 stays as it was; the others learn."""
+    outputs = []
+    for name, model in (("before", "nano"), ("after", str(nano_run.model))):
+        outputs.append(tmp_path / f"{name}.png")
+        arguments = [str(photos / "0.png"), "-o", str(outputs[-1]), "--model", model]
+        assert cli.main(["upscale", *arguments, *fidelity]) == 0
+    before, after = (read_image(path).rgb for path in outputs)
+    assert (before != after).any() == changes
+
+
+def test_nano_keeps_its_default_and_says_so(nano_run):
+    before, after = map(model_folder.load_pretrained, ("nano", nano_run.model))
+    assert after.default_fidelity == before.default_fidelity
+    assert "the default is 0.9" in (nano_run.model / "README.md").read_text()
+
+
+def test_nano_is_trained_by_the_losses_that_made_it():
+    own = finetune_config("photos", "nano")
+    made_by = load_config("configs/nano.py:perceptual")
+    for field in ("loss", "mass_at_one", "discriminator", "batch_size"):
+        assert own[field] == made_by[field]
+    assert own.data.degradations == made_by.data.degradations
+    assert own.optimizer.learning_rate < made_by.optimizer.learning_rate / 5
 
 
 def test_command(run, photos, base, capsys):
