@@ -29,7 +29,8 @@ def get_config(stage: str = "flow"):
     Args:
       stage: "flow" trains all noise levels, "mean" the answer of one step for PSNR,
         without the input's noise, "perceptual" the answer of one step for the eye, and
-        "judges" the same by two networks' LPIPS, which needs the extra "judges".
+        "judges" the same by two networks' LPIPS, which needs the extra "judges", and
+        towards sharpened photographs where the input is noisy.
 
     Raises:
       ValueError: another stage.
@@ -61,7 +62,8 @@ def get_config(stage: str = "flow"):
     config.val.every = 4_000
     config.checkpoint_every = 250
     if stage == "judges":
-        config.loss.l1 = 4.0
+        config.loss.l1 = 6.0
+        config.loss.sharpen = 0.8
         config.loss.lpips = 6.0
         config.loss.lpips_vgg = 36.0
     return config

@@ -95,6 +95,9 @@ def default_config() -> ConfigDict:
     # Noise of the LR image, in levels of 255, at which LPIPS and the discriminator
     # count half; 0 for no such weights. See training/noise_weights.py.
     config.loss.half_at_noise = 0.0
+    # Noisy samples' photographs are sharpened by up to this amount for l1; see
+    # training/sharpening.py.
+    config.loss.sharpen = 0.0
     config.loss.below_sigma = 0.223  # only for cleaner samples; the paper's boundary
 
     # Of the adversarial term.

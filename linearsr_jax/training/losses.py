@@ -35,6 +35,7 @@ from linearsr_jax.models.presets import Preset
 from linearsr_jax.training.adversary import Adversary, AdversaryState
 from linearsr_jax.training.grid_loss import grid_term
 from linearsr_jax.training.noise_weights import clean_weights
+from linearsr_jax.training.sharpening import sharpened
 from linearsr_jax.training.views import draw_views, take_view
 
 # image_hr and image_lr, uint8 (B, H, W, 3), and condition_tokens and condition_mask as
@@ -99,12 +100,14 @@ class Draws:
       views: for terms in VIEWED, see `views.draw_views`.
       weights: by term, the weight of each sample in the loss: 1 / B for the flow loss;
         for an image term its weight over the number of samples that it applies to.
+      sharpening: amounts by which l1's photographs are sharpened.
     """
 
     sigma: Float[Array, "B"]
     noise: Float[Array, "B h w C"]
     views: Float[Array, "B 3"]
     weights: dict[str, Float[Array, "B"]]
+    sharpening: Float[Array, "B"]
 
 
 class Loss:
@@ -126,6 +129,7 @@ class Loss:
         adversarial: float = 0.0,
         adversary: Adversary | None = None,
         half_at_noise: float = 0.0,
+        sharpen: float = 0.0,
         **weights: float,
     ):
         """Loads the image terms that have a weight.
@@ -140,10 +144,14 @@ class Loss:
           adversary: needed if adversarial is not 0.
           half_at_noise: noise, in levels of 255, at which LPIPS and the adversary
             count half; 0 for no such weights. See `noise_weights`.
+          sharpen: l1 compares with the photograph sharpened by this amount times one
+            less the weight by half_at_noise, so a clean sample with the photograph
+            as it is. See `sharpening`.
           **weights: weight of each image term, by name.
 
         Raises:
-          ValueError: a weight is negative, or there is no such term.
+          ValueError: a weight is negative, there is no such term, or sharpen comes
+            without half_at_noise.
           VggWeightsError: lpips_vgg has a weight, and VGG16's are not installed.
         """
         for name, weight in weights.items():
@@ -164,13 +172,17 @@ class Loss:
             ("flow", flow),
             ("adversarial", adversarial),
             ("half_at_noise", half_at_noise),
+            ("sharpen", sharpen),
         ):
             if not weight >= 0.0:
                 raise ValueError(f"loss.{name}={weight}: must be at least 0")
+        if sharpen and not half_at_noise:
+            raise ValueError("loss.sharpen needs loss.half_at_noise, which says where")
         self.adversary = adversary if adversarial else None
         self._adversarial = adversarial
         self._below_sigma = below_sigma
         self._half_at_noise = half_at_noise
+        self._sharpen = sharpen
         self._flow = flow
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._terms = {name: IMAGE_TERMS[name]() for name in self._weights}
@@ -218,7 +230,8 @@ class Loss:
             for name, weight in weights.items()
         }
         weights["flow"] = jnp.full(size, self._flow / size)
-        return Draws(sigma, noise, views, weights)
+        sharpening = self._sharpen * (1 - jnp.broadcast_to(clean, sigma.shape))
+        return Draws(sigma, noise, views, weights, sharpening)
 
     def __call__(
         self,
@@ -276,8 +289,11 @@ class Loss:
             viewed = pair
             if VIEWED & self._terms.keys():
                 viewed = tuple(take_view(image, draws.views) for image in pair)
+            seen = dict.fromkeys(self._terms, pair) | dict.fromkeys(VIEWED, viewed)
+            if self._sharpen:
+                seen["l1"] = image_hat, sharpened(image_hr, draws.sharpening)
             for name, term in self._terms.items():
-                values[name] = term(*(viewed if name in VIEWED else pair))
+                values[name] = term(*seen[name])
             if critic and self.adversary:
                 values["adversarial"], values["discriminator"] = self.adversary.losses(
                     critic.params, critic.directions, *pair

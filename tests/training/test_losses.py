@@ -17,6 +17,7 @@ from linearsr_jax.training import losses
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.setup import make_parts
+from linearsr_jax.training.sharpening import sharpened
 from linearsr_jax.training.views import take_view
 from tests.models.test_blocks import random_like
 from tests.vgg16_testing import random_vgg16
@@ -118,6 +119,28 @@ def test_image_terms_are_means_over_nearly_clean_samples(
     )
     np.testing.assert_allclose(total, expected, rtol=1e-4)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+
+
+def test_only_l1_aims_at_the_sharpened_photograph(params, batch, with_terms):
+    terms = {"l1": 3.0, "lpips": 0.5, "below_sigma": 0.3}
+    loss = make_loss(**terms, half_at_noise=6.0, sharpen=0.8)
+    draws = fixed_draws(loss, batch)
+    clean = jnp.array([0.25, 1.0, 1.0, 1.0])
+    draws = loss.weigh(SIGMA, draws.noise, draws.views, clean)
+    np.testing.assert_allclose(draws.sharpening, [0.6, 0, 0, 0], rtol=1e-6)
+    _, (values, _) = jax.jit(loss)(params, CODEC, batch, draws)
+    image_hat, image_hr, *_ = implied_images(params, batch, draws)
+    target = sharpened(image_hr, np.array([0.6, 0, 0, 0], np.float32))
+    difference = np.asarray(image_hat, np.float64) - np.asarray(target)
+    chosen = np.array([0, 2])
+    expected = np.mean(np.abs(difference), axis=(1, 2, 3))[chosen]
+    np.testing.assert_allclose(values["l1"][chosen], expected, rtol=1e-4)
+    np.testing.assert_allclose(values["lpips"], with_terms[0][1][0]["lpips"], rtol=1e-4)
+
+
+def test_sharpening_needs_to_know_what_is_noisy():
+    with pytest.raises(ValueError, match=r"loss\.sharpen needs loss\.half_at_noise"):
+        make_loss(l1=1.0, sharpen=0.5)
 
 
 def test_terms_without_samples_change_nothing(params, batch, flow_only):
