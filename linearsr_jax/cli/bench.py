@@ -4,7 +4,7 @@ import argparse
 import json
 import logging
 
-from linearsr_jax.cli.arguments import add_dtype, add_json, positive
+from linearsr_jax.cli.arguments import add_dtype, add_json, positive, setting
 
 HELP = "time parts of the model on this device"
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="nano", help="model size (default: nano)")
     parser.add_argument(
         "--steps",
-        type=positive,
+        type=setting("steps"),
         default=8,
         metavar="N",
         help="network evaluations, for experts and upscale (default: 8)",

@@ -3,7 +3,7 @@
 import argparse
 import signal
 
-from linearsr_jax.cli.arguments import add_model, gigabytes, positive
+from linearsr_jax.cli.arguments import add_model, positive, setting
 
 HELP = "serve a web page that upscales"
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-memory",
-        type=gigabytes,
+        type=setting("max_memory"),
         metavar="GB",
         help="memory for one image, as in `linearsr upscale`",
     )

@@ -12,8 +12,7 @@ from linearsr_jax.cli.arguments import (
     add_json,
     add_overwrite,
     add_seed,
-    fidelity,
-    positive,
+    settings,
 )
 from linearsr_jax.cli.progress import progress
 
@@ -61,13 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=lambda text: [positive(part) for part in text.split(",")],
+        type=settings("steps"),
         metavar="N,N",
         help="numbers of steps, one row of the table each (default: the model's own)",
     )
     parser.add_argument(
         "--fidelity",
-        type=lambda text: [fidelity(part) for part in text.split(",")],
+        type=settings("fidelity"),
         metavar="F,F",
         help="places on the fidelity slider, one row each (default: the model's own)",
     )

@@ -14,11 +14,9 @@ from linearsr_jax.cli.arguments import (
     add_json,
     add_model,
     add_seed,
-    fidelity,
-    gigabytes,
-    guidance_scale,
+    positive,
+    setting,
     shard,
-    steps,
 )
 from linearsr_jax.cli.batch_report import BatchReport
 from linearsr_jax.cli.beside import Stopped, run_beside
@@ -55,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "--steps",
-        type=steps,
+        type=setting("steps"),
         metavar="N",
         help="network evaluations: 1 stays closest to the original, more add detail "
         "(default: the model's)",
@@ -64,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_seed(parser, "selects the detail that is added")
     parser.add_argument(
         "--fidelity",
-        type=fidelity,
+        type=setting("fidelity"),
         metavar="F",
         help="0 stays closest to the original, 1 looks most real; for models that have "
         "both (default: the model's)",
@@ -87,14 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guidance-scale",
-        type=guidance_scale,
+        type=setting("guidance_scale"),
         default=1.0,
         metavar="W",
         help="strength of the tags; any value but 1, the default, doubles the time",
     )
     parser.add_argument(
         "--max-memory",
-        type=gigabytes,
+        type=setting("max_memory"),
         metavar="GB",
         help="memory for one image, besides the weights; larger images are upscaled "
         "in bands, with the same result (default: half of the machine's, 80 %% of an "
@@ -110,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--devices",
-        type=int,
+        type=positive,
         default=1,
         metavar="N",
         help="split the rows of each image over N GPUs or TPU chips of this machine",

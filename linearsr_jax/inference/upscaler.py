@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.core.array_types import Float, PyTree, Real
-from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser, OnPart
 from linearsr_jax.inference.channels import upscale_channels
-from linearsr_jax.inference.checked_settings import flag, number, whole
+from linearsr_jax.inference.checked_settings import checked, flag, whole
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.estimates import Estimate, estimate_pass
 from linearsr_jax.inference.fidelity import fix_colors, make_consistent
@@ -105,7 +104,7 @@ class Upscaler:
         if dtype not in ("float32", "bfloat16"):
             raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")
         if max_memory is not None:
-            max_memory = number("max_memory", max_memory, 1e-9, 1e9)
+            max_memory = checked("max_memory", max_memory)
         found = jax.local_devices()
         devices = whole("devices", devices, 1, len(found))
         if offload_experts and devices > 1:
@@ -226,9 +225,9 @@ class Upscaler:
           ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
-        steps = whole("steps", steps, 1, MAX_STEPS)
-        seed = whole("seed", seed, 0, 2**32 - 1)
-        guidance_scale = number("guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE)
+        steps = checked("steps", steps)
+        seed = checked("seed", seed)
+        guidance_scale = checked("guidance_scale", guidance_scale)
         consistent = flag("consistent", consistent)
         if color_fix is not None:
             color_fix = flag("color_fix", color_fix)
@@ -276,10 +275,10 @@ class Upscaler:
           UpscaleError: see `__call__`, or the model with so many steps gives the same
             result for every seed.
         """
-        count = whole("count", count, 2, 1000)
+        count = checked("count", count)
         steps = settings.get("steps")
         steps = self.model.preset.default_steps if steps is None else steps
-        steps = whole("steps", steps, 1, MAX_STEPS)
+        steps = checked("steps", steps)
         if not is_random(self.model.preset, steps):
             raise UpscaleError(
                 f"model {self.model.name} with {steps} step gives the same result for "
@@ -348,7 +347,7 @@ class Upscaler:
             raise UpscaleError(
                 f"model {self.model.name} has no fidelity slider; leave fidelity out"
             )
-        return number("fidelity", fidelity, 0, 1)
+        return checked("fidelity", fidelity)
 
     def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
         """Selects the tags that the model has learned.

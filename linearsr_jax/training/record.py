@@ -61,6 +61,10 @@ class TrainError(Exception):
     """Raised if a run cannot start or continue; one line that says what to do."""
 
 
+class BadFieldError(TrainError, ValueError):
+    """Raised for a field of a config with a value that no run can use."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rewind:
     """A return to an earlier checkpoint.

@@ -9,6 +9,9 @@ from linearsr_jax.cli import main as cli
 from linearsr_jax.core.version import __version__
 from tests.cli.running import run
 
+TRAIN = ["train", "--config", "configs/debug.py", "--workdir", "{tmp}/w"]
+TRAIN += ["--override", "data.folder={tmp}"]
+
 
 @pytest.mark.parametrize(
     ("args", "code", "message"),
@@ -16,18 +19,31 @@ from tests.cli.running import run
         (["upscale", "{tmp}/absent.png", "-o", "{tmp}/o.png"], 1, "no such file"),
         (["upscale", "{tmp}/text.png", "-o", "{tmp}/o.png"], 1, "text.png"),
         (["upscale", "{tmp}/empty", "-o", "{tmp}/out"], 1, "empty"),
-        (["upscale", "{photo}", "-o", "{tmp}/o.xyz"], 1, "xyz"),
+        (["upscale", "{photo}", "-o", "{tmp}/o.xyz"], 2, "xyz"),
         (["upscale", "{photo}", "-o", "/proc/o.png"], 1, "/proc"),
         (["upscale", "{photo}", "-o", "{tmp}/o.png", "--model", "m"], 1, "no such mod"),
         (["upscale", "{photo}", "-o", "{tmp}/o.png", "--steps", "0"], 2, "--steps"),
         (["upscale", "{photo}", "-o", "{tmp}/o.png", "--seed", "x"], 2, "--seed"),
+        (["upscale", "{photo}", "-o", "{tmp}/o.png", "--scale", "9"], 2, "from 1 to 8"),
+        (["upscale", "{photo}", "-o", "{tmp}/o.png", "--size", "0x9"], 2, "width must"),
+        (["upscale", "{photo}", "-o", "{tmp}/o.png", "--max-side", "-1"], 2, "from 1"),
+        (["upscale", "{photo}", "-o", "{tmp}/o.png", "--devices", "0"], 2, "above 0"),
+        (
+            ["upscale", "{photo}", "-o", "{tmp}/o.png", "--fidelity", "nan"],
+            2,
+            "got nan",
+        ),
         (["upscale", "{photo}"], 2, "-o"),
+        (["eval", "--lr", "{tmp}", "--steps", "1,5000"], 2, "from 1 to 1000, got 5000"),
         (["eval", "--data", "{tmp}/absent"], 1, "no such folder"),
         (["eval", "--data", "{tmp}", "--metrics", "psnrr"], 2, "did you mean 'psnr'"),
         (["eval", "--hr", "{tmp}"], 2, "--sr"),
         (["eval"], 2, "--data"),
         (["train", "--config", "absent.py", "--workdir", "{tmp}/w"], 2, "no such conf"),
         (["train", "--config", "c", "--workdir", "gs://b/run"], 2, "NFS, Lustre"),
+        ([*TRAIN, "batch_size=0"], 2, "batch_size must be at least 1"),
+        ([*TRAIN, "loss.flow=-1"], 2, "loss.flow=-1"),
+        ([*TRAIN, "bogus=1"], 2, "no such field"),
         (["info", "--model", "absent"], 1, "no such model"),
         (["sharpen"], 2, "invalid choice"),
     ],

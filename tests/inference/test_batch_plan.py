@@ -336,7 +336,6 @@ def test_an_input_is_never_replaced(link):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("x.gif", "cannot write .gif"),
         ("in/notes.txt/out/x.png", "Not a directory"),
         ("in/notes.txt/x.png", "Not a directory"),
     ],
@@ -344,6 +343,12 @@ def test_an_input_is_never_replaced(link):
 def test_refusals_before_the_work(output, message):
     (failure,) = make_plan(["in/a.jpg"], output).failures
     assert message in failure.error
+
+
+def test_a_format_that_is_not_written_is_wrong_usage():
+    for output in ("x.gif", "x.xyz"):
+        with pytest.raises(PlanError, match=f"-o {output}: cannot write .* use one of"):
+            make_plan(["in/a.jpg"], output)
 
 
 def test_a_folder_of_outputs_may_have_a_dot():

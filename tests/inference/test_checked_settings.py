@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from linearsr_jax.inference.checked_settings import flag, number, whole
+from linearsr_jax.inference.checked_settings import (
+    SETTINGS,
+    flag,
+    number,
+    parsed,
+    whole,
+)
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.guidance import ConditionError
 from linearsr_jax.inference.upscaler import Upscaler
@@ -36,6 +42,24 @@ def test_no_number(value):
 def test_no_flag(value):
     with pytest.raises(UpscaleError, match="x must be True or False, got"):
         flag("x", value)
+
+
+def test_texts_become_numbers():
+    for name, text, value in (
+        ("steps", "4", 4),
+        ("seed", f"{2**32 - 1}", 2**32 - 1),
+        ("fidelity", "1", 1.0),
+        ("scale", "2.5", 2.5),
+    ):
+        found = parsed(name, text)
+        assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("text", ["", "x", "-1", "1e400", "nan", "9" * 5000])
+def test_texts_that_are_no_such_number(name, text):
+    with pytest.raises(UpscaleError, match=f"{name} must be a"):
+        parsed(name, text)
 
 
 @pytest.fixture(scope="module")
