@@ -56,7 +56,12 @@ def test_errors_are_one_line(capsys, photo, tmp_path, args, code, message):
     actual, out, err = run(capsys, *args)
     assert actual == code
     assert out == ""
-    assert message in err.splitlines()[-1]
+    line = err.splitlines()[-1]
+    assert line.startswith("linearsr: ")
+    assert message in line
+    # What a batch came to follows the line about its image.
+    if code == 2:
+        assert err.count("\n") == 1
     assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -97,6 +102,27 @@ def test_a_command_without_its_packages_says_what_to_run(capsys, monkeypatch):
     )
 
 
+def test_a_package_that_is_missing_is_named(capsys, monkeypatch):
+    def import_absent(args):
+        import absent_package.part  # noqa: F401
+
+    monkeypatch.setattr(cli.COMMANDS["info"], "run", import_absent)
+    line = "info needs the package absent_package, which is not installed"
+    assert run(capsys, "info") == (1, "", f"linearsr: {line}\n")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("4 GB"), RuntimeError("RESOURCE_EXHAUSTED: 4 GB")]
+)
+def test_too_little_memory_is_no_bug(capsys, monkeypatch, error):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(cli.COMMANDS["train"], "run", fail)
+    line = f"linearsr: out of memory: {error}\n"
+    assert run(capsys, "train", "--config", "c", "--workdir", "w") == (1, "", line)
+
+
 def test_a_bug_says_so_and_debug_shows_where(capsys, monkeypatch):
     def fail(args):
         raise KeyError("lost")
@@ -104,8 +130,11 @@ def test_a_bug_says_so_and_debug_shows_where(capsys, monkeypatch):
     monkeypatch.setattr(cli.COMMANDS["info"], "run", fail)
     code, _, err = run(capsys, "info")
     assert code == 1
-    assert err == "linearsr: this is a bug; --debug shows where\nlinearsr: 'lost'\n"
+    line = "linearsr: KeyError: 'lost'; this is a bug, please report it with what "
+    line += "--debug shows"
+    assert err == f"{line}\n"
     _, _, err = run(capsys, "info", "--debug")
+    assert err.splitlines()[-1] == line
     assert "Traceback" in err
     assert "in fail" in err
 

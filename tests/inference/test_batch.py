@@ -62,10 +62,11 @@ def test_outputs_in_order(jobs):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (MemoryError(), "out of memory; --max-memory"),
+        (MemoryError(), "out of memory: MemoryError"),
+        (MemoryError(), "--max-memory GB upscales in bands"),
         (
             type("XlaRuntimeError", (RuntimeError,), {})("RESOURCE_EXHAUSTED: 5 GB"),
-            "out of memory; --max-memory",
+            "--max-memory GB upscales in bands",
         ),
         (KeyError("x\ny"), "KeyError: 'x\\ny'; this is a bug"),
         (image_io.ImageError("a.png", "is odd"), "a.png: is odd"),
