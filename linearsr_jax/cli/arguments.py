@@ -72,11 +72,10 @@ def add_dtype(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """Adds --seed, whose help says what it is for."""
+    """Adds --seed, whose help says what it is for; None, which is 0, unless given."""
     parser.add_argument(
         "--seed",
         type=setting("seed"),
-        default=0,
         metavar="N",
         help=f"{purpose} (default: 0)",
     )

@@ -25,6 +25,7 @@ from linearsr_jax.inference.batch import Output, upscale_files
 from linearsr_jax.inference.batch_files import FileOptions
 from linearsr_jax.inference.batch_inputs import Failure
 from linearsr_jax.inference.batch_plan import Naming, make_plan
+from linearsr_jax.inference.sampling import is_random
 from linearsr_jax.inference.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -211,7 +212,13 @@ def make_page(upscaler: Upscaler, limits: PageLimits, folder: Path) -> "gradio.B
                         info="more steps draw more detail",
                         visible=not is_of_one_step,
                     )
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                    seed = gr.Number(
+                        0,
+                        label="Seed",
+                        precision=0,
+                        minimum=0,
+                        visible=not is_of_one_step or is_random(model.preset, 1),
+                    )
                     tags = gr.Textbox(
                         label="Tags",
                         placeholder="bird, branch",

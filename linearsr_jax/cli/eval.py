@@ -18,6 +18,9 @@ from linearsr_jax.cli.progress import progress
 
 HELP = "score a model or folders of upscaled images"
 
+# Options that scoring finished images has no use for.
+_OF_A_MODEL = ("steps", "fidelity", "seed")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
@@ -112,9 +115,13 @@ def run(args: argparse.Namespace) -> int:
         runner.check_references(methods, metrics, hr, lr)
     except runner.MissingReferenceError as error:
         raise UsageError(f"eval: {error}") from error
+    if not model:
+        for name in _OF_A_MODEL:
+            if getattr(args, name) is not None:
+                raise UsageError(f"eval: --{name} belongs to --model; --sr has none")
     if model:
         places = args.fidelity or [None]
-        methods |= _upscalers(model, args.steps, places, args.seed)
+        methods |= _upscalers(model, args.steps, places, args.seed or 0)
     scores = runner.evaluate(
         methods, args.metrics, hr=hr, lr=lr, progress=progress("images")
     )

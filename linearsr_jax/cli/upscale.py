@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from linearsr_jax.inference.batch_plan import Plan
     from linearsr_jax.inference.manifest import Manifest
     from linearsr_jax.inference.upscaler import Upscaler
+    from linearsr_jax.pretrained.model_folder import PretrainedModel
 
 HELP = "upscale images"
 
@@ -200,9 +201,10 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
 
     if args.uncertainty is not None and args.output == "-":
         raise UsageError("--uncertainty writes a second file; give a file with -o")
-    repeated = None
+    repeated, is_seed_given = None, args.seed is not None
+    args.seed = args.seed or 0
     if args.repeat is not None:
-        repeated = set_arguments(args)
+        repeated, is_seed_given = set_arguments(args), False
     elif not args.inputs:
         raise UsageError("name an image, a folder, a pattern or -")
     suffix = Path(args.output).suffix.lower()
@@ -230,11 +232,15 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
         remove_abandoned(folder)
     if plan.jobs:
         # All that is above takes no JAX: a finished batch is finished at once.
-        yield from _upscale(args, plan, repeated)
+        yield from _upscale(args, plan, repeated, is_seed_given=is_seed_given)
 
 
 def _upscale(
-    args: argparse.Namespace, plan: "Plan", repeated: "Manifest | None"
+    args: argparse.Namespace,
+    plan: "Plan",
+    repeated: "Manifest | None",
+    *,
+    is_seed_given: bool,
 ) -> Iterator["Output | Failure"]:
     from linearsr_jax.core.image_io import MAX_PIXELS
     from linearsr_jax.inference.batch import upscale_files
@@ -256,17 +262,10 @@ def _upscale(
         devices=args.devices,
         on_part=PartsBar(),
     )
-    model = upscaler.model
-    is_of_one_step = model.mean_experts and model.preset.default_steps == 1
-    if is_of_one_step and (args.steps or 1) > 1:
-        _logger.warning(
-            "linearsr: model %s was trained for one step; more take longer and look "
-            "worse",
-            model.name,
-        )
+    _warn_of_settings(args, upscaler.model, is_seed_given=is_seed_given)
     condition = None
     if args.condition:
-        condition = condition_from_file(args.condition, model.preset)
+        condition = condition_from_file(args.condition, upscaler.model.preset)
     manifest = make_manifest(args, upscaler)
     if repeated is not None:
         warn_of_differences(args.repeat, repeated, manifest)
@@ -293,6 +292,33 @@ def _upscale(
         color_fix=COLOR_FIXES[args.color_fix],
         consistent=args.consistent,
     )
+
+
+def _warn_of_settings(
+    args: argparse.Namespace, model: "PretrainedModel", *, is_seed_given: bool
+) -> None:
+    """Warns of settings that make an output worse, or do nothing."""
+    from linearsr_jax.inference.sampling import is_random
+
+    is_of_one_step = model.mean_experts and model.preset.default_steps == 1
+    if is_of_one_step and (args.steps or 1) > 1:
+        _logger.warning(
+            "linearsr: model %s was trained for one step; more take longer and look "
+            "worse",
+            model.name,
+        )
+    if is_seed_given and not is_random(
+        model.preset, args.steps or model.preset.default_steps
+    ):
+        _logger.warning(
+            "linearsr: --seed does nothing: model %s in one step draws nothing",
+            model.name,
+        )
+    is_told = args.tags or args.condition
+    if args.tags is None:
+        is_told = is_told or (args.tagger or model.tagger) != "none"
+    if args.guidance_scale != 1 and not is_told:
+        _logger.warning("linearsr: --guidance-scale does nothing without tags")
 
 
 def _tag_finder(args: argparse.Namespace, upscaler: "Upscaler") -> Callable:

@@ -78,6 +78,11 @@ def test_scores_folders_without_a_model(data, capsys):
         (["--data", ".", "--lr", "{HR}"], "leave out --hr and --lr"),
         (["--lr", "{HR}", "--model", "nano"], "psnr compares with the true images"),
         (["--sr", "{HR}", "--metrics", "niqe", "--model", "nano"], "add --lr DIR"),
+        (
+            ["--sr", "{HR}", "--hr", "{HR}", "--steps", "1"],
+            "--steps belongs to --model",
+        ),
+        (["--sr", "{HR}", "--hr", "{HR}", "--seed", "0"], "--seed belongs to --model"),
         (["--hr", "{HR}"], "give --data DIR, --lr DIR, or --sr DIR"),
     ],
 )
