@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.inference.checked_settings import parsed
 from linearsr_jax.inference.errors import UpscaleError
 
@@ -13,7 +14,7 @@ from linearsr_jax.inference.errors import UpscaleError
 STOPPED = 75
 
 
-class UsageError(Exception):
+class UsageError(LinearSRError):
     """Arguments that do not go together; exit code 2."""
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 
 from linearsr_jax.core import image_io
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_formats import READ_SUFFIXES
 from linearsr_jax.core.limits import MAX_STEPS
 from linearsr_jax.inference.batch import Output, upscale_files
@@ -40,7 +41,7 @@ _KEPT_SECONDS = 3600
 _SEEDS = 2**32
 
 
-class DemoError(Exception):
+class DemoError(LinearSRError):
     """The page cannot be served; one line with the cure."""
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from linearsr_jax.core.errors import LinearSRError
 
-class ConfigError(Exception):
+
+class ConfigError(LinearSRError):
     """Raised for an unusable config file or override; one line that says what to do."""
 
 

@@ -405,13 +405,15 @@ def _refuse_alpha(name: str | os.PathLike, read: Image, refuse: Set[Trait]) -> I
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(path):
-        raise ImageError(path, "exists already; choose another name or --overwrite")
+        raise ImageError(
+            path, "exists already; choose another name, or overwrite (--overwrite)"
+        )
 
 
 def _too_many_pixels(limit: int) -> str:
     return (
         f"has more than {limit / 1e6:g} million pixels, the limit here; "
-        "--max-pixels raises it"
+        "max_pixels (--max-pixels) raises it"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.esgf.evaluation import Validation, parse_name
 
 # Metrics for which higher, or lower, values are better.
@@ -32,7 +33,7 @@ _STEP_LIMIT = 2**53
 Row = tuple[int, int, dict[str, float]]
 
 
-class CurveError(ValueError):
+class CurveError(LinearSRError, ValueError):
     """Raised for a file without a usable curve; one line that names file and line."""
 
 

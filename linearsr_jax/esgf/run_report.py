@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.files import written_whole
 from linearsr_jax.esgf.report import PlotError
 
@@ -17,7 +18,7 @@ _SECONDS = "seconds"
 _KINDS = ("starting", "compiling", "data_wait", "saving", "validating", "lost")
 
 
-class ReportError(ValueError):
+class ReportError(LinearSRError, ValueError):
     """Raised for a folder without a readable log; one line that says what is wrong."""
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_formats import READ_SUFFIXES
 
 # Stands for standard input and output.
@@ -35,7 +36,7 @@ class Skip:
     reason: str
 
 
-class PlanError(ValueError):
+class PlanError(LinearSRError, ValueError):
     """Inputs and output that do not go together; one line."""
 
 

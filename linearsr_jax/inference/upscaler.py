@@ -282,7 +282,8 @@ class Upscaler:
         if not is_random(self.model.preset, steps):
             raise UpscaleError(
                 f"model {self.model.name} with {steps} step gives the same result for "
-                "every seed, so none is uncertain; use --model nano-flow --steps 4"
+                "every seed, so none is uncertain; use the model nano-flow (--model) "
+                "with 4 steps (--steps)"
             )
         given = to_image(image)
         full = np.iinfo(given.pixels.dtype).max
@@ -421,7 +422,8 @@ class Upscaler:
             )
         if guidance.evaluations > 1 and _is_saturated(image):
             raise UpscaleError(
-                "guidance saturates the image; bring guidance_scale nearer to 1"
+                "guidance saturates the image; bring guidance_scale (--guidance-scale) "
+                "nearer to 1"
             )
         return image[: SCALE * height, : SCALE * width]
 
@@ -438,7 +440,8 @@ class Upscaler:
             height, width = (side * self.model.codec.factor // SCALE for side in grid)
             raise UpscaleError(
                 f"{width}x{height} pixels need about {needed / 1e9:.2g} GB, even "
-                "in bands of one row; raise --max-memory or give a smaller image"
+                "in bands of one row; raise max_memory (--max-memory) or give a "
+                "smaller image"
             )
         return rows
 
@@ -447,11 +450,15 @@ def _fewer_rows(rows: int | None, height: int, error: Exception) -> int:
     """Returns half of the rows that memory did not suffice for."""
     if rows == 1 or height == 1:
         raise UpscaleError(
-            "out of memory, even in bands of one row; --dtype bfloat16, "
-            "--offload-experts or a smaller image need less"
+            "out of memory, even in bands of one row; dtype bfloat16 (--dtype), "
+            "offload_experts (--offload-experts) or a smaller image need less"
         ) from error
     rows = (height if rows is None else rows) // 2
-    logger.warning("out of memory; again in bands of %d rows (--max-memory)", rows)
+    logger.warning(
+        "out of memory; again in bands of %d rows; max_memory (--max-memory) begins "
+        "with them",
+        rows,
+    )
     return rows
 
 

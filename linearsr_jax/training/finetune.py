@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from linearsr_jax.config.defaults import default_config
 from linearsr_jax.config.loading import apply_overrides
 from linearsr_jax.core.array_types import UInt8
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_io import find_images, read_image, write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
@@ -38,7 +39,7 @@ _SHOWN = 4
 _SHOWN_SIDE = 64
 
 
-class FinetuneError(Exception):
+class FinetuneError(LinearSRError):
     """Raised for a model or folder that cannot be used; one line."""
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import linearsr_jax
 from linearsr_jax.inference.checked_settings import (
     SETTINGS,
     flag,
@@ -93,3 +94,18 @@ def test_tags_and_memory_of_another_type(nano):
         nano(np.zeros((5, 5, 3), np.uint8), tags=None)
     with pytest.raises(UpscaleError, match="max_memory must be a number"):
         Upscaler(nano.model, max_memory="4")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fail"),
+    [
+        ("UpscaleError", lambda nano: nano(np.zeros((5, 5, 3), np.uint8), steps=0)),
+        ("ConditionError", lambda nano: nano(np.zeros((5, 5, 3), np.uint8), tags=None)),
+        ("PretrainedError", lambda nano: Upscaler.from_pretrained("absent")),
+        ("ImageError", lambda nano: linearsr_jax.read_image("absent.png")),
+    ],
+)
+def test_errors_have_one_base(nano, kind, fail):
+    with pytest.raises(linearsr_jax.LinearSRError) as caught:
+        fail(nano)
+    assert type(caught.value) is getattr(linearsr_jax, kind)
