@@ -279,10 +279,11 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
     ]
     if not found:
         where = "in or below" if recursive else "in"
+        cure = "" if recursive else ", or the one inside that holds them"
         raise ImageError(
             path,
             f"no images {where} this folder ({' '.join(READ_SUFFIXES)}); "
-            "name another, or the one inside that holds them",
+            f"name another{cure}",
         )
     return [path / inside for inside in sorted(found, key=lambda p: p.parts)]
 

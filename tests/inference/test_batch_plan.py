@@ -71,6 +71,19 @@ def test_patterns_keep_the_place_below_their_fixed_part():
     assert (failure.input, failure.error) == ("in/*.bmp", "matches no image")
 
 
+@pytest.mark.parametrize(
+    ("recursive", "reason"),
+    [
+        (False, "no images in this folder; name another, or add --recursive"),
+        (True, "no images in or below this folder; name another"),
+    ],
+)
+def test_an_empty_folder(recursive, reason):
+    os.mkdir("empty")
+    (failure,) = make_plan(["empty"], "out", recursive=recursive).failures
+    assert failure.error == reason
+
+
 def test_patterns_see_no_hidden_files_and_follow_no_links():
     os.symlink("..", "in/deep/back")  # glob's "**" goes round in it
     os.symlink("deep", "in/link")
