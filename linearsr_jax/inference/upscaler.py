@@ -192,9 +192,11 @@ class Upscaler:
         Args:
           image: PIL image of any mode but F, `core.images.Image`, or uint8 or uint16
             array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with alpha last; any size.
-          steps: network evaluations. One gives the conditional mean, the closest to
-            the true image on average; more sample detail. None is the model's
-            default; at most `core.limits.MAX_STEPS`.
+          steps: network evaluations, at most `core.limits.MAX_STEPS`; None is the
+            model's default. Without a fidelity slider one gives the conditional mean,
+            the closest to the true image on average, and more sample detail. With one
+            fidelity says what comes out; such a model may be trained for one step, as
+            nano is, and more look worse.
           seed: chooses the detail; 0 <= seed < 2**32. With one step of a pixel model
             nothing is random and every seed gives the same image.
           tags: what the image shows, see `select_tags`; a `tagging.load_tagger` can
