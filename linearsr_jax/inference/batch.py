@@ -209,6 +209,7 @@ def _failure(job: Job, error: Exception) -> Failure:
 def _text_of(error: Exception) -> str:
     """Returns one line about an error of one image, with the cure if there is one."""
     text = describe_error(error)
+    # The model itself has taken to bands before; this comes of the file.
     if ran_out_of_memory(error):
-        text += "; --max-memory GB upscales in bands that take less, or close programs"
+        text += "; close other programs, or give a smaller image"
     return text
