@@ -12,16 +12,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
+from linearsr_jax.cli.page_limits import PageLimits
 from linearsr_jax.core import image_io
 from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_formats import READ_SUFFIXES
-from linearsr_jax.core.limits import MAX_STEPS
 from linearsr_jax.inference.batch import Output, upscale_files
 from linearsr_jax.inference.batch_files import FileOptions
 from linearsr_jax.inference.batch_inputs import Failure
@@ -45,31 +44,12 @@ class DemoError(LinearSRError):
     """The page cannot be served; one line with the cure."""
 
 
-@dataclass(frozen=True)
-class PageLimits:
-    """The limits on what a visitor may ask for.
-
-    Attributes:
-      files: number of pictures at once.
-      file_megabytes: size of each file.
-      megapixels: largest size of a picture.
-      waiting: requests in the queue; one is computed at a time.
-      steps: network evaluations.
-    """
-
-    files: int = 20
-    file_megabytes: int = 50
-    megapixels: int = 16
-    waiting: int = 16
-    steps: int = min(50, MAX_STEPS)
-
-
 def serve(
     upscaler: Upscaler,
     limits: PageLimits,
     *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    host: str,
+    port: int,
     is_blocking: bool = True,
 ) -> "gradio.Blocks":
     """Serves the page, until Ctrl-C if it blocks.
@@ -77,7 +57,7 @@ def serve(
     Args:
       upscaler: the model.
       limits: what visitors may ask for.
-      host: address to listen at; the default is reached from this machine only.
+      host: address to listen at; 127.0.0.1 is reached from this machine only.
       port: port to listen at.
       is_blocking: whether to wait; otherwise `close` the page that is returned.
 

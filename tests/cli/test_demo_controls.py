@@ -5,7 +5,8 @@ from unittest import mock
 
 import pytest
 
-from linearsr_jax.cli.demo_page import PageLimits, make_page
+from linearsr_jax.cli.demo_page import make_page
+from linearsr_jax.cli.page_limits import PageLimits
 from linearsr_jax.inference.upscaler import Upscaler
 
 
