@@ -72,6 +72,26 @@ def add_dtype(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
+def add_computation(parser: argparse.ArgumentParser) -> None:
+    """Adds --max-memory, --devices and --dtype, on how a model computes."""
+    parser.add_argument(
+        "--max-memory",
+        type=setting("max_memory"),
+        metavar="GB",
+        help="memory for one image, besides the weights; larger images are upscaled "
+        "in bands, with the same result (default: half of the machine's, 80 %% of an "
+        "accelerator's)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="split the rows of each image over N GPUs or TPU chips of this machine",
+    )
+    add_dtype(parser, "precision; bfloat16 suits large models on accelerators")
+
+
 def add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Adds --seed, whose help says what it is for; None, which is 0, unless given."""
     parser.add_argument(

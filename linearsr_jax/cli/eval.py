@@ -9,6 +9,7 @@ from pathlib import Path
 
 from linearsr_jax.cli.arguments import (
     UsageError,
+    add_computation,
     add_json,
     add_overwrite,
     add_seed,
@@ -18,8 +19,9 @@ from linearsr_jax.cli.progress import progress
 
 HELP = "score a model or folders of upscaled images"
 
+_OF_COMPUTATION = ("max_memory", "devices", "dtype")
 # Options that scoring finished images has no use for.
-_OF_A_MODEL = ("steps", "fidelity", "seed")
+_OF_A_MODEL = ("steps", "fidelity", "seed", *_OF_COMPUTATION)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="places on the fidelity slider, one row each (default: the model's own)",
     )
     add_seed(parser, "seed of the model's samples")
+    add_computation(parser)
+    # None tells what was not given.
+    parser.set_defaults(**dict.fromkeys(_OF_COMPUTATION))
     parser.add_argument(
         "--per-image",
         nargs="+",
@@ -118,10 +123,10 @@ def run(args: argparse.Namespace) -> int:
     if not model:
         for name in _OF_A_MODEL:
             if getattr(args, name) is not None:
-                raise UsageError(f"eval: --{name} belongs to --model; --sr has none")
+                option = name.replace("_", "-")
+                raise UsageError(f"eval: --{option} belongs to --model; --sr has none")
     if model:
-        places = args.fidelity or [None]
-        methods |= _upscalers(model, args.steps, places, args.seed or 0)
+        methods |= _upscalers(model, args)
     scores = runner.evaluate(
         methods, args.metrics, hr=hr, lr=lr, progress=progress("images")
     )
@@ -144,19 +149,19 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
     return dict(zip(names, folders, strict=True))
 
 
-def _upscalers(
-    model: str, steps: Sequence[int] | None, places: Sequence[float | None], seed: int
-) -> dict[str, Callable]:
+def _upscalers(model: str, args: argparse.Namespace) -> dict[str, Callable]:
     from linearsr_jax.inference.upscaler import Upscaler
 
-    upscaler = Upscaler.from_pretrained(model)
+    given = {name: getattr(args, name) for name in _OF_COMPUTATION}
+    settings = {name: value for name, value in given.items() if value is not None}
+    upscaler = Upscaler.from_pretrained(model, **settings)
     methods = {}
-    steps = steps or [upscaler.model.preset.default_steps]
-    for count, place in itertools.product(steps, places):
+    steps = args.steps or [upscaler.model.preset.default_steps]
+    for count, place in itertools.product(steps, args.fidelity or [None]):
         name = f"{upscaler.model.name} steps={count}"
         if place is not None:
             name += f" fidelity={place:g}"
         methods[name] = functools.partial(
-            upscaler, steps=count, seed=seed, fidelity=place
+            upscaler, steps=count, seed=args.seed or 0, fidelity=place
         )
     return methods

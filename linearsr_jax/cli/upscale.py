@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from linearsr_jax.cli.arguments import (
     UsageError,
-    add_dtype,
+    add_computation,
     add_json,
     add_model,
     add_seed,
-    positive,
     setting,
     shard,
 )
@@ -92,14 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="strength of the tags; any value but 1, the default, doubles the time",
     )
-    parser.add_argument(
-        "--max-memory",
-        type=setting("max_memory"),
-        metavar="GB",
-        help="memory for one image, besides the weights; larger images are upscaled "
-        "in bands, with the same result (default: half of the machine's, 80 %% of an "
-        "accelerator's)",
-    )
     add_fixes(parser)
     add_uncertainty(parser)
     add_max_pixels(parser)
@@ -108,14 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep at most two experts on the device: less memory, slower",
     )
-    parser.add_argument(
-        "--devices",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="split the rows of each image over N GPUs or TPU chips of this machine",
-    )
-    add_dtype(parser, "precision; bfloat16 suits large models on accelerators")
+    add_computation(parser)
     add_json(parser)
 
 

@@ -83,6 +83,8 @@ def test_scores_folders_without_a_model(data, capsys):
             "--steps belongs to --model",
         ),
         (["--sr", "{HR}", "--hr", "{HR}", "--seed", "0"], "--seed belongs to --model"),
+        (["--sr", "{HR}", "--hr", "{HR}", "--max-memory", "1"], "--max-memory belongs"),
+        (["--sr", "{HR}", "--hr", "{HR}", "--dtype", "float32"], "--dtype belongs to"),
         (["--hr", "{HR}"], "give --data DIR, --lr DIR, or --sr DIR"),
     ],
 )
@@ -91,3 +93,17 @@ def test_says_what_is_missing(data, capsys, args, message):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "99"], "devices must be a whole number from 1 to "),
+        (["--max-memory", "1e-6"], "raise max_memory (--max-memory)"),
+    ],
+)
+def test_how_the_model_computes(data, capsys, options, message):
+    options = ("--lr", data / "LR", "--metrics", "lr_psnr", *options)
+    code, _, err = run(capsys, "eval", *options)
+    assert code == 1
+    assert message in err.splitlines()[-1]
