@@ -271,6 +271,22 @@ def test_the_container_installs_what_there_is():
         assert f'"{extra}": ' in source, extra
 
 
+def test_errors_have_one_base():
+    """Whoever catches LinearSRError catches all that is refused."""
+    bases = {
+        node.name: [getattr(base, "id", None) for base in node.bases]
+        for name, path in FILES.items()
+        if name.startswith("linearsr_jax.")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error")
+    }
+    assert [
+        name
+        for name, of in bases.items()
+        if name != "LinearSRError" and of[0] not in {"LinearSRError", *bases}
+    ] == []
+
+
 def test_every_file_says_what_it_is():
     assert not [
         name

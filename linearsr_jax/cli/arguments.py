@@ -1,17 +1,20 @@
 """Arguments that several commands share."""
 
 import argparse
-import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
+from linearsr_jax.core.errors import LinearSRError
+from linearsr_jax.inference.checked_settings import parsed
+from linearsr_jax.inference.errors import UpscaleError
 
 # Exit code of a training that a signal ended before its last step: the same command
 # continues it. BSD's EX_TEMPFAIL.
 STOPPED = 75
 
 
-class UsageError(Exception):
+class UsageError(LinearSRError):
     """Arguments that do not go together; exit code 2."""
 
 
@@ -69,10 +72,33 @@ def add_dtype(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
-def add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """Adds --seed, whose help says what it is for."""
+def add_computation(parser: argparse.ArgumentParser) -> None:
+    """Adds --max-memory, --devices and --dtype, on how a model computes."""
     parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help=f"{purpose} (default: 0)"
+        "--max-memory",
+        type=setting("max_memory"),
+        metavar="GB",
+        help="memory for one image, besides the weights; larger images are upscaled "
+        "in bands, with the same result (default: half of the machine's, 80 %% of an "
+        "accelerator's)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="split the rows of each image over N GPUs or TPU chips of this machine",
+    )
+    add_dtype(parser, "precision; bfloat16 suits large models on accelerators")
+
+
+def add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Adds --seed, whose help says what it is for; None, which is 0, unless given."""
+    parser.add_argument(
+        "--seed",
+        type=setting("seed"),
+        metavar="N",
+        help=f"{purpose} (default: 0)",
     )
 
 
@@ -122,41 +148,26 @@ def index(text: str) -> int:
     return int(text)
 
 
-def steps(text: str) -> int:
-    """Parses a number of sampler steps, in [1, MAX_STEPS].
+def setting(name: str) -> Callable[[str], Any]:
+    """Returns the parser of a setting that the Python API takes under this name.
 
-    Raises:
-      argparse.ArgumentTypeError: it is not one.
+    Args:
+      name: one of `checked_settings.SETTINGS`, which has its range.
     """
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_STEPS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not in 1 .. {MAX_STEPS}")
-    return int(text)
+
+    def parse(text: str) -> Any:
+        try:
+            return parsed(name, text)
+        except UpscaleError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse
 
 
-def gigabytes(text: str) -> float:
-    """Parses an amount of memory, above 0 and finite.
-
-    Raises:
-      argparse.ArgumentTypeError: it is not one.
-    """
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB above 0")
-    return value
-
-
-def guidance_scale(text: str) -> float:
-    """Parses a strength of guidance, in [0, MAX_GUIDANCE_SCALE].
-
-    Raises:
-      argparse.ArgumentTypeError: it is not one.
-    """
-    value = _number(text)
-    if not 0 <= value <= MAX_GUIDANCE_SCALE:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number from 0 to {MAX_GUIDANCE_SCALE:g}"
-        )
-    return value
+def settings(name: str) -> Callable[[str], list[Any]]:
+    """Returns the parser of several values with commas between; see `setting`."""
+    parse = setting(name)
+    return lambda text: [parse(part) for part in text.split(",")]
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -170,33 +181,3 @@ def shard(text: str) -> tuple[int, int]:
     if not is_whole or not 1 <= int(index) <= int(count):
         raise argparse.ArgumentTypeError(f"{text!r} is no share i/n, such as 1/4")
     return int(index), int(count)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def seed(text: str) -> int:
-    """Parses a seed, in [0, 2**32).
-
-    Raises:
-      argparse.ArgumentTypeError: it is not one.
-    """
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not in 0 .. 2**32 - 1")
-    return int(text)
-
-
-def fidelity(text: str) -> float:
-    """Parses a place on the fidelity slider, in [0, 1].
-
-    Raises:
-      argparse.ArgumentTypeError: it is not one.
-    """
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value

@@ -3,7 +3,8 @@
 import argparse
 import signal
 
-from linearsr_jax.cli.arguments import add_model, gigabytes, positive
+from linearsr_jax.cli.arguments import add_model, positive, setting
+from linearsr_jax.cli.page_limits import PageLimits
 
 HELP = "serve a web page that upscales"
 
@@ -16,33 +17,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         metavar="ADDRESS",
         help="address to listen at; 0.0.0.0 lets other machines in, without a password "
-        "(default: 127.0.0.1, this machine only)",
+        "(default: %(default)s, this machine only)",
     )
     parser.add_argument(
         "--port",
         type=positive,
         default=7860,
         metavar="N",
-        help="port to listen at (default: 7860)",
+        help="port to listen at (default: %(default)s)",
     )
     parser.add_argument(
         "--max-memory",
-        type=gigabytes,
+        type=setting("max_memory"),
         metavar="GB",
         help="memory for one image, as in `linearsr upscale`",
     )
     parser.add_argument(
         "--max-megapixels",
         type=positive,
-        default=16,
+        default=PageLimits.megapixels,
         metavar="N",
-        help="size of each picture that the page takes (default: 16)",
+        help="size of each picture that the page takes (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM."""
-    from linearsr_jax.cli.demo_page import PageLimits, serve
+    from linearsr_jax.cli.demo_page import serve
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.inference.upscaler import Upscaler
 

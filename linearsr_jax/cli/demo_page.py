@@ -12,19 +12,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
+from linearsr_jax.cli.page_limits import PageLimits
 from linearsr_jax.core import image_io
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_formats import READ_SUFFIXES
-from linearsr_jax.core.limits import MAX_STEPS
 from linearsr_jax.inference.batch import Output, upscale_files
 from linearsr_jax.inference.batch_files import FileOptions
 from linearsr_jax.inference.batch_inputs import Failure
 from linearsr_jax.inference.batch_plan import Naming, make_plan
+from linearsr_jax.inference.sampling import is_random
 from linearsr_jax.inference.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -39,35 +40,16 @@ _KEPT_SECONDS = 3600
 _SEEDS = 2**32
 
 
-class DemoError(Exception):
+class DemoError(LinearSRError):
     """The page cannot be served; one line with the cure."""
-
-
-@dataclass(frozen=True)
-class PageLimits:
-    """The limits on what a visitor may ask for.
-
-    Attributes:
-      files: number of pictures at once.
-      file_megabytes: size of each file.
-      megapixels: largest size of a picture.
-      waiting: requests in the queue; one is computed at a time.
-      steps: network evaluations.
-    """
-
-    files: int = 20
-    file_megabytes: int = 50
-    megapixels: int = 16
-    waiting: int = 16
-    steps: int = min(50, MAX_STEPS)
 
 
 def serve(
     upscaler: Upscaler,
     limits: PageLimits,
     *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    host: str,
+    port: int,
     is_blocking: bool = True,
 ) -> "gradio.Blocks":
     """Serves the page, until Ctrl-C if it blocks.
@@ -75,7 +57,7 @@ def serve(
     Args:
       upscaler: the model.
       limits: what visitors may ask for.
-      host: address to listen at; the default is reached from this machine only.
+      host: address to listen at; 127.0.0.1 is reached from this machine only.
       port: port to listen at.
       is_blocking: whether to wait; otherwise `close` the page that is returned.
 
@@ -139,7 +121,6 @@ def make_page(upscaler: Upscaler, limits: PageLimits, folder: Path) -> "gradio.B
 
     model = upscaler.model
     has_slider = model.mean_experts is not None
-    is_of_one_step = has_slider and model.preset.default_steps == 1
 
     def enlarge(files, fidelity, steps, seed, tags, progress=gr.Progress()):  # noqa: B008
         if not files:
@@ -209,9 +190,15 @@ def make_page(upscaler: Upscaler, limits: PageLimits, folder: Path) -> "gradio.B
                         step=1,
                         label="Steps",
                         info="more steps draw more detail",
-                        visible=not is_of_one_step,
+                        visible=not model.is_of_one_step,
                     )
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                    seed = gr.Number(
+                        0,
+                        label="Seed",
+                        precision=0,
+                        minimum=0,
+                        visible=not model.is_of_one_step or is_random(model.preset, 1),
+                    )
                     tags = gr.Textbox(
                         label="Tags",
                         placeholder="bird, branch",

@@ -9,17 +9,21 @@ from pathlib import Path
 
 from linearsr_jax.cli.arguments import (
     UsageError,
+    add_computation,
     add_json,
     add_overwrite,
     add_seed,
-    fidelity,
-    positive,
+    settings,
 )
 from linearsr_jax.cli.progress import progress
 from linearsr_jax.metrics import describe_metrics
 
 HELP = "score a model or folders of upscaled images"
 _DEFAULT_METRICS = ["psnr", "ssim", "lpips"]
+
+_OF_COMPUTATION = ("max_memory", "devices", "dtype")
+# Options that scoring finished images has no use for.
+_OF_A_MODEL = ("steps", "fidelity", "seed", *_OF_COMPUTATION)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,17 +65,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=lambda text: [positive(part) for part in text.split(",")],
+        type=settings("steps"),
         metavar="N,N",
         help="numbers of steps, one row of the table each (default: the model's own)",
     )
     parser.add_argument(
         "--fidelity",
-        type=lambda text: [fidelity(part) for part in text.split(",")],
+        type=settings("fidelity"),
         metavar="F,F",
         help="places on the fidelity slider, one row each (default: the model's own)",
     )
     add_seed(parser, "seed of the model's samples")
+    add_computation(parser)
+    # None tells what was not given.
+    parser.set_defaults(**dict.fromkeys(_OF_COMPUTATION))
     parser.add_argument(
         "--per-image",
         nargs="+",
@@ -113,9 +120,13 @@ def run(args: argparse.Namespace) -> int:
         runner.check_references(methods, metrics, hr, lr)
     except runner.MissingReferenceError as error:
         raise UsageError(f"eval: {error}") from error
+    if not model:
+        for name in _OF_A_MODEL:
+            if getattr(args, name) is not None:
+                option = name.replace("_", "-")
+                raise UsageError(f"eval: --{option} belongs to --model; --sr has none")
     if model:
-        places = args.fidelity or [None]
-        methods |= _upscalers(model, args.steps, places, args.seed)
+        methods |= _upscalers(model, args)
     scores = runner.evaluate(
         methods, args.metrics, hr=hr, lr=lr, progress=progress("images")
     )
@@ -138,19 +149,19 @@ def _folders_by_name(folders: Sequence[Path], taken: Iterable[str]) -> dict[str,
     return dict(zip(names, folders, strict=True))
 
 
-def _upscalers(
-    model: str, steps: Sequence[int] | None, places: Sequence[float | None], seed: int
-) -> dict[str, Callable]:
+def _upscalers(model: str, args: argparse.Namespace) -> dict[str, Callable]:
     from linearsr_jax.inference.upscaler import Upscaler
 
-    upscaler = Upscaler.from_pretrained(model)
+    given = {name: getattr(args, name) for name in _OF_COMPUTATION}
+    settings = {name: value for name, value in given.items() if value is not None}
+    upscaler = Upscaler.from_pretrained(model, **settings)
     methods = {}
-    steps = steps or [upscaler.model.preset.default_steps]
-    for count, place in itertools.product(steps, places):
+    steps = args.steps or [upscaler.model.preset.default_steps]
+    for count, place in itertools.product(steps, args.fidelity or [None]):
         name = f"{upscaler.model.name} steps={count}"
         if place is not None:
             name += f" fidelity={place:g}"
         methods[name] = functools.partial(
-            upscaler, steps=count, seed=seed, fidelity=place
+            upscaler, steps=count, seed=args.seed or 0, fidelity=place
         )
     return methods

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from linearsr_jax.evaluation import tables
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.training.finetune import finetune
+    from linearsr_jax.training.record import BadFieldError
 
     enable_compilation_cache()
     keep_freed_memory_on_cpu()
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             overrides=args.override,
             progress=progress("images"),
         )
-    except ConfigError as error:
+    except (ConfigError, BadFieldError) as error:
         raise UsageError(str(error)) from error
     if args.json:
         found: dict = {"model": None}

@@ -36,7 +36,8 @@ def describe(name_or_path: str) -> dict[str, Any]:
 
     Returns:
       Values that JSON can store. `parameters` counts those of one expert; `sha256` is
-      that of `weights_sha256`.
+      that of `weights_sha256`. `default_fidelity` is None for a model without the
+      slider.
 
     Raises:
       PretrainedError: there is no such model.
@@ -63,6 +64,7 @@ def describe(name_or_path: str) -> dict[str, Any]:
             "name": model.name,
             "experts": len(model.experts),
             "boundaries": model.boundaries,
+            "default_fidelity": model.default_fidelity if model.mean_experts else None,
             "parameters": sum(math.prod(shape) for shape in shapes.values()),
             "sha256": weights_sha256(name_or_path),
             "preset": dataclasses.asdict(model.preset),

@@ -9,9 +9,11 @@ object; logs go to standard error.
 """
 
 import argparse
+import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from linearsr_jax.cli import (
     bench,
@@ -30,6 +32,7 @@ from linearsr_jax.cli import (
 )
 from linearsr_jax.cli import eval as evaluate
 from linearsr_jax.cli.arguments import UsageError
+from linearsr_jax.core.error_lines import describe_error
 from linearsr_jax.core.version import __version__
 
 logger = logging.getLogger("linearsr_jax")
@@ -84,20 +87,13 @@ def _run(args: argparse.Namespace) -> int:
         return COMMANDS[args.command].run(args)
     except UsageError as error:
         return _fail(args, error, 2)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
-            raise
-        text = f"{args.command} needs more packages; run: {_INSTALL_TRAINING}"
-        return _fail(args, UsageError(text), 1)
     except Exception as error:
-        if not _is_expected(error):
-            logger.error("linearsr: this is a bug; --debug shows where")
         return _fail(args, error, 1)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands; its result names the command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="linearsr",
         description="x4 super-resolution of photographs with linear attention",
     )
@@ -114,18 +110,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # Without the usage, which fills the screen and is in --help.
+        self.exit(2, f"linearsr: {message}; see {self.prog} --help\n")
+
+
 def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
-    if args.debug:
-        logger.exception("linearsr: failed")
-    else:
-        text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            text = f"{error.filename}: {error.strerror}"
-        print(f"linearsr: {text}", file=sys.stderr)
+    logger.debug("linearsr: traceback", exc_info=error)
+    print(f"linearsr: {_describe(args.command, error)}", file=sys.stderr)
     return code
 
 
-def _is_expected(error: Exception) -> bool:
-    # Errors of our own modules and of the file system are about the user's input.
-    own = type(error).__module__.startswith("linearsr_jax")
-    return own or isinstance(error, (OSError, ValueError))
+def _describe(command: str, error: Exception) -> str:
+    """Returns one line about an error, with the cure if there is one."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in TRAINING_PACKAGES:
+            return f"{command} needs more packages; run: {_INSTALL_TRAINING}"
+        if package and importlib.util.find_spec(package) is None:
+            return f"{command} needs the package {package}, which is not installed"
+    return describe_error(error)

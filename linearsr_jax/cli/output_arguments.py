@@ -2,6 +2,7 @@
 
 import argparse
 
+from linearsr_jax.cli.arguments import setting
 from linearsr_jax.core.image_formats import IMAGE_SUFFIXES
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -14,7 +15,7 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--scale",
-        type=float,
+        type=setting("scale"),
         metavar="S",
         help="output size over input size, 1 to 8, e.g. 2.5 (default: 4)",
     )
@@ -26,7 +27,7 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-side",
-        type=int,
+        type=setting("max_side"),
         metavar="N",
         help="no side gets longer than N pixels",
     )
@@ -53,7 +54,7 @@ def add_uncertainty(parser: argparse.ArgumentParser) -> None:
     """Adds --uncertainty."""
     parser.add_argument(
         "--uncertainty",
-        type=count_of_seeds,
+        type=setting("count"),
         metavar="N",
         help="also write OUT_uncertainty.png: where the results of N seeds differ, "
         "eight gray levels for a standard deviation of one",
@@ -91,24 +92,16 @@ def dimensions(text: str) -> tuple[int | None, int | None]:
     """Parses WxH, Wx or xH.
 
     Raises:
-      argparse.ArgumentTypeError: it is none of them.
+      argparse.ArgumentTypeError: it is none of them, or a side is out of range.
     """
     parts = text.lower().split("x")
     if len(parts) != 2 or not "".join(parts).isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1920x1080")
-    width, height = (int(part) if part else None for part in parts)
+    width, height = (
+        setting(f"size: {name}")(part) if part else None
+        for name, part in zip(("width", "height"), parts, strict=True)
+    )
     return width, height
-
-
-def count_of_seeds(text: str) -> int:
-    """Parses a number of seeds, in [2, 1000].
-
-    Raises:
-      argparse.ArgumentTypeError: it is not one.
-    """
-    if not text.isdecimal() or not 2 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not in 2 .. 1000")
-    return int(text)
 
 
 def quality(text: str) -> int:

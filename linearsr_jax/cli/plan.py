@@ -9,7 +9,7 @@ from linearsr_jax.cli.arguments import (
     add_json,
     add_override,
     positive,
-    steps,
+    setting,
 )
 
 # Not 1, so that a script that looks for a topology can tell it from a failure.
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=steps,
+        type=setting("steps"),
         metavar="N",
         help="network evaluations per image, with --image (default: the preset's)",
     )
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
     from linearsr_jax.plan.step_plan import format_step_plan, plan_step
     from linearsr_jax.plan.topologies import parse_topology
+    from linearsr_jax.training.record import BadFieldError
     from linearsr_jax.training.setup import make_parts
 
     if args.steps and not args.image:
@@ -86,12 +87,16 @@ def run(args: argparse.Namespace) -> int:
     if args.image:
         # One chip upscales an image, whatever the mesh that trains.
         config.mesh.update({"experts": 1, "data": -1, "fsdp": 1, "sequence": 1})
-        parts = make_parts(config, devices[:1])
+    try:
+        parts = make_parts(config, devices[:1] if args.image else devices)
+    except BadFieldError as error:
+        raise UsageError(str(error)) from error
+    if args.image:
         number = args.steps or parts.preset.default_steps
         plan = plan_sampler(parts, topology, devices, args.image, number)
         text = format_sampler_plan(plan)
     else:
-        plan = plan_step(make_parts(config, devices), topology)
+        plan = plan_step(parts, topology)
         text = format_step_plan(plan)
     print(json.dumps(plan.to_json()) if args.json else text)
     return 0 if plan.fits else DOES_NOT_FIT

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from linearsr_jax.core.allocator import keep_freed_memory_on_cpu
     from linearsr_jax.inference.compilation_cache import enable_compilation_cache
     from linearsr_jax.training.hosts import HostArgumentError, connected
+    from linearsr_jax.training.record import BadFieldError
 
     # A step compiles for minutes where the cores are busy; a resumed run need not.
     enable_compilation_cache()
@@ -64,20 +65,20 @@ def run(args: argparse.Namespace) -> int:
             stack.enter_context(
                 connected(args.coordinator, args.process, args.processes)
             )
-        except HostArgumentError as error:
+            if args.dry_run:
+                for each in stages.values() if len(args.config) > 1 else [config]:
+                    _print_places(each)
+                return 0
+            if len(args.config) > 1:
+                from linearsr_jax.training.stages import run_stages
+
+                is_finished = run_stages(stages, args.workdir)
+            else:
+                from linearsr_jax.training.loop import train_and_evaluate
+
+                is_finished = train_and_evaluate(config, args.workdir).is_finished
+        except (HostArgumentError, BadFieldError) as error:
             raise UsageError(str(error)) from error
-        if args.dry_run:
-            for each in stages.values() if len(args.config) > 1 else [config]:
-                _print_places(each)
-            return 0
-        if len(args.config) > 1:
-            from linearsr_jax.training.stages import run_stages
-
-            is_finished = run_stages(stages, args.workdir)
-        else:
-            from linearsr_jax.training.loop import train_and_evaluate
-
-            is_finished = train_and_evaluate(config, args.workdir).is_finished
     return 0 if is_finished else STOPPED
 
 

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 from linearsr_jax.cli.arguments import (
     UsageError,
-    add_dtype,
+    add_computation,
     add_json,
     add_model,
     add_seed,
-    fidelity,
-    gigabytes,
-    guidance_scale,
+    setting,
     shard,
-    steps,
 )
 from linearsr_jax.cli.batch_report import BatchReport
 from linearsr_jax.cli.beside import Stopped, run_beside
@@ -43,6 +40,7 @@ if TYPE_CHECKING:
     from linearsr_jax.inference.batch_plan import Plan
     from linearsr_jax.inference.manifest import Manifest
     from linearsr_jax.inference.upscaler import Upscaler
+    from linearsr_jax.pretrained.model_folder import PretrainedModel
 
 HELP = "upscale images"
 
@@ -55,16 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "--steps",
-        type=steps,
+        type=setting("steps"),
         metavar="N",
-        help="network evaluations: 1 stays closest to the original, more add detail "
-        "(default: the model's)",
+        help="network evaluations (default: the model's): of nano-flow, 1 stays "
+        "closest to the original and more add detail; nano was trained for 1, and more "
+        "take longer and look worse",
     )
     add_size(parser)
     add_seed(parser, "selects the detail that is added")
     parser.add_argument(
         "--fidelity",
-        type=fidelity,
+        type=setting("fidelity"),
         metavar="F",
         help="0 stays closest to the original, 1 looks most real; for models that have "
         "both (default: the model's)",
@@ -87,18 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guidance-scale",
-        type=guidance_scale,
+        type=setting("guidance_scale"),
         default=1.0,
         metavar="W",
         help="strength of the tags; any value but 1, the default, doubles the time",
-    )
-    parser.add_argument(
-        "--max-memory",
-        type=gigabytes,
-        metavar="GB",
-        help="memory for one image, besides the weights; larger images are upscaled "
-        "in bands, with the same result (default: half of the machine's, 80 %% of an "
-        "accelerator's)",
     )
     add_fixes(parser)
     add_uncertainty(parser)
@@ -108,14 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep at most two experts on the device: less memory, slower",
     )
-    parser.add_argument(
-        "--devices",
-        type=int,
-        default=1,
-        metavar="N",
-        help="split the rows of each image over N GPUs or TPU chips of this machine",
-    )
-    add_dtype(parser, "precision; bfloat16 suits large models on accelerators")
+    add_computation(parser)
     add_json(parser)
 
 
@@ -202,9 +186,10 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
 
     if args.uncertainty is not None and args.output == "-":
         raise UsageError("--uncertainty writes a second file; give a file with -o")
-    repeated = None
+    repeated, is_seed_given = None, args.seed is not None
+    args.seed = args.seed or 0
     if args.repeat is not None:
-        repeated = set_arguments(args)
+        repeated, is_seed_given = set_arguments(args), False
     elif not args.inputs:
         raise UsageError("name an image, a folder, a pattern or -")
     suffix = Path(args.output).suffix.lower()
@@ -232,11 +217,15 @@ def _work(args: argparse.Namespace) -> Iterator["Plan | Output | Failure"]:
         remove_abandoned(folder)
     if plan.jobs:
         # All that is above takes no JAX: a finished batch is finished at once.
-        yield from _upscale(args, plan, repeated)
+        yield from _upscale(args, plan, repeated, is_seed_given=is_seed_given)
 
 
 def _upscale(
-    args: argparse.Namespace, plan: "Plan", repeated: "Manifest | None"
+    args: argparse.Namespace,
+    plan: "Plan",
+    repeated: "Manifest | None",
+    *,
+    is_seed_given: bool,
 ) -> Iterator["Output | Failure"]:
     from linearsr_jax.core.image_io import MAX_PIXELS
     from linearsr_jax.inference.batch import upscale_files
@@ -258,16 +247,10 @@ def _upscale(
         devices=args.devices,
         on_part=PartsBar(),
     )
-    model = upscaler.model
-    if model.is_of_one_step and (args.steps or 1) > 1:
-        _logger.warning(
-            "linearsr: model %s was trained for one step; more take longer and look "
-            "worse",
-            model.name,
-        )
+    _warn_of_settings(args, upscaler.model, is_seed_given=is_seed_given)
     condition = None
     if args.condition:
-        condition = condition_from_file(args.condition, model.preset)
+        condition = condition_from_file(args.condition, upscaler.model.preset)
     manifest = make_manifest(args, upscaler)
     if repeated is not None:
         warn_of_differences(args.repeat, repeated, manifest)
@@ -294,6 +277,32 @@ def _upscale(
         color_fix=COLOR_FIXES[args.color_fix],
         consistent=args.consistent,
     )
+
+
+def _warn_of_settings(
+    args: argparse.Namespace, model: "PretrainedModel", *, is_seed_given: bool
+) -> None:
+    """Warns of settings that make an output worse, or do nothing."""
+    from linearsr_jax.inference.sampling import is_random
+
+    if model.is_of_one_step and (args.steps or 1) > 1:
+        _logger.warning(
+            "linearsr: model %s was trained for one step; more take longer and look "
+            "worse",
+            model.name,
+        )
+    if is_seed_given and not is_random(
+        model.preset, args.steps or model.preset.default_steps
+    ):
+        _logger.warning(
+            "linearsr: --seed does nothing: model %s in one step draws nothing",
+            model.name,
+        )
+    is_told = args.tags or args.condition
+    if args.tags is None:
+        is_told = is_told or (args.tagger or model.tagger) != "none"
+    if args.guidance_scale != 1 and not is_told:
+        _logger.warning("linearsr: --guidance-scale does nothing without tags")
 
 
 def _tag_finder(args: argparse.Namespace, upscaler: "Upscaler") -> Callable:

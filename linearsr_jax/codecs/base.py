@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 
 from linearsr_jax.core.array_types import Array, Float
+from linearsr_jax.core.errors import LinearSRError
 
 
-class CodecError(Exception):
+class CodecError(LinearSRError):
     """Raised for weights of a codec that cannot be used; one line with the cure."""
 
 

@@ -10,8 +10,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from linearsr_jax.core.errors import LinearSRError
 
-class ConfigError(Exception):
+# From which likeness on a field may be the one that was meant; `difflib`'s own.
+_NEAR = 0.6
+
+
+class ConfigError(LinearSRError):
     """Raised for an unusable config file or override; one line that says what to do."""
 
 
@@ -28,7 +33,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Raises:
       ConfigError: the file is missing or has no get_config, a field is unknown (the
-        message names the nearest), or a value has another type.
+        message names one that is near), or a value has another type.
     """
     name, _, arg = spec.partition(":")
     path = Path(name)
@@ -112,7 +117,10 @@ def _apply(config: ConfigDict, override: str) -> None:
     known = _fields(config)
     if field not in known:
         near = max(known, key=lambda name: _similarity(field, name))
-        raise ConfigError(f"--override {override}: no such field; nearest is {near}")
+        hint = "linearsr_jax/config/defaults.py lists them"
+        if _similarity(field, near) >= _NEAR:
+            hint = f"nearest is {near}"
+        raise ConfigError(f"--override {override}: no such field; {hint}")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from linearsr_jax.core.errors import LinearSRError
 
-class ConvertError(Exception):
+
+class ConvertError(LinearSRError):
     """Raised for a source that cannot be converted; one line."""
 
 

@@ -7,10 +7,12 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from linearsr_jax.core.errors import LinearSRError
+
 Ranges = Mapping[str, tuple[float, float]]
 
 
-class FieldError(ValueError):
+class FieldError(LinearSRError, ValueError):
     """A field that is missing, unknown, of another type or out of range; one line."""
 
 

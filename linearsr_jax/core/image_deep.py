@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_jxl import bits_per_sample
 from linearsr_jax.core.image_metadata import COMMENT_KEY
 from linearsr_jax.core.image_tiff import drop_resolution_unit
@@ -30,7 +31,7 @@ _MM_PER_INCH = 25.4
 _PNG_HEADER = 8 + 25
 
 
-class PixelTypeError(ValueError):
+class PixelTypeError(LinearSRError, ValueError):
     """Raised for pixels that are no unsigned integers of 8 or 16 bits."""
 
 

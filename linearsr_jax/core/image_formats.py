@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import PIL.Image
 
+from linearsr_jax.core.errors import LinearSRError
 
-class ImageError(ValueError):
+
+class ImageError(LinearSRError, ValueError):
     """An image file that cannot be used, in one line: its name, the fault, the cure.
 
     Attributes:

@@ -279,10 +279,11 @@ def find_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
     ]
     if not found:
         where = "in or below" if recursive else "in"
+        cure = "" if recursive else ", or the one inside that holds them"
         raise ImageError(
             path,
             f"no images {where} this folder ({' '.join(READ_SUFFIXES)}); "
-            "name another, or the one inside that holds them",
+            f"name another{cure}",
         )
     return [path / inside for inside in sorted(found, key=lambda p: p.parts)]
 
@@ -405,13 +406,15 @@ def _refuse_alpha(name: str | os.PathLike, read: Image, refuse: Set[Trait]) -> I
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(path):
-        raise ImageError(path, "exists already; choose another name or --overwrite")
+        raise ImageError(
+            path, "exists already; choose another name, or overwrite (--overwrite)"
+        )
 
 
 def _too_many_pixels(limit: int) -> str:
     return (
         f"has more than {limit / 1e6:g} million pixels, the limit here; "
-        "--max-pixels raises it"
+        "max_pixels (--max-pixels) raises it"
     )
 
 

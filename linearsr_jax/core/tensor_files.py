@@ -19,10 +19,11 @@ from numpy.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 
 from linearsr_jax.core.array_types import PyTree
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.files import written_whole
 
 
-class TensorFileError(Exception):
+class TensorFileError(LinearSRError):
     """Raised for a file that does not have the expected tensors; one line."""
 
 

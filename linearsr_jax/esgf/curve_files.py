@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.esgf.evaluation import Validation, parse_name
+from linearsr_jax.esgf.run_log import LOG
 
 # Metrics for which higher, or lower, values are better.
 HIGHER = ("psnr", "ssim", "musiq", "maniqa", "clipiqa")
 LOWER = ("lpips", "dists", "niqe", "fid", "loss")
 
-_LOG_NAME = "metrics.jsonl"
 # Prefix of the scores in a training log.
 _SCORE = "val_"
 # Scores without a vote in logs that do not name the voters: the gain repeats the PSNR,
@@ -32,7 +33,7 @@ _STEP_LIMIT = 2**53
 Row = tuple[int, int, dict[str, float]]
 
 
-class CurveError(ValueError):
+class CurveError(LinearSRError, ValueError):
     """Raised for a file without a usable curve; one line that names file and line."""
 
 
@@ -76,9 +77,9 @@ def read_curve(
         step, or a metric without a direction.
     """
     if path.is_dir():
-        if not (path / _LOG_NAME).exists():
-            raise CurveError(f"{path}: not a training folder; it has no {_LOG_NAME}")
-        path = path / _LOG_NAME
+        if not (path / LOG).exists():
+            raise CurveError(f"{path}: not a training folder; it has no {LOG}")
+        path = path / LOG
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.files import written_whole
 from linearsr_jax.esgf.curve_files import Curve
 from linearsr_jax.esgf.knee import Evidence, Verdict
 
 
-class PlotError(Exception):
+class PlotError(LinearSRError):
     """Raised for a plot that cannot be drawn; one line that says what to do."""
 
 

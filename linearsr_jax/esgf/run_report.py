@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.files import written_whole
 from linearsr_jax.esgf.report import PlotError
-
-LOG = "metrics.jsonl"
-# Kinds of time by the names in the log, `training.goodput`.
-_SECONDS = "seconds"
-_KINDS = ("starting", "compiling", "data_wait", "saving", "validating", "lost")
+from linearsr_jax.esgf.run_log import KINDS, LOG, SECONDS
 
 
-class ReportError(ValueError):
+class ReportError(LinearSRError, ValueError):
     """Raised for a folder without a readable log; one line that says what is wrong."""
 
 
@@ -28,7 +25,7 @@ class RunReport:
     Attributes:
       step: last step in the log.
       starts: number of processes that wrote the log, one after another.
-      seconds: seconds of each kind: training, and the kinds of `training.goodput`.
+      seconds: seconds of each kind: training, and the kinds of `run_log`.
         What a killed process did after its last line in the log, and the time until
         the next one started, are in no log, and not here.
       goodput_percent: share of training; NaN if the log has no times.
@@ -82,20 +79,20 @@ def summarize(rows: Sequence[dict[str, Any]], knee: dict[str, Any] | None) -> Ru
       rows: see `read_log`.
       knee: content of knee.json, if there is one.
     """
-    timed = [row for row in rows if _SECONDS in row]
+    timed = [row for row in rows if SECONDS in row]
     # The clock begins anew with each process; the last row of each has its sum.
     last = [
         row
         for row, after in itertools.zip_longest(timed, timed[1:])
         if after is None
-        or after[_SECONDS] < row[_SECONDS]
+        or after[SECONDS] < row[SECONDS]
         # No two starts take equally long.
         or after.get("seconds_starting") != row.get("seconds_starting")
     ]
     seconds = {
-        kind: sum(row.get(f"seconds_{kind}") or 0.0 for row in last) for kind in _KINDS
+        kind: sum(row.get(f"seconds_{kind}") or 0.0 for row in last) for kind in KINDS
     }
-    total = sum(row[_SECONDS] for row in last)
+    total = sum(row[SECONDS] for row in last)
     training = total - sum(seconds.values())
     losses = [row["loss"] for row in rows if isinstance(row.get("loss"), float)]
     tenth = max(1, len(losses) // 10)

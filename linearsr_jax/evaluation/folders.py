@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from linearsr_jax.core import image_io
+from linearsr_jax.core.errors import LinearSRError
 
 
-class EvaluationError(Exception):
+class EvaluationError(LinearSRError):
     """Raised for images that cannot be compared; one line that says what to do."""
 
 

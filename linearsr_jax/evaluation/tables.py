@@ -135,7 +135,7 @@ def check_per_image_path(path: str | os.PathLike, *, overwrite: bool = False) ->
         raise NotADirectoryError(f"{path.parent}: no such folder; make it first")
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(
-            f"{path}: exists already; choose another name or --overwrite"
+            f"{path}: exists already; choose another name, or overwrite (--overwrite)"
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from linearsr_jax.core.error_lines import describe_error, ran_out_of_memory
 from linearsr_jax.core.images import Image
 from linearsr_jax.inference.batch_files import (
     FileOptions,
@@ -207,18 +208,8 @@ def _failure(job: Job, error: Exception) -> Failure:
 
 def _text_of(error: Exception) -> str:
     """Returns one line about an error of one image, with the cure if there is one."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        return (
-            "out of memory; --max-memory GB upscales in bands that take less, "
-            f"or close other programs ({text or 'no more is known'})"
-        )
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    is_own = type(error).__module__.startswith("linearsr_jax")
-    if is_own or isinstance(error, OSError | ValueError):
-        return text or type(error).__name__
-    return (
-        f"{type(error).__name__}: {text}; this is a bug, please report it with what "
-        "--debug shows"
-    )
+    text = describe_error(error)
+    # The model itself has taken to bands before; this comes of the file.
+    if ran_out_of_memory(error):
+        text += "; close other programs, or give a smaller image"
+    return text

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_formats import READ_SUFFIXES
 
 # Stands for standard input and output.
@@ -35,7 +36,7 @@ class Skip:
     reason: str
 
 
-class PlanError(ValueError):
+class PlanError(LinearSRError, ValueError):
     """Inputs and output that do not go together; one line."""
 
 
@@ -91,13 +92,12 @@ class Search:
             self._fail(given, "no such file or folder; check the name")
             return []
         if not found:
-            where = "in or below" if self.recursive else "in"
-            self._fail(
-                given,
-                f"no images {where} this folder; name another, or add --recursive"
-                if path.is_dir()
-                else "matches no image",
-            )
+            reason = "no images in this folder; name another, or add --recursive"
+            if not path.is_dir():
+                reason = "matches no image"
+            elif self.recursive:
+                reason = "no images in or below this folder; name another"
+            self._fail(given, reason)
         return found
 
     def _check_shared(self, folder: Path) -> None:

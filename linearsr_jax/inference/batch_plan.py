@@ -122,7 +122,8 @@ def make_plan(
       shard: (i, n): every n-th image from the i-th on, 1 <= i <= n.
 
     Raises:
-      PlanError: no or too many inputs for this output, or an output that is an input.
+      PlanError: no or too many inputs for this output, an output that is an input, or
+        of a format that is not written.
     """
     _check_names(inputs, output, naming)
     search = Search(Path(output), recursive, may_share=bool(naming.suffix))
@@ -136,6 +137,11 @@ def make_plan(
             )
         folder = None
         target = None if output == STREAM else Path(output)
+        if target and target.suffix.lower() not in IMAGE_SUFFIXES:
+            raise PlanError(
+                f"-o {target}: cannot write {target.suffix}; use one of "
+                f"{' '.join(IMAGE_SUFFIXES)}"
+            )
         source = None if inputs[0] == STREAM else Path(inputs[0])
         planned = [Job(source, target, naming.map_of(target))]
         own = {identity(source)} if source else set()

@@ -11,6 +11,7 @@ import safetensors
 from safetensors.numpy import load_file
 
 from linearsr_jax.core.array_types import Array, Float, HostOrDevice
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.diffusion.guidance import guide
 from linearsr_jax.models.embeddings import Condition
 from linearsr_jax.models.presets import Preset
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 TAGS_AT_ONCE = 16
 
 
-class ConditionError(Exception):
+class ConditionError(LinearSRError):
     """Raised for a condition that the model cannot take; one line."""
 
 
@@ -101,7 +102,7 @@ def condition_from_tags(tags: Sequence[str], preset: Preset) -> Condition | None
     if not preset.tag_count:
         raise ConditionError(
             "the model takes no tags; leave them out, or give it the features of a "
-            "text with --condition"
+            "text as condition (--condition)"
         )
     return _pad(tag_indices(tags)[None], np.ones((1, len(tags)), bool), TAGS_AT_ONCE)
 

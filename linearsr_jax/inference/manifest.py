@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_formats import ImageError
 from linearsr_jax.core.image_io import read_comment
 from linearsr_jax.core.version import __version__
@@ -25,7 +26,7 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-class ManifestError(ValueError):
+class ManifestError(LinearSRError, ValueError):
     """A manifest that is missing or cannot be read; one line."""
 
 

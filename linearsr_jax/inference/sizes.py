@@ -14,12 +14,11 @@ import numpy as np
 import PIL.Image
 
 from linearsr_jax.core.array_types import Float
+from linearsr_jax.core.limits import MAX_SCALE
 from linearsr_jax.core.scale import SCALE
-from linearsr_jax.inference.checked_settings import number, whole
+from linearsr_jax.inference.checked_settings import checked
 from linearsr_jax.inference.errors import UpscaleError
 
-MAX_SCALE = 8.0
-_MAX_SIDE = 2**31 - 1
 # How much of one side's scale may differ from that of the other without a remark.
 _STRETCH = 0.01
 
@@ -44,7 +43,7 @@ class OutputSize:
 
     def __post_init__(self):
         if self.scale is not None:
-            number("scale", self.scale, 1, MAX_SCALE)
+            checked("scale", self.scale)
         if self.exact is not None:
             if self.scale is not None or self.max_side is not None:
                 raise UpscaleError("give a size, or a scale and a longest side")
@@ -53,9 +52,9 @@ class OutputSize:
                 raise UpscaleError(f"size must be (width, height), got {self.exact!r}")
             for name, side in zip(("width", "height"), self.exact, strict=True):
                 if side is not None:
-                    whole(f"size: {name}", side, 1, _MAX_SIDE)
+                    checked(f"size: {name}", side)
         if self.max_side is not None:
-            whole("max_side", self.max_side, 1, _MAX_SIDE)
+            checked("max_side", self.max_side)
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """Returns the (width, height) of the output for an input.

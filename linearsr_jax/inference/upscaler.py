@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from linearsr_jax.core.array_types import Float, PyTree, Real
-from linearsr_jax.core.limits import MAX_GUIDANCE_SCALE, MAX_STEPS
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser, OnPart
 from linearsr_jax.inference.channels import upscale_channels
-from linearsr_jax.inference.checked_settings import flag, number, whole
+from linearsr_jax.inference.checked_settings import checked, flag, whole
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.estimates import Estimate, estimate_pass
 from linearsr_jax.inference.fidelity import fix_colors, make_consistent
@@ -105,7 +104,7 @@ class Upscaler:
         if dtype not in ("float32", "bfloat16"):
             raise UpscaleError(f"dtype {dtype!r} must be float32 or bfloat16")
         if max_memory is not None:
-            max_memory = number("max_memory", max_memory, 1e-9, 1e9)
+            max_memory = checked("max_memory", max_memory)
         found = jax.local_devices()
         devices = whole("devices", devices, 1, len(found))
         if offload_experts and devices > 1:
@@ -193,9 +192,11 @@ class Upscaler:
         Args:
           image: PIL image of any mode but F, `core.images.Image`, or uint8 or uint16
             array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with alpha last; any size.
-          steps: network evaluations. One gives the conditional mean, the closest to
-            the true image on average; more sample detail. None is the model's
-            default; at most `core.limits.MAX_STEPS`.
+          steps: network evaluations, at most `core.limits.MAX_STEPS`; None is the
+            model's default. Without a fidelity slider one gives the conditional mean,
+            the closest to the true image on average, and more sample detail. With one
+            fidelity says what comes out; such a model may be trained for one step, as
+            nano is, and more look worse.
           seed: chooses the detail; 0 <= seed < 2**32. With one step of a pixel model
             nothing is random and every seed gives the same image.
           tags: what the image shows, see `select_tags`; a `tagging.load_tagger` can
@@ -226,9 +227,9 @@ class Upscaler:
           ConditionError: tags for a model that takes none.
         """
         steps = self.model.preset.default_steps if steps is None else steps
-        steps = whole("steps", steps, 1, MAX_STEPS)
-        seed = whole("seed", seed, 0, 2**32 - 1)
-        guidance_scale = number("guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE)
+        steps = checked("steps", steps)
+        seed = checked("seed", seed)
+        guidance_scale = checked("guidance_scale", guidance_scale)
         consistent = flag("consistent", consistent)
         if color_fix is not None:
             color_fix = flag("color_fix", color_fix)
@@ -276,14 +277,15 @@ class Upscaler:
           UpscaleError: see `__call__`, or the model with so many steps gives the same
             result for every seed.
         """
-        count = whole("count", count, 2, 1000)
+        count = checked("count", count)
         steps = settings.get("steps")
         steps = self.model.preset.default_steps if steps is None else steps
-        steps = whole("steps", steps, 1, MAX_STEPS)
+        steps = checked("steps", steps)
         if not is_random(self.model.preset, steps):
             raise UpscaleError(
                 f"model {self.model.name} with {steps} step gives the same result for "
-                "every seed, so none is uncertain; use --model nano-flow --steps 4"
+                "every seed, so none is uncertain; use the model nano-flow (--model) "
+                "with 4 steps (--steps)"
             )
         given = to_image(image)
         full = np.iinfo(given.pixels.dtype).max
@@ -348,7 +350,7 @@ class Upscaler:
             raise UpscaleError(
                 f"model {self.model.name} has no fidelity slider; leave fidelity out"
             )
-        return number("fidelity", fidelity, 0, 1)
+        return checked("fidelity", fidelity)
 
     def select_tags(self, tags: str | Sequence[str]) -> tuple[str, ...]:
         """Selects the tags that the model has learned.
@@ -422,7 +424,8 @@ class Upscaler:
             )
         if guidance.evaluations > 1 and _is_saturated(image):
             raise UpscaleError(
-                "guidance saturates the image; bring guidance_scale nearer to 1"
+                "guidance saturates the image; bring guidance_scale (--guidance-scale) "
+                "nearer to 1"
             )
         return image[: SCALE * height, : SCALE * width]
 
@@ -439,7 +442,8 @@ class Upscaler:
             height, width = (side * self.model.codec.factor // SCALE for side in grid)
             raise UpscaleError(
                 f"{width}x{height} pixels need about {needed / 1e9:.2g} GB, even "
-                "in bands of one row; raise --max-memory or give a smaller image"
+                "in bands of one row; raise max_memory (--max-memory) or give a "
+                "smaller image"
             )
         return rows
 
@@ -448,11 +452,15 @@ def _fewer_rows(rows: int | None, height: int, error: Exception) -> int:
     """Returns half of the rows that memory did not suffice for."""
     if rows == 1 or height == 1:
         raise UpscaleError(
-            "out of memory, even in bands of one row; --dtype bfloat16, "
-            "--offload-experts or a smaller image need less"
+            "out of memory, even in bands of one row; dtype bfloat16 (--dtype), "
+            "offload_experts (--offload-experts) or a smaller image need less"
         ) from error
     rows = (height if rows is None else rows) // 2
-    logger.warning("out of memory; again in bands of %d rows (--max-memory)", rows)
+    logger.warning(
+        "out of memory; again in bands of %d rows; max_memory (--max-memory) begins "
+        "with them",
+        rows,
+    )
     return rows
 
 

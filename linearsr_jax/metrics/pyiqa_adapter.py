@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.metrics.psnr_ssim import check_image, check_pair
 
 # Metrics of pyiqa that take a colour space and are published on the Y of YCbCr. NIQE
@@ -30,7 +31,7 @@ _Y_CHANNEL_METRICS = ("psnr", "psnry", "ssim", "ms_ssim", "cw_ssim")
 _Y_CHANNEL = {"test_y_channel": True, "color_space": "ycbcr"}
 
 
-class PyiqaError(Exception):
+class PyiqaError(LinearSRError):
     """Raised if pyiqa is missing or fails; one line that says what to do."""
 
 

@@ -21,6 +21,7 @@ from jax import lax
 from linearsr_jax.core.array_pickle import load_arrays
 from linearsr_jax.core.array_types import Array, Float
 from linearsr_jax.core.convolution import convolve
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.metrics.psnr_ssim import check_pair
 
 # Kernel counts of the five stages; each but the first begins with a pooling layer.
@@ -48,7 +49,7 @@ PARAMETER_SHAPES: Mapping[str, tuple[int, ...]] = _parameter_shapes()
 in, out), and the linear layers that LPIPS v0.1 puts on the five stages' outputs."""
 
 
-class VggWeightsError(Exception):
+class VggWeightsError(LinearSRError):
     """VGG16's weights are absent or wrong; one line, says what to do."""
 
 

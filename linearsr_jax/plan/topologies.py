@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kernels_pallas.absent import GPUS, gpu_devices, tpu_devices
+from linearsr_jax.core.errors import LinearSRError
 
 
-class PlanError(ValueError):
+class PlanError(LinearSRError, ValueError):
     """Raised for a topology that is unknown or cannot be compiled for; one line."""
 
 

@@ -30,6 +30,7 @@ from flax import traverse_util
 
 from linearsr_jax.codecs import Codec, CodecError, describe_codec, make_codec
 from linearsr_jax.core.array_types import Float, HostOrDevice, PyTree
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.files import SUMS_FILE, check_sums, sha256, write_sums
 from linearsr_jax.core.tensor_files import (
     TensorFileError,
@@ -56,7 +57,7 @@ _NULL_CONDITION = "null_condition"
 _WEIGHTS_FILE = re.compile(r"(model|mean)(_\d+)?\.safetensors")
 
 
-class PretrainedError(Exception):
+class PretrainedError(LinearSRError):
     """Raised for a model folder that cannot be used; one line."""
 
 

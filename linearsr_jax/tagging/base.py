@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 
 from linearsr_jax.core.array_types import UInt8
+from linearsr_jax.core.errors import LinearSRError
 
 
-class TaggerError(Exception):
+class TaggerError(LinearSRError):
     """Raised for a tagger that cannot be loaded; one line that says what to do."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.files import sha256, write_text
 from linearsr_jax.core.scale import SCALE
 from linearsr_jax.tagging.base import Tagger
@@ -25,7 +26,7 @@ Input = Literal["hr", "lr"]
 _DIGITS = 4
 
 
-class TagCacheError(Exception):
+class TagCacheError(LinearSRError):
     """Raised for a cache that cannot be used; one line that says what to do."""
 
 

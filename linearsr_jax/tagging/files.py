@@ -32,7 +32,9 @@ def find_files(inputs: Sequence[Path], *, recursive: bool) -> tuple[list[Path], 
         try:
             found |= dict.fromkeys(image_io.find_images(given, recursive=recursive))
         except image_io.ImageError as error:
-            _logger.error("linearsr: %s", error)
+            is_deeper = given.is_dir() and not recursive
+            cure = ", or add --recursive" if is_deeper else ""
+            _logger.error("linearsr: %s%s", error, cure)
             failures += 1
     return list(found), failures
 

@@ -18,6 +18,7 @@ from importlib import resources
 import numpy as np
 
 from linearsr_jax.core.array_types import Float, Int
+from linearsr_jax.core.errors import LinearSRError
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ _ENDINGS = (
 )
 
 
-class TagError(ValueError):
+class TagError(LinearSRError, ValueError):
     """Raised for tags that are not in the vocabulary; one line."""
 
 

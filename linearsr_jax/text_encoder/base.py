@@ -1,5 +1,7 @@
 """The error of the text encoder."""
 
+from linearsr_jax.core.errors import LinearSRError
 
-class TextError(Exception):
+
+class TextError(LinearSRError):
     """Raised for an unusable text or encoder; one line that says what to do."""

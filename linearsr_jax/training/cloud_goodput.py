@@ -14,7 +14,7 @@ class CloudGoodput:
     """A `goodput.Listener` that writes events of the package.
 
     Starting is its training preparation and waiting for data its data loading; the
-    other kinds of `goodput.KINDS` are custom events by their names. What a rewind loses
+    other kinds of `run_log.KINDS` are custom events by their names. What a rewind loses
     it finds by itself, since steps come again.
     """
 

@@ -20,6 +20,7 @@ from linearsr_jax.config.defaults import default_config
 from linearsr_jax.config.loading import apply_overrides
 from linearsr_jax.config.one_step import train_for_the_eye
 from linearsr_jax.core.array_types import UInt8
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.core.image_io import find_images, read_image, write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.core.scale import SCALE
@@ -53,7 +54,7 @@ _SLIDER = """## Slider
 """
 
 
-class FinetuneError(Exception):
+class FinetuneError(LinearSRError):
     """Raised for a model or folder that cannot be used; one line."""
 
 

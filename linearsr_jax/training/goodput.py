@@ -5,11 +5,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Protocol
 
-# Kinds of time that do not train. "lost" is that of steps which a rewind or a
-# resume takes back.
-KINDS = ("starting", "compiling", "data_wait", "saving", "validating", "lost")
-# Of a row of the log: all seconds of its process.
-_ALL = "seconds"
+from linearsr_jax.esgf.run_log import KINDS, SECONDS
 
 
 def count_as_lost(
@@ -24,7 +20,7 @@ def count_as_lost(
     Returns:
       The times of `dropped`, where training after `kept` counts as lost.
     """
-    times = {name: x for name, x in dropped.items() if name.startswith(_ALL)}
+    times = {name: x for name, x in dropped.items() if name.startswith(SECONDS)}
     times["seconds_lost"] = times.get("seconds_lost", 0.0) + max(
         0.0, _trained_in(times) - _trained_in(kept or {})
     )
@@ -32,7 +28,8 @@ def count_as_lost(
 
 
 def _trained_in(times: Mapping[str, float]) -> float:
-    return times.get(_ALL, 0.0) - sum(times.get(f"seconds_{x}") or 0.0 for x in KINDS)
+    other = sum(times.get(f"{SECONDS}_{kind}") or 0.0 for kind in KINDS)
+    return times.get(SECONDS, 0.0) - other
 
 
 class Listener(Protocol):
@@ -97,6 +94,6 @@ class Goodput:
     def report(self) -> dict[str, float]:
         """Returns the seconds, and the share that trained, by names in the log."""
         total = max(self._clock() - self._start, 1e-9)
-        rows = {f"seconds_{kind}": spent for kind, spent in self._spent.items()}
+        rows = {f"{SECONDS}_{kind}": spent for kind, spent in self._spent.items()}
         share = 100 * self._trained() / total
-        return {"seconds": total, **rows, "goodput_percent": share}
+        return {SECONDS: total, **rows, "goodput_percent": share}

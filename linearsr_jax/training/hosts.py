@@ -16,7 +16,6 @@ from typing import TypeVar, cast
 
 import jax
 import numpy as np
-from jax._src import distributed
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
@@ -137,13 +136,18 @@ def _initialize(
 
 def _give_up() -> None:
     """Ends the process, whose main thread is inside JAX."""
-    found = distributed.global_state
-    where = found.coordinator_address
+    who, where = "processes", ""
+    # JAX says only privately whom it waits for, and may move that in any release.
+    with contextlib.suppress(ImportError, AttributeError):
+        from jax._src import distributed
+
+        found = distributed.global_state
+        who, where = f"{found.num_processes} processes", found.coordinator_address
     text = "no coordinator has been found"
-    if where:
+    if where is not None:
         text = (
-            f"not all {found.num_processes} processes have reached the coordinator "
-            f"{where}; run the same command on each host"
+            f"not all {who} have reached the coordinator {where}".rstrip()
+            + "; run the same command on each host"
         )
     print(f"linearsr: after {_CONNECT} s {text}", file=sys.stderr, flush=True)
     os._exit(NOT_ALL_CAME)

@@ -63,6 +63,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainResult:
         weights of the last step or of the knee as a model folder.
 
     Raises:
+      BadFieldError: a field has a bad value.
       TrainError: the workdir is in use, contains a run with another config, or a log
         without checkpoints; or the run has diverged more than config.esgf.max_rewinds
         times.

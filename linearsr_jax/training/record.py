@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from linearsr_jax.config.defaults import default_config
+from linearsr_jax.core.errors import LinearSRError
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.esgf.evaluation import Evaluation, Validation, parse_name
 from linearsr_jax.metrics import METRICS, get_metrics
@@ -57,8 +58,12 @@ RESUMABLE = (
 _FORMAT = FORMAT_WITH_SUMS = 4
 
 
-class TrainError(Exception):
+class TrainError(LinearSRError):
     """Raised if a run cannot start or continue; one line that says what to do."""
+
+
+class BadFieldError(TrainError, ValueError):
+    """Raised for a field of a config with a value that no run can use."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from linearsr_jax.training.adversary import Adversary
 from linearsr_jax.training.losses import Loss
 from linearsr_jax.training.optimizers import make_optimizer
 from linearsr_jax.training.parts import RunParts
-from linearsr_jax.training.record import TrainError, flatten
+from linearsr_jax.training.record import BadFieldError, TrainError, flatten
 from linearsr_jax.training.settings import (
     ConditionSettings,
     DataSettings,
@@ -39,6 +39,7 @@ from linearsr_jax.training.views import SIDE
 from linearsr_jax.training.writers import TENSORBOARD_WRITERS
 
 _AT_LEAST_ONE = (
+    "batch_size",
     "log_every",
     "checkpoint_every",
     "val.every",
@@ -66,8 +67,19 @@ def make_parts(
       devices: devices of the mesh; by default all.
 
     Raises:
-      TrainError, ValueError: a field has a bad value.
+      BadFieldError: a field has a value that no run can use.
+      TrainError: loss.lpips_vgg lacks its weights.
     """
+    try:
+        return _make_parts(config, devices)
+    except BadFieldError:
+        raise
+    except ValueError as error:
+        # What is made from the fields refuses some of them itself.
+        raise BadFieldError(str(error)) from error
+
+
+def _make_parts(config: ConfigDict, devices: Sequence[jax.Device] | None) -> RunParts:
     settings = make_settings(config)
     preset = get_preset(config.preset)
     _check_crops(settings, preset)
@@ -126,7 +138,7 @@ def make_settings(config: ConfigDict) -> RunSettings:
     """Converts a config to typed values, and refuses configs that no run can use.
 
     Raises:
-      TrainError, ValueError: a field has a bad value.
+      BadFieldError, ValueError: a field has a value that no run can use.
     """
     _check_config(config)
     data, condition = config.data, config.condition
@@ -185,16 +197,16 @@ def _fields(group: ConfigDict) -> dict[str, Any]:
 
 def _check_config(config: ConfigDict) -> None:
     if not config.data.folder:
-        raise TrainError("data.folder is not set; --override data.folder=PHOTOS")
+        raise BadFieldError("data.folder is not set; --override data.folder=PHOTOS")
     for name in ("lpips", "lpips_vgg"):
         # VGG16 would do with half of it, but sees little there.
         if config.loss[name] and int(SIDE * config.data.crop_size) < MIN_SIDE:
-            raise TrainError(
+            raise BadFieldError(
                 f"data.crop_size {config.data.crop_size} is too small for loss.{name}; "
                 f"set {math.ceil(MIN_SIDE / SIDE)} or more"
             )
     if config.dtype not in ("float32", "bfloat16"):
-        raise TrainError(
+        raise BadFieldError(
             f"dtype {config.dtype!r} must be float32 or bfloat16 (float16 overflows in "
             "linear attention)"
         )
@@ -203,35 +215,35 @@ def _check_config(config: ConfigDict) -> None:
         ("tensorboard", TENSORBOARD_WRITERS),
     ):
         if config[field] not in choices:
-            raise TrainError(
+            raise BadFieldError(
                 f"{field} {config[field]!r} must be one of {', '.join(choices)}"
             )
     values = flatten(config.to_dict())
     for field in _AT_LEAST_ONE:
         if values[field] < 1:
-            raise TrainError(f"{field} must be at least 1")
+            raise BadFieldError(f"{field} must be at least 1")
     for field in _NOT_NEGATIVE:
         if values[field] < 0:
-            raise TrainError(f"{field} must be at least 0")
+            raise BadFieldError(f"{field} must be at least 0")
     if config.esgf.knee_step > config.steps:
-        raise TrainError(
+        raise BadFieldError(
             f"esgf.knee_step {config.esgf.knee_step} lies beyond the last of the "
             f"{config.steps} steps"
         )
     if config.optimizer.learning_rate <= 0 and config.optimizer.descent == "cosine":
-        raise TrainError("optimizer.learning_rate must be above 0 to descend from")
+        raise BadFieldError("optimizer.learning_rate must be above 0 to descend from")
     if config.val.folder and config.val.holdout:
-        raise TrainError(
+        raise BadFieldError(
             "val.folder and val.holdout: set one; both say what to validate on"
         )
     by_knee = config.esgf.stop_at_knee or config.esgf.knee_step
     if by_knee and not (config.val.folder or config.val.holdout):
-        raise TrainError(
+        raise BadFieldError(
             "esgf: finding a knee needs validations; set val.folder or val.holdout"
         )
     for metric in get_metrics(config.val.metrics):
         if metric.over != "image":
-            raise TrainError(
+            raise BadFieldError(
                 f"val.metrics: {metric.name} scores whole folders; use linearsr eval"
             )
 
@@ -240,7 +252,7 @@ def _check_batch(settings: RunSettings, mesh: Mesh) -> None:
     """Checks that experts and batches split into equal parts over the devices."""
     experts = settings.experts
     if experts % mesh.shape["experts"]:
-        raise TrainError(
+        raise BadFieldError(
             f"{experts} experts do not split over mesh.experts {mesh.shape['experts']}"
         )
     parts = batch_parts(mesh)
@@ -248,7 +260,7 @@ def _check_batch(settings: RunSettings, mesh: Mesh) -> None:
     if settings.batch_size % multiple:
         below = settings.batch_size // multiple * multiple
         near = " or ".join(str(n) for n in (below, below + multiple) if n)
-        raise TrainError(
+        raise BadFieldError(
             f"batch_size {settings.batch_size} must be a multiple of accumulation "
             f"{settings.accumulation} times the devices of mesh.data and mesh.fsdp, "
             f"{parts}: {near}"
@@ -259,7 +271,7 @@ def _check_rows(settings: RunSettings, preset: Preset, mesh: Mesh) -> None:
     """Checks that the rows of latents split into equal parts over the devices."""
     crop, parts = settings.data.pipeline.crop_size, mesh.shape["sequence"]
     if crop % (preset.codec_factor * parts):
-        raise TrainError(
+        raise BadFieldError(
             f"mesh.sequence {parts} does not divide the {crop // preset.codec_factor} "
             f"rows of latents of data.crop_size {crop}"
         )
@@ -273,7 +285,7 @@ def _check_crops(settings: RunSettings, preset: Preset) -> None:
     }
     for field, size in sizes.items():
         if size < 1 or size % preset.codec_factor:
-            raise TrainError(
+            raise BadFieldError(
                 f"{field} {size} must be a multiple of {preset.codec_factor}, the "
                 f"factor of the codec of preset {settings.preset}"
             )

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.setup import make_parts
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
       Whether all stages are finished; False if a signal came before.
 
     Raises:
+      BadFieldError: a stage has a field with a bad value.
       TrainError: a later stage sets init_from, or stages.json is damaged; see also
         `loop.train_and_evaluate`.
     """
@@ -46,6 +48,9 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
             raise TrainError(
                 f"{name}.init_from: must be empty; the stage starts from the one before"
             )
+    for config in stages.values():
+        # A bad field of the last stage must not show after days of training.
+        make_parts(config)
     path = workdir / STAGES_FILE
     before = _read(path) if path.exists() else {}
     done: list[dict[str, Any]] = []

@@ -17,6 +17,7 @@ from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.core.files import write_text
 from linearsr_jax.esgf.guard import TROUBLES
 from linearsr_jax.esgf.knee import Verdict
+from linearsr_jax.esgf.run_log import LOG
 from linearsr_jax.training.batches import global_batches
 from linearsr_jax.training.cadence import find_due
 from linearsr_jax.training.checkpoints import Candidates, Checkpointer, DamageError
@@ -40,7 +41,7 @@ from linearsr_jax.training.revalidating import drop_validation, is_validated
 from linearsr_jax.training.rewinding import data_seed, plan_rewind
 from linearsr_jax.training.step import TrainState
 from linearsr_jax.training.validation import Validator
-from linearsr_jax.training.workdir import CHECKPOINTS, LOG
+from linearsr_jax.training.workdir import CHECKPOINTS
 from linearsr_jax.training.writers import make_writer
 
 logger = logging.getLogger(__name__)
@@ -308,7 +309,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _pausing(self, kind: str) -> Generator[None]:
-        """Counts the with block as one of `goodput.KINDS`, and not as a step."""
+        """Counts the with block as one of `run_log.KINDS`, and not as a step."""
         with (
             self._progress.paused(),
             self._goodput.spending(kind),

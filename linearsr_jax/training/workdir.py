@@ -8,11 +8,11 @@ import socket
 from collections.abc import Generator
 from pathlib import Path
 
+from linearsr_jax.esgf.run_log import LOG
 from linearsr_jax.training.hosts import gather_text, is_first, together
 from linearsr_jax.training.record import TrainError
 
 CHECKPOINTS = "checkpoints"
-LOG = "metrics.jsonl"
 _LOCK = ".lock"
 
 

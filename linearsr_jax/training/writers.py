@@ -20,10 +20,11 @@ from linearsr_jax.core.files import written_whole
 from linearsr_jax.core.image_io import write_image
 from linearsr_jax.core.images import Image
 from linearsr_jax.esgf.evaluation import Validation
+from linearsr_jax.esgf.run_log import LOG
 from linearsr_jax.training.goodput import count_as_lost
 from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.record import TrainError
-from linearsr_jax.training.workdir import LOG, step_of
+from linearsr_jax.training.workdir import step_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.cli.running import run
 
 
@@ -22,6 +24,20 @@ def test_attention(capsys, monkeypatch):
     code, out, _ = run(capsys, "bench", "attention")
     assert code == 1
     assert out.splitlines()[-1].split(maxsplit=2) == ["y", "-", "off by 1"]
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "parts"),
+    [
+        ("attention", ("--preset", "nano"), "experts, forward, upscale"),
+        ("attention", ("--dtype", "float32"), "forward, upscale"),
+        ("experts", ("--size", 512), "forward, upscale"),
+        ("forward", ("--steps", 8), "experts, upscale"),
+    ],
+)
+def test_options_of_other_parts(capsys, part, option, parts):
+    line = f"linearsr: bench: {option[0]} belongs to {parts}\n"
+    assert run(capsys, "bench", part, *option) == (2, "", line)
 
 
 def test_experts(capsys, monkeypatch):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from linearsr_jax.cli.page_limits import PageLimits
 from linearsr_jax.inference.upscaler import Upscaler
 
 pytest.importorskip("gradio", reason="extra `demo` is not installed")
@@ -36,13 +37,13 @@ SECONDS = 1000  # in Playwright's milliseconds
 
 @pytest.fixture(scope="module")
 def address():
-    from linearsr_jax.cli.demo_page import PageLimits, serve
+    from linearsr_jax.cli.demo_page import serve
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     upscaler = Upscaler.from_pretrained("nano")
-    page = serve(upscaler, PageLimits(), port=port, is_blocking=False)
+    page = serve(upscaler, PageLimits(), host="127.0.0.1", port=port, is_blocking=False)
     yield f"http://127.0.0.1:{port}"
     page.close(verbose=False)
 

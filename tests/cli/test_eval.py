@@ -80,6 +80,13 @@ def test_scores_folders_without_a_model(data, capsys):
         (["--data", ".", "--lr", "{HR}"], "leave out --hr and --lr"),
         (["--lr", "{HR}", "--model", "nano"], "psnr compares with the true images"),
         (["--sr", "{HR}", "--metrics", "niqe", "--model", "nano"], "add --lr DIR"),
+        (
+            ["--sr", "{HR}", "--hr", "{HR}", "--steps", "1"],
+            "--steps belongs to --model",
+        ),
+        (["--sr", "{HR}", "--hr", "{HR}", "--seed", "0"], "--seed belongs to --model"),
+        (["--sr", "{HR}", "--hr", "{HR}", "--max-memory", "1"], "--max-memory belongs"),
+        (["--sr", "{HR}", "--hr", "{HR}", "--dtype", "float32"], "--dtype belongs to"),
         (["--hr", "{HR}"], "give --data DIR, --lr DIR, or --sr DIR"),
     ],
 )
@@ -97,3 +104,17 @@ def test_help_names_every_metric_and_what_it_needs(capsys):
     for name, metric in METRICS.items():
         assert name in text
         assert not metric.needs or f"with {metric.needs} " in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "99"], "devices must be a whole number from 1 to "),
+        (["--max-memory", "1e-6"], "raise max_memory (--max-memory)"),
+    ],
+)
+def test_how_the_model_computes(data, capsys, options, message):
+    options = ("--lr", data / "LR", "--metrics", "lr_psnr", *options)
+    code, _, err = run(capsys, "eval", *options)
+    assert code == 1
+    assert message in err.splitlines()[-1]

@@ -10,3 +10,9 @@ def test_info(capsys):
     assert code == 0
     assert json.loads(out)["model"]["parameters"] == 1_185_552
     assert "sha256" in run(capsys, "info")[1]
+
+
+def test_the_slider(capsys):
+    assert "default_fidelity: 0.9\n" in run(capsys, "info")[1]
+    _, out, _ = run(capsys, "info", "--model", "nano-flow", "--json")
+    assert json.loads(out)["model"]["default_fidelity"] is None

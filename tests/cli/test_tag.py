@@ -105,3 +105,7 @@ def test_what_is_missing_stops_nothing(capsys, photos, tmp_path):
     assert (code, out) == (1, f"{photos / '0.png'}: -\n")
     assert "nope.png: no such file" in err
     assert "empty: no images in this folder" in err
+    assert err.endswith("or add --recursive\n")
+    _, _, err = run(capsys, "tag", inputs[2], "--tagger", "none", "--recursive")
+    assert "in or below this folder" in err
+    assert err.endswith("; name another\n")

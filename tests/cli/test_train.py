@@ -187,5 +187,5 @@ def test_what_does_not_fit_the_mesh_is_refused(capsys, tmp_path, overrides, mess
         "val.holdout=0.1",
     ]
     code, _, err = run(capsys, "train", *arguments, *overrides)
-    assert code == 1
+    assert code == 2
     assert message in err

@@ -164,6 +164,23 @@ def test_more_steps_than_a_model_was_trained_for(capsys, photo, tmp_path):
         assert "look worse" not in run(capsys, *arguments, *options)[2]
 
 
+def test_settings_that_do_nothing(capsys, photo, tmp_path):
+    again = ("upscale", photo, "-o", tmp_path / "o.png", "--overwrite")
+    options = ("--seed", "0", "--guidance-scale", "3")
+    code, _, err = run(capsys, *again, *options)
+    assert code == 0
+    assert "--seed does nothing: model nano in one step" in err
+    assert "--guidance-scale does nothing without tags" in err
+    code, _, err = run(capsys, *again, *options[2:], "--tags", "bird")
+    assert (code, "does nothing" in err) == (0, False)
+    # What an output was made with is not asked for.
+    seven = tmp_path / "seven.png"
+    run(capsys, "upscale", photo, "-o", seven, "--seed", "7")
+    code, _, err = run(capsys, "upscale", "--repeat", seven, "-o", tmp_path / "8.png")
+    assert (code, "does nothing" in err) == (0, False)
+    assert seven.read_bytes() == (tmp_path / "8.png").read_bytes()
+
+
 def test_the_readmes_tags_do_something(capsys, tmp_path):
     """Its example says "bird, branch" of its own photograph."""
     source = tmp_path / "sample.png"

@@ -33,6 +33,7 @@ def test_overrides_and_lock():
         ("steps=many", "steps is a int"),
         ("steps=None", "steps is a int, as in 'steps="),
         ("data=3", "no such field"),
+        ("bogus=1", r"no such field; linearsr_jax/config/defaults\.py lists them"),
         ("steps", "field=value"),
     ],
 )

@@ -4,6 +4,7 @@ Every `linearsr` command is parsed. It is also run, in a folder with small files
 names that the pages use, unless NOT_RUN says why not. Every Python block is run.
 """
 
+import dataclasses
 import re
 import shlex
 import shutil
@@ -17,6 +18,8 @@ from PIL import Image
 
 from linearsr_jax.cli.main import make_parser
 from linearsr_jax.codecs import PixelCodec
+from linearsr_jax.inference.batch import Output
+from linearsr_jax.inference.batch_inputs import Failure, Skip
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained.model_folder import save_pretrained
 from tests.cli.running import run
@@ -173,6 +176,16 @@ def test_command_runs(capsys, work, page, line):
         prepare(line)
         code, _, err = run(capsys, *words(line.replace(WALLPAPER, SMALL_WALLPAPER)))
     assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("field", "kind"), [("outputs", Output), ("failures", Failure), ("skipped", Skip)]
+)
+def test_json_of_batches_is_described_in_full(field, kind):
+    page = (ROOT / "docs" / "batch.md").read_text("utf-8")
+    (row,) = re.findall(rf"^\| `{field}` \| (.*) \|$", page, re.M)
+    names = {field.name for field in dataclasses.fields(kind)}
+    assert names <= set(re.findall(r"`(\w+)`", row))
 
 
 def given():

@@ -71,6 +71,19 @@ def test_patterns_keep_the_place_below_their_fixed_part():
     assert (failure.input, failure.error) == ("in/*.bmp", "matches no image")
 
 
+@pytest.mark.parametrize(
+    ("recursive", "reason"),
+    [
+        (False, "no images in this folder; name another, or add --recursive"),
+        (True, "no images in or below this folder; name another"),
+    ],
+)
+def test_an_empty_folder(recursive, reason):
+    os.mkdir("empty")
+    (failure,) = make_plan(["empty"], "out", recursive=recursive).failures
+    assert failure.error == reason
+
+
 def test_patterns_see_no_hidden_files_and_follow_no_links():
     os.symlink("..", "in/deep/back")  # glob's "**" goes round in it
     os.symlink("deep", "in/link")
@@ -336,7 +349,6 @@ def test_an_input_is_never_replaced(link):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("x.gif", "cannot write .gif"),
         ("in/notes.txt/out/x.png", "Not a directory"),
         ("in/notes.txt/x.png", "Not a directory"),
     ],
@@ -344,6 +356,12 @@ def test_an_input_is_never_replaced(link):
 def test_refusals_before_the_work(output, message):
     (failure,) = make_plan(["in/a.jpg"], output).failures
     assert message in failure.error
+
+
+def test_a_format_that_is_not_written_is_wrong_usage():
+    for output in ("x.gif", "x.xyz"):
+        with pytest.raises(PlanError, match=f"-o {output}: cannot write .* use one of"):
+            make_plan(["in/a.jpg"], output)
 
 
 def test_a_folder_of_outputs_may_have_a_dot():

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from linearsr_jax.inference.checked_settings import flag, number, whole
+import linearsr_jax
+from linearsr_jax.inference.checked_settings import (
+    SETTINGS,
+    flag,
+    number,
+    parsed,
+    whole,
+)
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.guidance import ConditionError
 from linearsr_jax.inference.upscaler import Upscaler
@@ -38,6 +45,24 @@ def test_no_flag(value):
         flag("x", value)
 
 
+def test_texts_become_numbers():
+    for name, text, value in (
+        ("steps", "4", 4),
+        ("seed", f"{2**32 - 1}", 2**32 - 1),
+        ("fidelity", "1", 1.0),
+        ("scale", "2.5", 2.5),
+    ):
+        found = parsed(name, text)
+        assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("text", ["", "x", "-1", "1e400", "nan", "9" * 5000])
+def test_texts_that_are_no_such_number(name, text):
+    with pytest.raises(UpscaleError, match=f"{name} must be a"):
+        parsed(name, text)
+
+
 @pytest.fixture(scope="module")
 def nano():
     return Upscaler.from_pretrained("nano")
@@ -69,3 +94,18 @@ def test_tags_and_memory_of_another_type(nano):
         nano(np.zeros((5, 5, 3), np.uint8), tags=None)
     with pytest.raises(UpscaleError, match="max_memory must be a number"):
         Upscaler(nano.model, max_memory="4")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fail"),
+    [
+        ("UpscaleError", lambda nano: nano(np.zeros((5, 5, 3), np.uint8), steps=0)),
+        ("ConditionError", lambda nano: nano(np.zeros((5, 5, 3), np.uint8), tags=None)),
+        ("PretrainedError", lambda nano: Upscaler.from_pretrained("absent")),
+        ("ImageError", lambda nano: linearsr_jax.read_image("absent.png")),
+    ],
+)
+def test_errors_have_one_base(nano, kind, fail):
+    with pytest.raises(linearsr_jax.LinearSRError) as caught:
+        fail(nano)
+    assert type(caught.value) is getattr(linearsr_jax, kind)

@@ -86,7 +86,7 @@ def test_uncertainty_is_the_deviation_over_seeds(noisy):
 
 
 def test_one_step_has_no_uncertainty(upscaler, noisy):
-    with pytest.raises(UpscaleError, match=r"nano with 1 step .* --model nano-flow"):
+    with pytest.raises(UpscaleError, match=r"with 1 step .* nano-flow \(--model\)"):
         upscaler.uncertainty(noisy)
 
 

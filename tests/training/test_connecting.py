@@ -1,5 +1,6 @@
 """Processes that do not find each other, or fail while connected, end with a line."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -21,6 +22,22 @@ def start(code, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         env=make_environment(devices=1),
+    )
+
+
+def test_a_jax_that_has_moved_what_is_private(capsys, monkeypatch):
+    """Nothing but a detail of one message needs it."""
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", None)
+    monkeypatch.delattr("jax._src.distributed")
+    spec = importlib.util.spec_from_file_location("hosts_again", hosts.__file__)
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    monkeypatch.setattr(again.os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match="69"):
+        again._give_up()
+    assert capsys.readouterr().err == (
+        "linearsr: after 300 s not all processes have reached the coordinator; run the "
+        "same command on each host\n"
     )
 
 

@@ -5,9 +5,10 @@ import types
 
 import pytest
 
+from linearsr_jax.esgf.run_log import KINDS
 from linearsr_jax.training import cloud_goodput
 from linearsr_jax.training.cloud_goodput import CloudGoodput, open_cloud_goodput
-from linearsr_jax.training.goodput import KINDS, Goodput
+from linearsr_jax.training.goodput import Goodput
 from linearsr_jax.training.record import TrainError
 
 

@@ -14,7 +14,7 @@ from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training import stages
 from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.loop import TrainResult
-from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.record import BadFieldError, TrainError
 from tests.runs_testing import cut_back
 
 NAMES = ("pretrain", "experts", "sft")
@@ -133,6 +133,14 @@ def test_a_signal_ends_it_and_the_rest_is_left(photos, tmp_path, monkeypatch):
 def test_a_later_stage_has_no_start_of_its_own(photos, tmp_path):
     with pytest.raises(TrainError, match=r"sft\.init_from: must be empty"):
         stages.run_stages(load(photos, "sft.init_from=nano"), tmp_path)
+
+
+def test_a_bad_field_of_the_last_stage_shows_before_the_first(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stages, "train_and_evaluate", lambda *_: pytest.fail("trains"))
+    with pytest.raises(BadFieldError, match="batch_size must be at least 1"):
+        stages.run_stages(load(photos, "sft.batch_size=0"), tmp_path / "run")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "[{}]", '[{"name": "sft"}]'])
