@@ -165,7 +165,7 @@ def finetune(
     if not train_and_evaluate(config, workdir).is_finished:
         return None
     origin = load_pretrained(model)
-    _keep_slider(workdir / "model", origin)
+    _keep_rest(workdir / "model", origin)
     after = Upscaler.from_pretrained(workdir / "model")
     before = Upscaler(origin)
     upscalers = {
@@ -190,16 +190,17 @@ def finetune(
     return Comparison(workdir / "model", compared)
 
 
-def _keep_slider(folder: Path, origin: PretrainedModel) -> None:
-    """Gives the result the slider of its origin, if that has one.
+def _keep_rest(folder: Path, origin: PretrainedModel) -> None:
+    """Gives the result what its origin has besides the weights that were trained.
 
-    Fidelity 0 stays, and 1 is what was trained from the origin's fidelity 1: so nano's
-    releases went on from one another, too (experiments/202611_picture/go_on.py).
+    Of a slider fidelity 0 stays, and 1 is what was trained from the origin's fidelity
+    1: so nano's releases went on from one another, too
+    (experiments/202611_picture/go_on.py).
     """
-    if origin.mean_experts is None:
-        return
     after = load_pretrained(folder)
     card = (folder / CARD_FILE).read_text()
+    if origin.mean_experts is not None:
+        card += "\n" + _SLIDER.format(origin=origin)
     save_pretrained(
         folder,
         after.experts,
@@ -207,9 +208,11 @@ def _keep_slider(folder: Path, origin: PretrainedModel) -> None:
         after.codec,
         boundaries=after.boundaries,
         training=after.training,
-        card=f"{card}\n{_SLIDER.format(origin=origin)}",
+        card=card,
+        null_condition=origin.null_condition,
         mean_experts=origin.mean_experts,
         default_fidelity=origin.default_fidelity,
+        tagger=origin.tagger,
     )
 
 

@@ -39,7 +39,7 @@ def save_model(folder, preset):
     params = jax.device_get(model.init_params(jax.random.key(3)))
     # The head starts at zero, and then the model is bicubic whatever else it holds.
     params["head"]["kernel"] = 0.05 * np.sin(np.arange(32 * 48)).reshape(32, 48)
-    config = {"training": {}, "card": "A model of no skill.\n"}
+    config = {"training": {}, "card": "A model of no skill.\n", "tagger": "light"}
     model_folder.save_pretrained(folder, (params,), preset, CODECS["pixel"](), **config)
     return folder
 
@@ -110,6 +110,11 @@ def test_it_starts_from_the_given_weights(run, base):
     # In two steps Adam goes no further than about twice the learning rate.
     close = functools.partial(np.testing.assert_allclose, rtol=0, atol=5e-4)
     jax.tree.map(close, after.experts, before.experts)
+
+
+def test_it_keeps_what_was_not_trained(run):
+    workdir, _ = run
+    assert model_folder.load_pretrained(workdir / "model").tagger == "light"
 
 
 def test_every_expert_is_trained_and_compared(photos, tmp_path):
