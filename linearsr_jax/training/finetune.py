@@ -5,6 +5,7 @@ others. Then the model upscales the held-out photographs as it was before and af
 They stay in the workdir as data sets for `linearsr eval`.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,8 @@ def finetune_config(
       PretrainedError: see `pretrained.load_pretrained`.
       ConfigError: see `config.load_config`.
     """
-    preset = load_pretrained(model).preset
+    before = load_pretrained(model)
+    preset = before.preset
     names = [name for name, known in PRESETS.items() if known == preset]
     if not names:
         raise FinetuneError(
@@ -79,12 +81,15 @@ def finetune_config(
     config = default_config()
     config.preset = names[0]
     config.init_from = model
+    config.expert_boundaries = before.boundaries
     config.data.folder = str(photos)
     # Every codec gets the same number of latent pixels.
     config.data.crop_size *= preset.codec_factor // SCALE
     config.val.crop_size *= preset.codec_factor // SCALE
     config.val.holdout = 0.1
     config.val.every = 500
+    # Enough steps for every expert to take part.
+    config.val.steps = max(preset.default_steps, len(before.experts))
     config.steps = 3_000
     # A tenth of nano's learning rate: enough to adapt without forgetting much.
     config.optimizer.learning_rate = 2e-4
@@ -140,7 +145,10 @@ def finetune(
         return None
     after = Upscaler.from_pretrained(workdir / "model")
     before = Upscaler.from_pretrained(model)
-    upscalers = {"before": before, "after": after}
+    upscalers = {
+        name: functools.partial(upscaler, steps=config.val.steps)
+        for name, upscaler in (("before", before), ("after", after))
+    }
     compared = {}
     names = after.model.training["held_out"]
     degradations = dict.fromkeys(("bicubic", *used(config.data.degradations)))
@@ -177,7 +185,7 @@ def _write_held_out(
 
 
 def _draw_before_after(
-    output: Path, data_set: Path, upscalers: dict[str, Upscaler]
+    output: Path, data_set: Path, upscalers: Mapping[str, Callable]
 ) -> None:
     images_hr, images_lr = (
         [read_image(path).rgb for path in find_images(data_set / kind)[:_SHOWN]]

@@ -12,11 +12,14 @@ from PIL import Image
 from linearsr_jax.cli import main as cli
 from linearsr_jax.codecs import CODECS
 from linearsr_jax.core.image_io import read_image
-from linearsr_jax.evaluation.tables import to_json
+from linearsr_jax.evaluation.runner import evaluate
+from linearsr_jax.evaluation.tables import summarize, to_json
+from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.pretrained import model_folder
 from linearsr_jax.training.finetune import FinetuneError, finetune, finetune_config
 from linearsr_jax.training.record import TrainError
+from tests.experts_testing import FOUR, make_experts
 
 OVERRIDES = (
     "steps=2",
@@ -106,6 +109,29 @@ def test_it_starts_from_the_given_weights(run, base):
     # In two steps Adam goes no further than about twice the learning rate.
     close = functools.partial(np.testing.assert_allclose, rtol=0, atol=5e-4)
     jax.tree.map(close, after.experts, before.experts)
+
+
+def test_every_expert_is_trained_and_compared(photos, tmp_path):
+    experts = make_experts(4)
+    folder = tmp_path / "flow"
+    config = {"boundaries": FOUR, "training": {}, "card": "Four of no skill.\n"}
+    preset, codec = get_preset("debug"), CODECS["pixel"]()
+    model_folder.save_pretrained(folder, experts, preset, codec, **config)
+    result = finetune(photos, tmp_path / "run", model=str(folder), overrides=OVERRIDES)
+    after = model_folder.load_pretrained(result.model)
+    assert after.boundaries == FOUR
+    for was, now in zip(experts, after.experts, strict=True):
+        assert (was["head"]["kernel"] != now["head"]["kernel"]).any()
+    # One step would be the noisiest expert's alone.
+    assert finetune_config(photos, "nano-flow").val.steps == 4
+    *_, before = result.tables["bicubic"][:3]
+    data_set = tmp_path / "run" / "held_out" / "bicubic"
+    upscale = functools.partial(Upscaler.from_pretrained(folder), steps=4)
+    scores = evaluate(
+        {"before": upscale}, ("psnr",), hr=data_set / "HR", lr=data_set / "LR"
+    )
+    (expected,) = summarize(scores.per_image)
+    assert before.averages["psnr"] == expected.averages["psnr"]
 
 
 def test_command(run, photos, base, capsys):
