@@ -2,10 +2,10 @@
 
 A command is a module of this folder with HELP, `add_arguments(parser)` and
 `run(args)`, which returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 planned
-but does not fit, 75 stopped by a signal with a checkpoint, 130 ended by Ctrl-C, 143 by
-SIGTERM. Commands import what they run inside `run`, so that --help need not wait for
-JAX. With --json the last line of standard output is one JSON object; logs go to
-standard error.
+but does not fit, 69 not all hosts came, 75 stopped by a signal with a checkpoint, 130
+ended by Ctrl-C, 143 by SIGTERM. Commands import what they run inside `run`, so that
+--help need not wait for JAX. With --json the last line of standard output is one JSON
+object; logs go to standard error.
 """
 
 import argparse

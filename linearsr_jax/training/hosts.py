@@ -67,7 +67,7 @@ def connected(
       HostArgumentError: the arguments do not go together.
       TrainError: a process cannot be reached, or there are others and JAX does not see
         them. Where a process has not come after five minutes, the others end with one
-        line and exit code 1.
+        line and exit code NOT_ALL_CAME.
     """
     given = (coordinator, process, processes)
     if processes == 1 or jax.distributed.is_initialized():
