@@ -1,4 +1,8 @@
-"""Classifier-free guidance on any of the network's outputs."""
+"""Classifier-free guidance on any of the network's outputs.
+
+The paper does not say what its guidance removes; here it is the tags and never the LR
+image, so that guidance exaggerates what the tags change and nothing else.
+"""
 
 
 def guide(unconditional, conditional, guidance_scale: float):

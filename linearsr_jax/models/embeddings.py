@@ -1,4 +1,10 @@
-"""Embeds what the network sees beside the latents: time, place, LR image, tags."""
+"""Embeds what the network sees beside the latents: time, place, LR image, tags.
+
+Differs from the paper in the tags, which in pixel presets have a learned vector each
+and no text encoder, and in the LR stem, where residual blocks may follow. The paper
+does not give the width of the stem nor its last activation; see `LRStem`. Time and
+place are SANA's.
+"""
 
 from typing import NamedTuple
 

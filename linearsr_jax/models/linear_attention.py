@@ -1,4 +1,9 @@
-"""The self-attention layer around `kernels_pallas.linear_attention`."""
+"""The self-attention layer around `kernels_pallas.linear_attention`.
+
+The paper's ReLU attention; it differs where floor is above 0, which no preset has, and
+by the eps in the denominator, which is diffusers'. Heads and norms are SANA's, because
+the paper does not say which SANA it uses.
+"""
 
 import functools
 
