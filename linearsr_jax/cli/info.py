@@ -35,8 +35,8 @@ def describe(name_or_path: str) -> dict[str, Any]:
       name_or_path: name of a bundled model, or model folder.
 
     Returns:
-      Values that JSON can store. `parameters` counts those of one expert; `sha256` has
-      one entry per expert.
+      Values that JSON can store. `parameters` counts those of one expert; `sha256` is
+      that of `weights_sha256`.
 
     Raises:
       PretrainedError: there is no such model.

@@ -1,8 +1,7 @@
 """The constants of the knee detector.
 
 None has the unit of a metric, or depends on how long a run will be. The paper gives
-none
-of them, because it picks its knee by eye. A comment gives the origin of each:
+none of them, because it picks its knee by eye. A comment gives the origin of each:
 
 - *definition*: defines what a knee, a swing or a collapse is; a matter of taste.
 - *statistics*: follows from the distribution of the quantity that it bounds.

@@ -307,7 +307,11 @@ def _load_codec(config: ModelConfig, folder: Path) -> Codec:
 
 
 def weights_sha256(name_or_path: str | Path) -> list[str]:
-    """Computes the SHA-256 of each expert's weights file, clean to noisy."""
+    """Computes the SHA-256 of each file of weights.
+
+    Those of a slider's fidelity 0 come first, then those of the experts, or of fidelity
+    1; each set from clean to noisy.
+    """
     folder = _find(name_or_path)
     names = sorted(_found_weights(folder), key=lambda name: (len(name), name))
     return [sha256(folder / name) for name in names]

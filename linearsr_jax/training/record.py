@@ -112,7 +112,7 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], workdir: Path) -> "RunRecord":
-        """Reads the record of a checkpoint, also one of linearsr_jax 0.1 or 0.2.
+        """Reads the record of a checkpoint, also one of an earlier format.
 
         Args:
           values: JSON part of a checkpoint.

@@ -1,7 +1,8 @@
 """Checks a training config and builds settings, network, optimiser, loss and mesh.
 
-This is the only module of training that reads a ConfigDict; everything that it calls
-gets typed values or keyword arguments.
+Beside the entry points `loop`, `stages` and `finetune`, which are handed a ConfigDict,
+this is the only module of training that reads one; everything that it calls gets typed
+values or keyword arguments.
 """
 
 import json
