@@ -1,6 +1,7 @@
 """A stop saves at once, whatever else is due, and the resumed run does the rest."""
 
 import json
+import signal
 
 import jax
 import pytest
@@ -155,14 +156,18 @@ def test_a_stop_in_a_step_with_trouble_is_not_lost(config, done, tmp_path, monke
 def test_a_stop_while_the_run_goes_back_is_not_lost(
     config, done, tmp_path, monkeypatch
 ):
-    real = Trainer.find_trouble
+    real, real_rewind = Trainer.find_trouble, Trainer.rewind
 
     def find_trouble(self):
         return trainer.Trouble("a test", since=3) if self.step == 3 else real(self)
 
+    def rewind(self, trouble):
+        signal.raise_signal(signal.SIGTERM)
+        real_rewind(self, trouble)
+
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "find_trouble", find_trouble)
-        patch.setattr(StopSignal, "has_come", lambda self: step(3) in done)
+        patch.setattr(Trainer, "rewind", rewind)
         assert not train_and_evaluate(config, tmp_path).is_finished
     assert done[-1] == step(3)
     assert train_and_evaluate(config, tmp_path).is_finished
