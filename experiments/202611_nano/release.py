@@ -23,15 +23,7 @@ def main(workdir: str, photos: str) -> None:
     card = model_card(model.training)
     for name in model.training["files"]:
         card = card.replace(f"- {name}\n", f"- {name}: {licences[name]}\n")
-    model_folder.save_pretrained(
-        TARGET,
-        model.experts,
-        model.preset,
-        model.codec,
-        boundaries=model.boundaries,
-        training=model.training,
-        card=card,
-    )
+    model_folder.save_model(TARGET, model, card)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ models themselves.
 """
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from linearsr_jax.core.array_types import PyTree
 from linearsr_jax.pretrained.model_folder import (
     PretrainedModel,
     load_pretrained,
-    save_pretrained,
+    save_model,
 )
 
 HERE = Path(__file__).parent
@@ -113,16 +114,14 @@ def write(
     credits = [f"- {name}: {licences[name]}" for name in names]
     heading = f"## The {len(credits)} photographs"
     card = "\n".join([(HERE / "card.md").read_text(), heading, *credits, ""])
-    save_pretrained(
-        output,
-        (high,),
-        end.preset,
-        end.codec,
-        training=end.training | {"files": names, "slider": dict(slider)},
-        card=card,
+    whole = dataclasses.replace(
+        end,
+        experts=(high,),
         mean_experts=(low,),
+        training=end.training | {"files": names, "slider": dict(slider)},
         default_fidelity=default_fidelity,
     )
+    save_model(output, whole, card)
 
 
 if __name__ == "__main__":

@@ -190,6 +190,32 @@ def save_pretrained(
     )
 
 
+def save_model(folder: str | Path, model: PretrainedModel, card: str) -> None:
+    """Writes a model that was loaded, or `dataclasses.replace` made of one.
+
+    Args:
+      folder: see `save_pretrained`.
+      model: all of it is written but the name, which is the folder's.
+      card: model card in Markdown.
+
+    Raises:
+      ValueError: see `save_pretrained`.
+    """
+    save_pretrained(
+        folder,
+        model.experts,
+        model.preset,
+        model.codec,
+        boundaries=model.boundaries,
+        training=model.training,
+        card=card,
+        null_condition=model.null_condition,
+        mean_experts=model.mean_experts,
+        default_fidelity=model.default_fidelity,
+        tagger=model.tagger,
+    )
+
+
 def write_null_condition(
     folder: Path, null_condition: Float[HostOrDevice, "T F"]
 ) -> None:

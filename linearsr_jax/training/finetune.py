@@ -8,6 +8,7 @@ A model with a slider goes on with the losses that made its sharp end, and keeps
 slider.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from linearsr_jax.pretrained.model_folder import (
     CARD_FILE,
     PretrainedModel,
     load_pretrained,
-    save_pretrained,
+    save_model,
 )
 from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.validation import degrade_fixed
@@ -201,19 +202,14 @@ def _keep_rest(folder: Path, origin: PretrainedModel) -> None:
     card = (folder / CARD_FILE).read_text()
     if origin.mean_experts is not None:
         card += "\n" + _SLIDER.format(origin=origin)
-    save_pretrained(
-        folder,
-        after.experts,
-        after.preset,
-        after.codec,
-        boundaries=after.boundaries,
-        training=after.training,
-        card=card,
+    whole = dataclasses.replace(
+        after,
         null_condition=origin.null_condition,
         mean_experts=origin.mean_experts,
         default_fidelity=origin.default_fidelity,
         tagger=origin.tagger,
     )
+    save_model(folder, whole, card)
 
 
 def _write_held_out(

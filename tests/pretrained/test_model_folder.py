@@ -302,3 +302,26 @@ def test_writing_without_slider_removes_an_older_ones(slider):
     assert model.mean_experts is None
     with pytest.raises(ValueError, match="no fidelity slider"):
         model.experts_at(0.5)
+
+
+def test_a_loaded_model_is_saved_whole(tmp_path):
+    null_condition = np.arange(48, dtype=np.float32).reshape(3, 16)
+    model_folder.save_pretrained(
+        tmp_path / "first",
+        make_experts(2),
+        get_preset("debug"),
+        PixelCodec(residual_std=0.25),
+        boundaries=(0.5,),
+        training={"step": 1},
+        card="one",
+        null_condition=null_condition,
+        mean_experts=make_experts(2)[::-1],
+        default_fidelity=0.75,
+        tagger="light",
+    )
+    first = model_folder.load_pretrained(tmp_path / "first")
+    model_folder.save_model(tmp_path / "second", first, "two")
+    assert (tmp_path / "second/README.md").read_text() == "two"
+    for path in (tmp_path / "first").iterdir():
+        if path.name not in ("README.md", "SHA256SUMS"):
+            assert (tmp_path / "second" / path.name).read_bytes() == path.read_bytes()
