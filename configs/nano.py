@@ -14,7 +14,7 @@ experiments/202611_picture/release.py makes of the models of the first three; tr
 beside it has the whole recipe, README.md the results.
 
 The weights that ship with the package went a longer way, because the recipe was found
-while they were trained: the card of nano lists its nine stages.
+while they were trained: the card of nano lists its ten stages.
 """
 
 from linearsr_jax.config.defaults import default_config
