@@ -12,11 +12,8 @@ from linearsr_jax.inference.memory_budget import needed_bytes, rows_that_fit
 from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.linear_dit import LinearDiT
 
-# Share of a large product's FLOP/s that whole images reach, not yet measured with the
-# residual blocks of nano's stem. Without them it was 0.27 on two cores, where 1024 x
-# 1024 pixels took 990 ms. With them, at 2.2 times the FLOPs and in bands, these took
-# 862 on another machine (docs/speed.md): 0.67, if products run alike there. So this
-# lies between.
+# Share of a large product's FLOP/s that whole images reach: nano 0.47 to 0.58 on two
+# cores, by the figures of docs/speed.md.
 _EFFICIENCY = 0.5
 
 
