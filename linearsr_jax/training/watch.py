@@ -16,10 +16,12 @@ import jax
 # Seconds between two signs of life, and without one until a process counts as dead.
 _EVERY, SILENCE = 3.0, 20.0
 _FOLDER = "linearsr_alive"
+# A key that nobody sets, and longer than any run.
+_NEVER, _FOREVER_MS = "linearsr_never", 10**10
 
 
 class Watch:
-    """A thread that shows the others that this process lives, and looks for them."""
+    """Shows the others that this process lives, and looks for them, in threads."""
 
     def __init__(self, client: Any):
         """Starts the thread.
@@ -30,20 +32,38 @@ class Watch:
         self._client = client
         self._is_ending, self._is_over = threading.Event(), threading.Event()
         self._index, self._count = jax.process_index(), jax.process_count()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._thread.start()
+        tasks = [self._run]
+        if self._index:
+            # The service is in process 0.
+            tasks.append(self._wait_for_service)
+        self._threads = [
+            threading.Thread(target=task, name="watch", daemon=True) for task in tasks
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def end(self) -> None:
         """Looks no longer; the others may leave. The signs of life go on."""
         self._is_ending.set()
 
     def join(self) -> None:
-        """Ends the thread. Call it after JAX's shutdown, when nobody needs the signs.
+        """Ends the threads. Call it after JAX's shutdown, when nobody needs the signs.
 
         A thread that returns from JAX's client while Python closes aborts the process.
         """
         self._is_over.set()
-        self._thread.join(SILENCE)
+        for thread in self._threads:
+            thread.join(SILENCE)
+
+    def _wait_for_service(self) -> None:
+        """Leaves as soon as the connection to the service breaks.
+
+        JAX aborts then within a third of a second, too soon for the signs of life.
+        """
+        try:
+            self._client.blocking_key_value_get(_NEVER, _FOREVER_MS)
+        except Exception:
+            self._leave(0)
 
     def _run(self) -> None:
         seen: dict[int, tuple[str, float]] = {}
@@ -55,7 +75,6 @@ class Watch:
                 self._client.key_value_set(name, str(number), allow_overwrite=True)
                 rows = self._client.key_value_dir_get(_FOLDER)
             except Exception:
-                # The service is in process 0.
                 self._leave(0)
                 return
             now = time.monotonic()

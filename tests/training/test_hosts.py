@@ -23,7 +23,7 @@ from tests.experts_testing import PRESET, make_experts
 from tests.processes_testing import find_free_port, make_environment
 
 # Long enough that a signal at step 2 comes before the end.
-STEPS = 20
+STEPS = 12
 # All that can be spread over the processes is: parameters, two experts on one axis of
 # devices, validation, and the weights of a knee.
 OVERRIDES = {
@@ -202,8 +202,8 @@ def test_a_process_that_is_killed_ends_the_other_and_loses_nothing(
     whole, photos, tmp_path
 ):
     run = tmp_path / "run"
-    with Processes(tmp_path, run, photos, {"checkpoint_every": 10}) as processes:
-        processes.wait_for_step(run, 12)
+    with Processes(tmp_path, run, photos, {"checkpoint_every": 4}) as processes:
+        processes.wait_for_step(run, 6)
         processes.all[1].kill()
         killed = time.monotonic()
         codes = processes.wait()
@@ -212,7 +212,7 @@ def test_a_process_that_is_killed_ends_the_other_and_loses_nothing(
         assert codes == [1, -signal.SIGKILL], processes.texts()
         text = processes.texts()[0]
     assert "another process has ended" in text or "process 1 has ended" in text
-    assert_ends_as_the_whole(tmp_path, run, photos, 10, whole)
+    assert_ends_as_the_whole(tmp_path, run, photos, 4, whole)
 
 
 def assert_ends_as_the_whole(folder, run, photos, saved, whole):

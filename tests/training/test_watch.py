@@ -1,8 +1,19 @@
-"""The thread of signs of life."""
+"""The threads that look for the other processes."""
 
+import subprocess
+import sys
 import threading
 
 from linearsr_jax.training.watch import Watch
+from tests.processes_testing import find_free_port, make_environment
+
+CONNECTED = """
+import sys, time
+from linearsr_jax.training.hosts import connected
+with connected(coordinator=sys.argv[1], process=int(sys.argv[2]), processes=2):
+    print("connected", flush=True)
+    time.sleep(600)
+"""
 
 
 class Client:
@@ -30,3 +41,30 @@ def test_no_thread_is_left():
     watch.join()
     assert "watch" not in [thread.name for thread in threading.enumerate()]
     assert client.signs.keys() == {"linearsr_alive/0"}
+
+
+def test_the_end_of_process_0_ends_the_other_with_one_line():
+    """Where JAX itself would abort, with a trace of C++."""
+    address, environment = f"127.0.0.1:{find_free_port()}", make_environment(devices=1)
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-c", CONNECTED, address, str(process)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for process in range(2)
+    )
+    with first, second:
+        try:
+            for process in (first, second):
+                assert process.stdout.readline() == "connected\n"
+            first.kill()
+            _, said = second.communicate(timeout=60)
+        finally:
+            for process in (first, second):
+                process.kill()
+    assert second.returncode == 1, said
+    line = "linearsr: process 1: process 0 has ended, or cannot be reached"
+    assert line in said.splitlines()
