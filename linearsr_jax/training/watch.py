@@ -2,10 +2,13 @@
 
 JAX does so, too, after its own heartbeat, and then aborts with a trace of C++. This
 comes before, with one line. Collectives of accelerators wait for the dead in vain, so
-nothing but another thread can notice.
+nothing but another thread can notice. Where process 0 dies, which has the service that
+JAX and this thread ask, JAX aborts at once; that, too, ends with the line.
 """
 
+import ctypes
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,12 +19,10 @@ import jax
 # Seconds between two signs of life, and without one until a process counts as dead.
 _EVERY, SILENCE = 3.0, 20.0
 _FOLDER = "linearsr_alive"
-# A key that nobody sets, and longer than any run.
-_NEVER, _FOREVER_MS = "linearsr_never", 10**10
 
 
 class Watch:
-    """Shows the others that this process lives, and looks for them, in threads."""
+    """A thread that shows the others that this process lives, and looks for them."""
 
     def __init__(self, client: Any):
         """Starts the thread.
@@ -32,38 +33,24 @@ class Watch:
         self._client = client
         self._is_ending, self._is_over = threading.Event(), threading.Event()
         self._index, self._count = jax.process_index(), jax.process_count()
-        tasks = [self._run]
-        if self._index:
-            # The service is in process 0.
-            tasks.append(self._wait_for_service)
-        self._threads = [
-            threading.Thread(target=task, name="watch", daemon=True) for task in tasks
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+        # A handler of Python's own would wait for the main thread, and so run never.
+        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._say_aborted)
+        ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
 
     def end(self) -> None:
         """Looks no longer; the others may leave. The signs of life go on."""
         self._is_ending.set()
 
     def join(self) -> None:
-        """Ends the threads. Call it after JAX's shutdown, when nobody needs the signs.
+        """Ends the thread. Call it after JAX's shutdown, when nobody needs the signs.
 
         A thread that returns from JAX's client while Python closes aborts the process.
         """
         self._is_over.set()
-        for thread in self._threads:
-            thread.join(SILENCE)
-
-    def _wait_for_service(self) -> None:
-        """Leaves as soon as the connection to the service breaks.
-
-        JAX aborts then within a third of a second, too soon for the signs of life.
-        """
-        try:
-            self._client.blocking_key_value_get(_NEVER, _FOREVER_MS)
-        except Exception:
-            self._leave(0)
+        self._thread.join(SILENCE)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
     def _run(self) -> None:
         seen: dict[int, tuple[str, float]] = {}
@@ -75,7 +62,8 @@ class Watch:
                 self._client.key_value_set(name, str(number), allow_overwrite=True)
                 rows = self._client.key_value_dir_get(_FOLDER)
             except Exception:
-                self._leave(0)
+                # The service is in process 0.
+                self._leave("process 0 has ended, or cannot be reached")
                 return
             now = time.monotonic()
             values = {int(key.rpartition("/")[2]): value for key, value in rows}
@@ -85,11 +73,13 @@ class Watch:
                 if value != before:
                     seen[index] = value, now
                 elif now - since > SILENCE and index != self._index:
-                    self._leave(index)
+                    self._leave(f"process {index} has ended, or cannot be reached")
 
-    def _leave(self, index: int) -> None:
+    def _say_aborted(self, _: int) -> None:
+        self._leave("aborted, probably because process 0 has ended; see JAX's error")
+
+    def _leave(self, text: str) -> None:
         if self._is_ending.is_set():
             return
-        text = f"process {index} has ended, or cannot be reached"
         print(f"linearsr: process {self._index}: {text}", file=sys.stderr, flush=True)
         os._exit(1)

@@ -1,5 +1,6 @@
 """The threads that look for the other processes."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -43,8 +44,8 @@ def test_no_thread_is_left():
     assert client.signs.keys() == {"linearsr_alive/0"}
 
 
-def test_the_end_of_process_0_ends_the_other_with_one_line():
-    """Where JAX itself would abort, with a trace of C++."""
+def test_the_end_of_process_0_ends_the_other_with_a_line():
+    """JAX aborts there, with a trace of C++."""
     address, environment = f"127.0.0.1:{find_free_port()}", make_environment(devices=1)
     first, second = (
         subprocess.Popen(
@@ -66,5 +67,5 @@ def test_the_end_of_process_0_ends_the_other_with_one_line():
             for process in (first, second):
                 process.kill()
     assert second.returncode == 1, said
-    line = "linearsr: process 1: process 0 has ended, or cannot be reached"
-    assert line in said.splitlines()
+    # The thread may see it before.
+    assert re.search("linearsr: process 1: .*process 0 has ended", said)
