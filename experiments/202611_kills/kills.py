@@ -42,7 +42,7 @@ OVERRIDES = {
     "data.workers": 1,
 }
 # A start is killed after a number of seconds below this, or below half as much again as
-# the undisturbed run needed to its first step and thirty more, whichever is less.
+# the undisturbed run needed to its tenth step, whichever is less.
 LONGEST_START = 180
 
 
@@ -152,11 +152,11 @@ def kill_once(processes: list[subprocess.Popen], workdir: Path, after: float, vi
 
 
 def run_undisturbed(workdir: Path, photos: Path, steps: int, count: int) -> float:
-    """Trains to the end; returns the seconds to the thirtieth step."""
+    """Trains to the end; returns the seconds to the tenth step."""
     begun, seconds = time.monotonic(), LONGEST_START
     processes = start(workdir, photos, steps, count)
     while any(process.poll() is None for process in processes):
-        if seconds == LONGEST_START and max(losses(workdir), default=0) >= 30:
+        if seconds == LONGEST_START and max(losses(workdir), default=0) >= 10:
             seconds = time.monotonic() - begun
         time.sleep(0.2)
     if codes := [x.wait() for x in processes if x.wait()]:
@@ -178,7 +178,7 @@ def main() -> None:
     whole, run = args.work / "whole", args.work / "run"
     seconds = run_undisturbed(whole, args.photos, args.steps, args.processes)
     longest = min(1.5 * seconds, LONGEST_START)
-    print(f"undisturbed: step 30 after {seconds:.0f} s", flush=True)
+    print(f"undisturbed: step 10 after {seconds:.0f} s", flush=True)
     rng, kills = random.Random(args.seed), []
     while len(kills) < args.kills:
         after, victim = rng.uniform(0, longest), rng.randrange(args.processes)
