@@ -116,7 +116,7 @@ def quality(text: str) -> int:
 
 
 def megapixels(text: str) -> int:
-    """Parses millions of pixels, above 0 and at most 100,000; returns pixels.
+    """Parses millions of pixels, above 0 and at most 100,000; returns pixels, not 0.
 
     Raises:
       argparse.ArgumentTypeError: it is not such a number.
@@ -127,4 +127,4 @@ def megapixels(text: str) -> int:
         value = 0.0
     if not 0 < value <= 100_000:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of million pixels")
-    return round(1e6 * value)
+    return max(1, round(1e6 * value))

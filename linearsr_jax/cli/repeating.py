@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linearsr_jax.cli.arguments import UsageError
-from linearsr_jax.cli.output_arguments import FORMATS
+from linearsr_jax.cli.output_arguments import COLOR_FIXES, FORMATS
 from linearsr_jax.core.files import sha256
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def set_arguments(args: argparse.Namespace) -> "Manifest":
         settings = {**_ADDED, **manifest.settings}
         if name not in settings:
             raise UsageError(f"--repeat {path}: its manifest lacks {name}")
+        if not _has_type(name, settings[name]):
+            raise UsageError(f"--repeat {path}: its manifest has a wrong {name}")
         setattr(args, name, settings[name])
     if Path(args.output).suffix.lower() not in IMAGE_SUFFIXES:
         args.format = args.format or _format_of(path, manifest)
@@ -87,6 +89,21 @@ def set_arguments(args: argparse.Namespace) -> "Manifest":
     args.tags = None if args.condition else ", ".join(manifest.tags)
     _check_model(args, manifest)
     return manifest
+
+
+def _has_type(name: str, value: object) -> bool:
+    """Tells whether a setting may be what a manifest says, which anyone may edit.
+
+    The settings that are not named here are checked where they are used.
+    """
+    if name == "color_fix":
+        return isinstance(value, str) and value in COLOR_FIXES
+    if value is None:
+        return True
+    if name == "size":
+        return isinstance(value, list) and len(value) == 2
+    is_whole = type(value) is int  # True is none
+    return is_whole or name not in ("steps", "max_side", "quality", "max_pixels")
 
 
 def warn_of_differences(path: Path, before: "Manifest", now: "Manifest") -> None:
@@ -126,6 +143,12 @@ def _find_input(args: argparse.Namespace, manifest: "Manifest") -> str:
             return str(path)
     if args.inputs:
         raise UsageError(f"{given[0]} is not the image that {args.repeat} was made of")
+    for path in places:
+        if path.is_file():
+            raise UsageError(
+                f"{path} is not the image that {args.repeat} was made of, or has "
+                "changed since; name that image, too"
+            )
     raise UsageError(f"the input {name} is not beside {args.repeat}; name it, too")
 
 

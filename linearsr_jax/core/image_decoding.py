@@ -11,7 +11,12 @@ import PIL.Image
 from PIL import ExifTags, ImageCms
 
 from linearsr_jax.core.image_deep import PixelTypeError, read_deep, read_unknown_tiff
-from linearsr_jax.core.image_metadata import metadata_of, profile_of, upright_xmp
+from linearsr_jax.core.image_metadata import (
+    metadata_of,
+    name_of,
+    profile_of,
+    upright_xmp,
+)
 from linearsr_jax.core.images import Image
 
 _logger = logging.getLogger(__name__)
@@ -212,6 +217,8 @@ def _to_rgb(image):
         )
     except (ImageCms.PyCMSError, OSError) as error:
         _logger.warning(
-            "CMYK without a usable profile: colours are a guess (%s)", error
+            "%s: CMYK without a usable profile: colours are a guess (%s)",
+            name_of(image),
+            error,
         )
         return image.convert("RGB")

@@ -103,7 +103,9 @@ def _cmyk_to_rgb(image):
             ).numpy()
     except pyvips.Error as error:
         _logger.warning(
-            "CMYK without a usable profile: colours are a guess (%s)", error.detail
+            "%s: CMYK without a usable profile: colours are a guess (%s)",
+            image.filename or "image",
+            error.detail,
         )
     light = 65535 - image.numpy().astype(np.uint32)
     light = light[..., :3] * light[..., 3:4]

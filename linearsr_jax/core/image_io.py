@@ -87,15 +87,7 @@ def read_image(
       MemoryError: it does not fit in memory.
     """
     with _errors_of(path, max_pixels):
-        path = Path(path)
-        if not path.exists():
-            raise ImageError(path, "no such file; check the name")
-        if path.is_dir():
-            raise ImageError(path, "is a folder; name an image file")
-        if not path.is_file():
-            raise ImageError(path, "is a pipe or device; redirect it, and name it -")
-        if path.stat().st_size == 0:
-            raise ImageError(path, "is empty (0 bytes); copy the file again")
+        path = _existing_file(path)
         return _read(path, path, refuse, max_pixels)
 
 
@@ -125,7 +117,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
       ImageError: missing, not an image, damaged, or in floating point.
     """
-    with _errors_of(path), open_image(path) as image:
+    with _errors_of(path), open_image(_existing_file(path)) as image:
         refuse_floats(image)
         width, height = image.size
         # Pillow gives the size of a TIFF as it will be.
@@ -219,8 +211,22 @@ def read_comment(path: str | os.PathLike) -> str | None:
     Raises:
       ImageError: missing, or not an image.
     """
-    with _errors_of(path), open_image(path) as image:
+    with _errors_of(path), open_image(_existing_file(path)) as image:
         return comment_of(image)
+
+
+def _existing_file(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise ImageError(path, "no such file; check the name")
+    if path.is_dir():
+        raise ImageError(path, "is a folder; name an image file")
+    if not path.is_file():
+        # Opening it would wait for somebody who writes into it.
+        raise ImageError(path, "is a pipe or device; redirect it, and name it -")
+    if path.stat().st_size == 0:
+        raise ImageError(path, "is empty (0 bytes); copy the file again")
+    return path
 
 
 def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> None:

@@ -184,7 +184,7 @@ def _exif_of(image: PIL.Image.Image) -> bytes | None:
         data = exif.tobytes()
     # Damaged EXIF makes Pillow raise almost anything.
     except Exception as error:
-        _warn_of_exif(_name_of(image), error)
+        _warn_of_exif(name_of(image), error)
         return None
     return data if data != PIL.Image.Exif().tobytes() else None
 
@@ -198,11 +198,12 @@ def _raw_exif(image: PIL.Image.Image) -> bytes | None:
     try:
         return bytes.fromhex("".join(text.split("\n")[3:])) if text else None
     except ValueError as error:
-        _warn_of_exif(_name_of(image), error)
+        _warn_of_exif(name_of(image), error)
         return None
 
 
-def _name_of(image: PIL.Image.Image) -> str:
+def name_of(image: PIL.Image.Image) -> str:
+    """Returns the name of the file that an image was opened from, for messages."""
     return str(getattr(image, "filename", "") or "image")
 
 

@@ -148,7 +148,10 @@ def make_plan(
     else:
         folder = Path(output)
         if os.path.lexists(folder) and not folder.is_dir():
-            raise PlanError(f"{output}: is a file; several images need a folder")
+            raise PlanError(
+                f"{output}: is a file without an image's suffix; name a folder, or one "
+                "image's output such as x.png"
+            )
         found = [x for given in dict.fromkeys(inputs) for x in search.find(given)]
         images = _without_repetition(found)
         named = _outputs_by_name(images, folder, naming)

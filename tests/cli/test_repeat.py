@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from linearsr_jax.cli import repeating
 from linearsr_jax.core import image_io, images
+from linearsr_jax.core.files import sha256
 from linearsr_jax.core.image_io import read_comment, read_image, write_image
 from linearsr_jax.inference.manifest import Manifest, ManifestError
 from tests.cli.running import run
@@ -170,6 +172,41 @@ def test_what_cannot_be_repeated(capsys, photo, tmp_path):
     text = tmp_path / "changed.json"
     text.write_text(json.dumps(record))
     assert "another model, mine" in refuse("--repeat", text, photo)
+    # Beside the output, but edited since.
+    Image.new("RGB", (9, 6)).save(first.parent / "photo.png")
+    assert "or has changed since" in refuse("--repeat", first)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", "x"),
+        ("steps", True),
+        ("max_side", 1.5),
+        ("quality", "x"),
+        ("max_pixels", [1]),
+        ("color_fix", "x"),
+        ("color_fix", []),
+        ("size", 7),
+        ("size", [7]),
+    ],
+)
+def test_settings_that_somebody_edited(capsys, photo, tmp_path, name, value):
+    settings = {
+        **dict.fromkeys(repeating._SETTINGS),
+        "color_fix": "auto",
+        "format": "png",
+        name: value,
+    }
+    text = tmp_path / "edited.json"
+    manifest = Manifest(
+        "nano", "0" * 64, settings, input="photo.png", input_sha256=sha256(photo)
+    )
+    text.write_text(manifest.to_json())
+    arguments = ["--repeat", text, photo, "-o", tmp_path / "x.png"]
+    code, _, err = run(capsys, "upscale", *arguments)
+    assert code == 2
+    assert err.endswith(f"edited.json: its manifest has a wrong {name}\n")
 
 
 @pytest.mark.parametrize(

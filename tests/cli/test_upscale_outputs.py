@@ -66,6 +66,7 @@ def test_other_proportions_are_remarked(capsys, photo, tmp_path):
         (["--quality", "0"], 2, "1 .. 100"),
         (["--max-pixels", "0"], 2, "million pixels"),
         (["--max-pixels", "0.00005"], 1, "(--max-pixels) raises it"),
+        (["--max-pixels", "1e-9"], 1, "(--max-pixels) raises it"),
     ],
 )
 def test_what_is_refused(capsys, photo, tmp_path, options, code, message):

@@ -19,6 +19,7 @@ from linearsr_jax.core.image_io import (
     ImageError,
     decode_image,
     find_images,
+    read_comment,
     read_image,
     read_size,
     write_image,
@@ -231,6 +232,15 @@ def test_what_is_not_an_image(tmp_path):
     assert "empty" in refusal(empty)
     assert "no such file" in refusal(tmp_path / "missing.png")
     assert "folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_size, read_comment])
+def test_no_file_is_opened_that_may_never_end(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png: is a pipe or device"):
+        read(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        read(tmp_path)
 
 
 def test_formats_that_start_programs_are_not_opened(tmp_path):

@@ -207,13 +207,14 @@ def test_cmyk_is_converted_with_its_profile(tmp_path, suffix):
     np.testing.assert_allclose(pink, [255, 155, 255], atol=22)
 
 
-def test_cmyk_without_a_profile_is_converted_by_the_formula(tmp_path):
+def test_cmyk_without_a_profile_is_converted_by_the_formula(tmp_path, caplog):
     path = tmp_path / "in.tif"
     inks = np.full((4, 4, 4), [255, 0, 0, 0], np.uint8)
     PIL.Image.fromarray(inks, "CMYK").save(path)
     np.testing.assert_array_equal(read_image(path).pixels[0, 0], [0, 255, 255])
     PIL.Image.fromarray(inks, "CMYK").save(path, icc_profile=b"no profile")
     np.testing.assert_array_equal(read_image(path).pixels[0, 0], [0, 255, 255])
+    assert f"{path}: CMYK without a usable profile" in caplog.text
 
 
 @pytest.mark.parametrize(
