@@ -29,7 +29,7 @@ def test_manifest_lists_good_files_and_reasons_against_the_others(tmp_path):
     assert found.files == ("b.PNG", "sub/a.jpeg")
     assert found.sizes == ((30, 20), (30, 40))
     assert found.rejected == {
-        "empty.tif": NOT_AN_IMAGE,
+        "empty.tif": "is empty (0 bytes); copy the file again",
         "letter.png": NOT_AN_IMAGE,
         "lost.png": "no such file; check the name",
         "tiny.png": "too small: 100x10, needs 16 pixels on each side",
