@@ -116,7 +116,7 @@ def quality(text: str) -> int:
 
 
 def megapixels(text: str) -> int:
-    """Parses millions of pixels, above 0 and at most 100,000; returns pixels, not 0.
+    """Parses millions of pixels, above 0 and at most 100,000; returns 1 pixel or more.
 
     Raises:
       argparse.ArgumentTypeError: it is not such a number.

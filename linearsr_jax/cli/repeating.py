@@ -141,14 +141,12 @@ def _find_input(args: argparse.Namespace, manifest: "Manifest") -> str:
     for path in given:
         if path.is_file() and sha256(path) == manifest.input_sha256:
             return str(path)
-    if args.inputs:
-        raise UsageError(f"{given[0]} is not the image that {args.repeat} was made of")
-    for path in places:
-        if path.is_file():
-            raise UsageError(
-                f"{path} is not the image that {args.repeat} was made of, or has "
-                "changed since; name that image, too"
-            )
+    others = given if args.inputs else [path for path in places if path.is_file()]
+    if others:
+        raise UsageError(
+            f"{others[0]} is not the image that {args.repeat} was made of, or has "
+            "changed since; name that image"
+        )
     raise UsageError(f"the input {name} is not beside {args.repeat}; name it, too")
 
 

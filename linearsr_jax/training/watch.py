@@ -76,7 +76,9 @@ class Watch:
                     self._leave(f"process {index} has ended, or cannot be reached")
 
     def _say_aborted(self, _: int) -> None:
-        self._leave("aborted, probably because process 0 has ended; see JAX's error")
+        self._leave(
+            "aborted, probably because another process has ended; see JAX's error"
+        )
 
     def _leave(self, text: str) -> None:
         if self._is_ending.is_set():

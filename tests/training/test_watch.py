@@ -1,4 +1,4 @@
-"""The threads that look for the other processes."""
+"""The thread of signs of life, and the end of a process that JAX aborts."""
 
 import re
 import subprocess
@@ -68,4 +68,6 @@ def test_the_end_of_process_0_ends_the_other_with_a_line():
                 process.kill()
     assert second.returncode == 1, said
     # The thread may see it before.
-    assert re.search("linearsr: process 1: .*process 0 has ended", said)
+    assert re.search(
+        "linearsr: process 1: .*(process 0|another process) has ended", said
+    )
