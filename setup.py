@@ -33,6 +33,9 @@ REQUIREMENTS = [
     "flax>=0.12.8,<0.12.9",
     "jax",
     "jaxtyping>=0.3",
+    # Comes with jax. 0.7.0 takes half a second to import unless NumPy is 2.5 or newer,
+    # which Python 3.11 does not get.
+    'ml_dtypes!=0.7.0; python_version < "3.12"',
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
