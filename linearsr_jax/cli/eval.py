@@ -4,6 +4,7 @@ import argparse
 import functools
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--metrics: {error}") from error
     for path in args.per_image:
         tables.check_per_image_path(path, overwrite=args.overwrite)
+    if len({os.path.realpath(path) for path in args.per_image}) < len(args.per_image):
+        raise UsageError("--per-image: names the same file twice")
     hr, lr = find_folders(args.data) if args.data else (args.hr, args.lr)
     model = args.model or (None if args.sr else "nano")
     methods: dict[str, runner.Method] = {}

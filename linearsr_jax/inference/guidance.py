@@ -122,6 +122,8 @@ def condition_from_file(path: str | Path, preset: Preset) -> Condition:
       ConditionError: unreadable, or of other arrays, shapes or types; not finite.
     """
     try:
+        # Where there is none, safetensors names it again and gives no errno.
+        Path(path).open("rb").close()
         arrays = load_file(path)
     except OSError as error:
         raise ConditionError(f"{path}: {error.strerror or error}") from error

@@ -379,8 +379,8 @@ def _find(name_or_path: str | Path) -> Path:
         return path
     known = ", ".join(bundled_models())
     raise PretrainedError(
-        f"{name_or_path}: no such model; give one of {known} or a folder with "
-        f"{CONFIG_FILE}"
+        f"{str(name_or_path) or repr('')}: no such model; give one of {known} or a "
+        f"folder with {CONFIG_FILE}"
     )
 
 

@@ -127,9 +127,10 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_text("utf-8"))
         name = description["tagger"]["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        is_missing = isinstance(error, OSError) and error.strerror
+        reason = error.strerror if is_missing else "describes no tagger"
         raise TaggerError(
-            f"{path}: describes no tagger: {error!r}; make the folder with "
-            "`linearsr convert --from ram`"
+            f"{path}: {reason}; make the folder with `linearsr convert --from ram`"
         ) from error
     if name != RamTagger.name:
         raise TaggerError(f"{path}: describes the tagger {name!r}, not ram")

@@ -53,6 +53,10 @@ def test_table_and_json(capsys, photo, tmp_path):
     code, _, err = run(capsys, *args, "--per-image", files[0])
     assert code == 1
     assert "--overwrite" in err
+    twice = [tmp_path / "new.csv", tmp_path / "." / "new.csv"]
+    code, _, err = run(capsys, *args, "--per-image", *twice)
+    assert code == 2
+    assert "the same file twice" in err
 
 
 def test_scores_folders_without_a_model(data, capsys):

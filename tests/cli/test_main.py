@@ -45,6 +45,7 @@ TRAIN += ["--override", "data.folder={tmp}"]
         ([*TRAIN, "loss.flow=-1"], 2, "loss.flow=-1"),
         ([*TRAIN, "bogus=1"], 2, "no such field"),
         (["info", "--model", "absent"], 1, "no such model"),
+        (["info", "--model", ""], 1, "'': no such model"),
         (["sharpen"], 2, "invalid choice"),
     ],
 )

@@ -77,7 +77,7 @@ def test_wrong_usage(capsys, args, message):
     [
         (["no.png", "--tagger", "none"], "no.png: no such file"),
         (["--tagger", "clip"], "no tagger 'clip'; use light, ram:FOLDER or none"),
-        (["--tagger", "ram:nowhere"], "nowhere/config.json: describes no tagger"),
+        (["--tagger", "ram:nowhere"], "nowhere/config.json: No such file"),
     ],
 )
 def test_failures(capsys, photos, args, message):

@@ -208,6 +208,9 @@ def test_folders_that_are_no_tagger(tmp_path):
             load_tagger(f"ram:{folder}")
         assert "\n" not in str(caught.value)
 
+    refuses(r"config\.json: No such file")
+    fresh()
+    (folder / "config.json").write_text("{}")
     refuses(r"config\.json: describes no tagger")
     fresh()
     (folder / "tagger.safetensors").unlink()

@@ -55,6 +55,13 @@ def test_file_of_features(tmp_path, dtype):
     assert condition_from_file(path, SANA).mask.tolist() == [[True, False, True]]
 
 
+def test_missing_features(tmp_path):
+    path = tmp_path / "text.safetensors"
+    with pytest.raises(ConditionError) as caught:
+        condition_from_file(path, SANA)
+    assert str(caught.value) == f"{path}: No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
