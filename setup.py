@@ -33,9 +33,6 @@ REQUIREMENTS = [
     "flax>=0.12.8,<0.12.9",
     "jax",
     "jaxtyping>=0.3",
-    # Comes with jax. 0.7.0 takes half a second to import unless NumPy is 2.5 or newer,
-    # which Python 3.11 does not get.
-    'ml_dtypes!=0.7.0; python_version < "3.12"',
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
@@ -45,6 +42,10 @@ REQUIREMENTS = [
     "safetensors>=0.5",
     "tqdm>=4.60",
 ]
+
+# ml_dtypes comes with jax. 0.7.0 takes half a second to import unless NumPy is 2.5 or
+# newer, which Python 3.11 does not get.
+EXCLUDED = ['ml_dtypes!=0.7.0; python_version < "3.12"']
 
 # What those commands need besides.
 TRAIN = [
@@ -147,7 +148,7 @@ setup(
         "linearsr_jax.cli": ["data/**"],
         "linearsr_jax.tagging": ["data/**"],
     },
-    install_requires=REQUIREMENTS,
+    install_requires=[*REQUIREMENTS, *EXCLUDED],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["linearsr = linearsr_jax.__main__:main"]},
     classifiers=[

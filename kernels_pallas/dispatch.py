@@ -1,9 +1,9 @@
 """Chooses the form of an operation that runs.
 
 Every operation has a plain form, "reference", which XLA compiles for any device and
-which JAX can differentiate in every way. Other forms are for one platform each and are
-named after it: "cpu", "tpu", "gpu". They have hand-written gradients (jax.custom_vjp),
-which JAX can use in reverse mode only.
+which JAX can differentiate in every way. Forms named after a platform, "cpu", "tpu" and
+"gpu", run there only. They have hand-written gradients (jax.custom_vjp), which JAX can
+use in reverse mode only. Forms of other names run anywhere.
 
 implementation="reference" therefore also enables forward mode: jvp, grad of jvp,
 Hessian-vector products. It is an argument and not a global setting, because jax.jit
@@ -33,7 +33,8 @@ class Fastest:
       devices: regular expression that the whole device kind must match: one kind, or a
         family of equal capability, such as "NVIDIA G?H[12]00.*" for Hopper.
       dtypes: types of the first array that were measured.
-      least_size: smallest number of elements of the first array for which it won.
+      least_size: smallest size for which it won, in elements of the array that `run`
+        is told to measure.
     """
 
     form: str
@@ -47,6 +48,8 @@ class Fastest:
 PREFERRED: dict[str, tuple[Fastest, ...]] = {
     "linear_attention": (Fastest("reference", "cpu"),),
     "glu_depthwise_conv": (Fastest("cpu", "cpu"),),
+    # Of jax.nn.dot_product_attention; "gpu" is cuDNN's. There is no other form on TPUs.
+    "cross_attention": (Fastest("reference", "cpu"), Fastest("reference", "TPU.*")),
 }
 
 # Device kinds that the form "gpu" is for: wgmma is an instruction of compute capability
@@ -64,6 +67,7 @@ def run(
     implementation: str | None,
     forms: Mapping[str, Callable[..., T]],
     *arrays: jax.Array,
+    size: int | None = None,
 ) -> T:
     """Runs one form of an operation.
 
@@ -75,6 +79,8 @@ def run(
       forms: {"reference": function of the arrays, "tpu": ...}. A form raises
         `unsupported(...)` for an input it does not take.
       *arrays: arguments of the form.
+      size: elements to compare with `Fastest.least_size`, where the first array's
+        number of them would not mean the same as in other calls.
 
     Returns:
       What the form returns.
@@ -90,7 +96,8 @@ def run(
                 f"{operation}: no implementation {implementation!r}; there are "
                 f"{', '.join(map(repr, forms))} and None"
             )
-        if implementation not in ("reference", target_device().platform):
+        is_elsewhere = implementation != target_device().platform
+        if implementation in LOWERING_PLATFORM and is_elsewhere:
             reason = (
                 f"this form is for {implementation.upper()}s; to compile for one from "
                 "elsewhere name it with jax.sharding.use_abstract_mesh"
@@ -101,8 +108,8 @@ def run(
             reason = "this form is for Hopper GPUs, compute capability 9.0"
             raise unsupported(operation, implementation, reason, *arrays)
         return forms[implementation](*arrays)
-    preferred = _preferred_form(operation, arrays[0])
-    if preferred != "reference":
+    preferred = preferred_form(operation, arrays[0], size)
+    if preferred in LOWERING_PLATFORM:
         try:
             # The computation may yet be lowered for another platform than the target.
             return jax.lax.platform_dependent(
@@ -112,7 +119,8 @@ def run(
             )
         except NotImplementedError as error:
             _log_once(f"{error}; running the reference")
-    return forms["reference"](*arrays)
+            preferred = "reference"
+    return forms[preferred](*arrays)
 
 
 def target_device() -> AbstractDevice:
@@ -142,13 +150,21 @@ def unsupported(
     )
 
 
-def _preferred_form(operation: str, array: jax.Array) -> str:
+def preferred_form(operation: str, array: jax.Array, size: int | None = None) -> str:
+    """Looks up what `PREFERRED` says of the target device and this input.
+
+    Args:
+      operation: its name there.
+      array: the operation's first array.
+      size: see `run`.
+    """
+    size = array.size if size is None else size
     kind = target_device().device_kind
     rows = [r for r in PREFERRED[operation] if re.fullmatch(r.devices, kind)]
     if not rows:
         _log_once(f"{operation}: {kind!r} was never measured; running the reference")
     for row in rows:
-        if array.dtype.name in row.dtypes and array.size >= row.least_size:
+        if array.dtype.name in row.dtypes and size >= row.least_size:
             return row.form
     return "reference"
 

@@ -1,5 +1,6 @@
 """The operation, and which form of it runs."""
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -26,9 +27,10 @@ def glu_depthwise_conv(
     The image's surroundings are zeros, after the SiLU. The first E channels are the
     value a, the others the gate g (GLUMBConv of SANA, arXiv 2410.10629).
 
-    "tpu" and "gpu" compute in float32 whatever x is, and round once, at the end;
-    "reference" and "cpu" compute in x's dtype. kernel and bias are cast to it before.
-    Gradients have their input's dtype.
+    "tpu" and "gpu" compute in float32 whatever x is, and round once, at the end, but
+    for the SiLU of bfloat16 on GPUs, see `gpu._activation`; "reference", "shifted" and
+    "cpu" compute in x's dtype. kernel and bias are cast to it before. Gradients have
+    their input's dtype.
 
     Args:
       x: the expanded features, before their SiLU. B images of H x W, C = 2 E channels.
@@ -36,9 +38,10 @@ def glu_depthwise_conv(
       bias: added after the convolution.
       input_bias: added to x, in float32; None adds nothing. It is here because the
         GPU kernel adds it as it loads x, in place of a pass over memory of its own.
-      implementation: "reference" differentiates in every way, forward mode
-        included; "cpu", "tpu" and "gpu" in reverse mode only. None takes the one
-        that was measured to be fastest on the device, see `dispatch.PREFERRED`.
+      implementation: "reference" and "shifted", which is nine shifted
+        multiply-adds on any device, differentiate in every way, forward mode included;
+        "cpu", "tpu" and "gpu" in reverse mode only. None takes the one that was
+        measured to be fastest on the device, see `dispatch.PREFERRED`.
 
     Returns:
       The gated values, in x's dtype.
@@ -96,6 +99,9 @@ def _gpu(x, kernel, bias, *input_bias):
 
 FORMS = {
     "reference": _biased_first(reference.glu_depthwise_conv),
+    "shifted": _biased_first(
+        functools.partial(reference.gate_convolved, reference.depthwise_conv_shifted)
+    ),
     "cpu": _biased_first(cpu.glu_depthwise_conv),
     "tpu": _biased_first(_tpu),
     "gpu": _gpu,

@@ -3,6 +3,7 @@
 Every form that the device can run is compared with float64 first, then timed: forward,
 and forward with the gradient. The reference is split into its two convolutions, nine
 shifted multiply-adds and XLA's grouped convolution, of which each platform gets one.
+All add the input's bias, as the networks have it.
 Prints one JSON object. What `dispatch.PREFERRED` says must come from it.
 """
 
@@ -63,44 +64,53 @@ def rows(
       timed arrays, see `max_error`. A form that fails, or is further off than
       `MAX_ERROR`, has "error" in place of the measurements.
     """
-    platform = jax.default_backend()
-    dtype = "float32" if platform == "cpu" else "bfloat16"
     if cases is None:
-        cases = CPU_CASES if platform == "cpu" else ACCELERATOR_CASES
-    functions = forms()
-    for expanded, side in cases:
-        arrays = make_case(dtype, expanded, side, side).arrays
+        on_cpu = jax.default_backend() == "cpu"
+        cases = CPU_CASES if on_cpu else ACCELERATOR_CASES
+    for size in cases:
+        for key in forms():
+            yield row(copy, key, size)
 
-        def measure(key, arrays=arrays, size=(expanded, side, side)):
-            error = max_error(dtype, functions, key, *size)
-            seconds = bench_lib.seconds_per_call(functions[key], *arrays)
-            moved = ARRAYS[key[1]] * arrays[-1].nbytes
-            return {"max_error": error, **bench_lib.row(seconds, moved, copy)}
 
-        for form, name in functions:
-            row = bench_lib.attempt(
-                functools.partial(measure, (form, name)),
-                **{"form": form, "pass": name},
-                **{"expanded": expanded, "height": side, "width": side},
-                dtype=dtype,
-            )
-            logger.info("%s", row)
-            yield row
+def row(copy: float, key: tuple[str, str], size: tuple[int, int]) -> dict[str, Any]:
+    """Measures a form; see `rows`.
+
+    Args:
+      copy: bytes per second of a copy.
+      key: (form, pass).
+      size: (E, rows and columns).
+    """
+    dtype = _dtype()
+    (form, name), (expanded, side) = key, size
+
+    def measure():
+        error = max_error(dtype, forms(), key, expanded, side, side)
+        function, arrays = forms()[key], make_case(dtype, expanded, side, side).arrays
+        seconds = bench_lib.seconds_per_call(function, *arrays)
+        found = bench_lib.row(seconds, ARRAYS[name] * arrays[-1].nbytes, copy)
+        return {"max_error": error, **found, **bench_lib.profiled(function, *arrays)}
+
+    labels = {"form": form, "pass": name, "expanded": expanded}
+    found = bench_lib.attempt(measure, **labels, height=side, width=side, dtype=dtype)
+    logger.info("%s", found)
+    return found
+
+
+def _dtype() -> str:
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def forms() -> dict[tuple[str, str], Callable]:
-    """Maps (form, pass) to functions of (x, kernel, bias, grad) that run here."""
+    """Maps (form, pass) to functions of (x, kernel, bias, input_bias, grad).
+
+    Those that run here, the kernel first.
+    """
     platform = jax.default_backend()
     operations: dict[str, Callable] = {
-        name: functools.partial(reference.gate_convolved, convolve)
-        for name, convolve in (
-            ("grouped", reference.depthwise_conv_grouped),
-            ("shifted", reference.depthwise_conv_shifted),
-        )
+        form: functools.partial(glu_depthwise_conv, implementation=form)
+        for form in (platform, "shifted")
     }
-    operations[platform] = functools.partial(
-        glu_depthwise_conv, implementation=platform
-    )
+    operations["grouped"] = _grouped
     return {
         (form, name): function
         for form, operation in operations.items()
@@ -108,24 +118,32 @@ def forms() -> dict[tuple[str, str], Callable]:
     }
 
 
-def _passes(operation: Callable) -> dict[str, Callable]:
-    def forward(x, kernel, bias, grad):
-        return operation(x, kernel, bias)
+def _grouped(x, kernel, bias, input_bias):
+    x = (x.astype(jnp.float32) + input_bias.astype(jnp.float32)).astype(x.dtype)
+    convolve = reference.depthwise_conv_grouped
+    return reference.gate_convolved(convolve, x, kernel, bias)
 
-    def forward_and_gradient(x, kernel, bias, grad):
-        out, vjp = jax.vjp(operation, x, kernel, bias)
+
+def _passes(operation: Callable) -> dict[str, Callable]:
+    def forward(*arrays):
+        return operation(*arrays[:-1])
+
+    def forward_and_gradient(*arrays):
+        *inputs, grad = arrays
+        out, vjp = jax.vjp(operation, *inputs)
         return out, vjp(grad)
 
     return dict(zip(ARRAYS, (forward, forward_and_gradient), strict=True))
 
 
 def make_inputs(height, width, expanded):
-    """Draws x, kernel, bias and the output's gradient."""
+    """Draws x, kernel, bias, the input's bias and the output's gradient."""
     rng = np.random.default_rng(0)
     channels = 2 * expanded
     shapes = (
         (1, height, width, channels),
         (3, 3, channels),
+        (channels,),
         (channels,),
         (1, height, width, expanded),
     )
@@ -136,10 +154,10 @@ class Case(NamedTuple):
     """The arrays of one size, and what should come out of them.
 
     Attributes:
-      arrays: x, kernel, bias and the output's gradient.
+      arrays: x, kernel, bias, the input's bias and the output's gradient.
       compared: the channels of the output, of E, that are compared with float64.
       exact: in float64 these channels of the output, and what belongs to them of the
-        gradients of x, kernel and bias: the values' channels, then the gates'.
+        gradients of x, kernel and both biases: the values' channels, then the gates'.
     """
 
     arrays: list[jax.Array]
@@ -202,8 +220,9 @@ def max_error(
     )
 
 
-def _float64(x, kernel, bias, grad):
-    """The output, and the gradients of x, kernel and bias."""
+def _float64(x, kernel, bias, input_bias, grad):
+    """The output, and the gradients of x, kernel and both biases."""
+    x = x + input_bias
     sigmoid = 1 / (1 + np.exp(-x))
     windows = _windows(x * sigmoid)
     y = np.einsum("tbhwc,tc->bhwc", windows, kernel.reshape(9, -1)) + bias
@@ -220,7 +239,8 @@ def _float64(x, kernel, bias, grad):
     flipped = kernel.reshape(9, -1)[::-1]
     grad_silu = np.einsum("tbhwc,tc->bhwc", _windows(grad_y), flipped)
     grad_x = grad_silu * sigmoid * (1 + x * (1 - sigmoid))
-    return value * gate * gate_sigmoid, grad_x, grad_kernel, grad_y.sum((0, 1, 2))
+    sums = (gradient.sum((0, 1, 2)) for gradient in (grad_y, grad_x))
+    return value * gate * gate_sigmoid, grad_x, grad_kernel, *sums
 
 
 def _windows(x):

@@ -87,7 +87,9 @@ def linear_attention_qkv(
     forms = _forms(
         reference.linear_attention_qkv, vjp.linear_attention_qkv, heads, eps, floor
     )
-    return dispatch.run("linear_attention", implementation, forms, qkv)
+    # As large as the queries of `linear_attention`.
+    size = qkv.size // 3
+    return dispatch.run("linear_attention", implementation, forms, qkv, size=size)
 
 
 def linear_attention_state(

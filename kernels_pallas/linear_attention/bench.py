@@ -1,7 +1,8 @@
 """Times linear attention here: `python -m kernels_pallas.linear_attention.bench`.
 
 Every form that the device can run is compared with float64 first, then timed: forward,
-and forward with the gradient. On NVIDIA GPUs also what else one might call there:
+and forward with the gradient, of queries, keys and values in one array, as the networks
+have them. On NVIDIA GPUs also what else one might call there:
 cuDNN's and PyTorch's softmax attention, and a compiled linear attention in PyTorch.
 Prints one JSON object. What `dispatch.PREFERRED` says must come from it.
 """
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels_pallas import bench_lib
-from kernels_pallas.linear_attention.api import linear_attention
+from kernels_pallas.linear_attention.api import linear_attention_qkv
 
 logger = logging.getLogger("kernels_pallas")
 
@@ -69,23 +70,32 @@ def rows(
       see `max_error`. A form that fails, or is further off than `MAX_ERROR`, has
       "error" in place of the measurements.
     """
-    dtype, functions = _dtype(), forms()
-    for heads, tokens in _default_cases() if cases is None else cases:
-        arrays = make_case(dtype, heads, tokens).arrays
+    for size in _default_cases() if cases is None else cases:
+        for key in forms():
+            yield row(copy, key, size)
 
-        def measure(key, arrays=arrays, size=(heads, tokens)):
-            error = max_error(dtype, functions, key, *size)
-            seconds = bench_lib.seconds_per_call(functions[key], *arrays)
-            moved = ARRAYS[key[1]] * arrays[0].nbytes
-            return {"max_error": error, **bench_lib.row(seconds, moved, copy)}
 
-        for form, name in functions:
-            labels = {"form": form, "pass": name, "heads": heads, "tokens": tokens}
-            row = bench_lib.attempt(
-                functools.partial(measure, (form, name)), **labels, dtype=dtype
-            )
-            logger.info("%s", row)
-            yield row
+def row(copy: float, key: tuple[str, str], size: tuple[int, int]) -> dict[str, Any]:
+    """Measures a form; see `rows`.
+
+    Args:
+      copy: bytes per second of a copy.
+      key: (form, pass).
+      size: (heads, tokens).
+    """
+    dtype, (form, name), (heads, tokens) = _dtype(), key, size
+
+    def measure():
+        error = max_error(dtype, forms(), key, *size)
+        function, arrays = forms()[key], make_case(dtype, heads, tokens).arrays
+        seconds = bench_lib.seconds_per_call(function, *arrays)
+        found = bench_lib.row(seconds, ARRAYS[name] * arrays[-1].nbytes, copy)
+        return {"max_error": error, **found, **bench_lib.profiled(function, *arrays)}
+
+    labels = {"form": form, "pass": name, "heads": heads, "tokens": tokens}
+    found = bench_lib.attempt(measure, **labels, dtype=dtype)
+    logger.info("%s", found)
+    return found
 
 
 def other_rows(
@@ -127,22 +137,26 @@ def _default_cases() -> list[tuple[int, int]]:
 
 
 def forms() -> dict[tuple[str, str], Callable]:
-    """Maps (form, pass) to functions of (q, k, v, grad) that run here."""
+    """Maps (form, pass) to functions of (qkv, grad) that run here, kernels first."""
     return {
         (form, name): function
-        for form in ("reference", *({"tpu", "gpu"} & {jax.default_backend()}))
-        for name, function in _passes(
-            functools.partial(linear_attention, implementation=form)
-        ).items()
+        for form in (*({"tpu", "gpu"} & {jax.default_backend()}), "reference")
+        for name, function in _passes(functools.partial(_attend, form)).items()
     }
 
 
-def _passes(function: Callable) -> dict[str, Callable]:
-    def forward(q, k, v, grad):
-        return function(q, k, v)
+def _attend(form, qkv):
+    heads = qkv.shape[-1] // (3 * SIZE)
+    return linear_attention_qkv(qkv, heads, implementation=form)
 
-    def forward_and_gradient(q, k, v, grad):
-        out, vjp = jax.vjp(function, q, k, v)
+
+def _passes(function: Callable) -> dict[str, Callable]:
+    def forward(*arrays):
+        return function(*arrays[:-1])
+
+    def forward_and_gradient(*arrays):
+        *inputs, grad = arrays
+        out, vjp = jax.vjp(function, *inputs)
         return out, vjp(grad)
 
     return dict(zip(ARRAYS, (forward, forward_and_gradient), strict=True))
@@ -159,14 +173,23 @@ class Case(NamedTuple):
     """The arrays of one size, and what should come out of them.
 
     Attributes:
-      arrays: q, k, v and the output's gradient, (1, N, H, K).
+      arrays: q, k and v side by side, (1, N, 3 H K), and the output's gradient,
+        (1, N, H, K).
       compared: the heads whose results are compared with float64.
-      exact: their output and gradients of q, k and v, float64.
+      exact: their output, (1, N, h, K), and the gradients of q, k and v,
+        (1, N, 3, h, K), float64.
     """
 
     arrays: list[jax.Array]
     compared: np.ndarray
     exact: tuple[np.ndarray, ...]
+
+    def part(self, result: jax.Array) -> jax.Array:
+        """Takes the compared heads of the output, or of its gradient."""
+        if result.ndim == 4:
+            return result[:, :, self.compared]
+        apart = result.reshape(*result.shape[:2], 3, -1, SIZE)
+        return apart[:, :, :, self.compared]
 
 
 # Every form and pass is compared with it; several sizes would fill the memory.
@@ -176,8 +199,12 @@ def make_case(dtype: str, heads: int, tokens: int) -> Case:
     arrays = [jnp.asarray(x, dtype) for x in make_inputs(heads, tokens)]
     count = min(heads, max(2, COMPARED // tokens))
     compared = np.unique(np.linspace(0, heads - 1, count).round().astype(int))
-    exact = _float64(*(np.asarray(x[:, :, compared], np.float64) for x in arrays))
-    return Case(arrays, compared, exact)
+    out, *gradients = _float64(
+        *(np.asarray(x[:, :, compared], np.float64) for x in arrays)
+    )
+    *qkv, grad = arrays
+    whole = jnp.concatenate([x.reshape(1, tokens, -1) for x in qkv], axis=-1)
+    return Case([whole, grad], compared, (out, np.stack(gradients, axis=2)))
 
 
 def max_error(
@@ -212,7 +239,7 @@ def max_error(
         case.arrays,
         case.exact,
         MAX_ERROR[dtype],
-        part=lambda x: x[:, :, case.compared],
+        part=case.part,
     )
 
 

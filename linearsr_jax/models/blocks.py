@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels_pallas import glu_depthwise_conv
-from kernels_pallas.dispatch import target_device
+from kernels_pallas.dispatch import preferred_form, target_device
 from linearsr_jax.core.array_types import Array, Bool, Float
 from linearsr_jax.models.layers import (
     Dense,
@@ -38,7 +38,8 @@ class CrossAttention(nn.Module):
         unchanged by the first ones it sees. SANA's is not zero.
       dtype: computation type; the softmax is float32.
       implementation: "gpu" attends with cuDNN, which does not write the logits to
-        memory, where it takes the input; all others with XLA.
+        memory, where it takes the input; all others with XLA. None takes what
+        `kernels_pallas.dispatch.PREFERRED` says.
     """
 
     width: int
@@ -83,7 +84,8 @@ class CrossAttention(nn.Module):
             for x in (query, *keys_and_values)
         )
         may_attend = mask[:, None, None]
-        by_cudnn = self.implementation == "gpu" and _takes_cudnn(key)
+        form = self.implementation or preferred_form("cross_attention", query)
+        by_cudnn = form == "gpu" and _takes_cudnn(key)
         if by_cudnn:
             shape = (mask.shape[0], 1, tokens.shape[1], mask.shape[1])
             may_attend = jnp.broadcast_to(may_attend, shape)

@@ -34,30 +34,41 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_failed_job_is_recorded_and_done_again(lease, tmp_path, monkeypatch):
+def test_a_failed_job_is_done_once_more_and_after_the_others(
+    lease, tmp_path, monkeypatch
+):
     path = tmp_path / "fake.jsonl"
     calls = []
 
-    def stage():
-        def fail():
-            calls.append("fails")
-            raise ArithmeticError("off by 1\nsecond line")
+    def fail():
+        calls.append("fails")
+        raise ArithmeticError("off by 1\nsecond line")
 
-        def work():
-            calls.append("works")
-            return [{"ms": 1.0}]
+    def work():
+        calls.append("works")
+        return [{"ms": 1.0}]
 
-        yield "fails", fail
-        yield "works", work
-
-    monkeypatch.setitem(lease.STAGES, "fake", stage)
+    jobs = [("fails", fail), ("works", work)]
+    monkeypatch.setitem(lease.STAGES, "fake", lambda: iter(jobs))
     assert lease.main("fake", path) == 1
     failed, worked = rows_of(path)
     assert failed["error"] == "ArithmeticError: off by 1"
     assert worked["rows"] == [{"ms": 1.0}]
-    assert lease.main("fake", path) == 1
-    assert calls == ["fails", "works", "fails"]
-    assert [row["job"] for row in rows_of(path)] == ["fails", "works", "fails"]
+    jobs.append(("works later", work))
+    assert [lease.main("fake", path) for _ in range(2)] == [1, 1]
+    assert calls == ["fails", "works", "works", "fails"]
+    names = [row["job"] for row in rows_of(path)]
+    assert names == ["fails", "works", "works later", "fails"]
+
+
+def test_a_line_cut_short_is_done_again(lease, tmp_path, monkeypatch):
+    path = tmp_path / "fake.jsonl"
+    jobs = [(name, lambda: [{"ms": 1.0}]) for name in ("one", "two")]
+    monkeypatch.setitem(lease.STAGES, "fake", lambda: iter(jobs))
+    lease.main("fake", path)
+    path.write_text(path.read_text()[:-10])
+    assert lease.main("fake", path) == 0
+    assert [row["job"] for row in rows_of(path)] == ["one", "two"]
 
 
 def test_every_job_has_a_name_of_its_own(lease, monkeypatch):
@@ -70,11 +81,17 @@ def test_every_job_has_a_name_of_its_own(lease, monkeypatch):
         assert len(set(jobs)) == len(jobs), name
     monkeypatch.setattr(lease.importlib.util, "find_spec", lambda name: None)
     assert [job for job, _ in lease.diffusers()] == ["1600m diffusers, absent"]
-    monkeypatch.setattr(lease.jax, "default_backend", lambda: "gpu")
-    ours = [not job.startswith("other") for job, _ in lease.kernels()]
-    assert ours == sorted(ours, reverse=True) and not ours[-1]
     # What the paper reports is among them.
-    assert "1600m 1024 20 steps" in [job for job, _ in lease.image()]
+    assert "1600m 1024 20 steps reference" in [job for job, _ in lease.image()]
+    # What has never been measured comes before what it is compared with.
+    monkeypatch.setattr(lease.jax, "default_backend", lambda: "gpu")
+    ours, theirs = (
+        [job for job, _ in stage()] for stage in (lease.kernels, lease.baselines)
+    )
+    assert ours[0] == "linear_attention gpu forward 70x1024"
+    assert ours[2] == "glu_depthwise_conv gpu forward 5600x32"
+    assert not {job.split()[1] for job in ours[:-2]} & {x.split()[1] for x in theirs}
+    assert next(iter(lease.forward()))[0] == "1600m 1024 gpu unroll 20"
 
 
 def test_the_variants_that_are_timed_are_checked_before(lease):
@@ -101,22 +118,18 @@ def test_a_constant_offset_is_an_error(lease):
     assert lease.relative_rms(expected + 1, expected) == pytest.approx(0.4)
 
 
-def test_a_kernel_that_fails_keeps_the_other_rows(lease, tmp_path, monkeypatch):
-    def fail_grouped(function, *arrays, **_):
-        return seconds.pop(0) / 0 if len(seconds) == 6 else seconds.pop(0)
+def test_a_form_that_fails_keeps_the_other_rows(lease, tmp_path, monkeypatch):
+    def fail_once(function, *arrays, **_):
+        return 1e-3 / (seconds.pop(0) - 2)
 
-    seconds = [1e-3 * n for n in range(1, 7)]
+    seconds = [4, 2, 3, 1]
     monkeypatch.setattr(lease.Ceilings, "measured", lambda _: lease.Ceilings(1.0, 1e9))
-    monkeypatch.setattr(bench_lib, "seconds_per_call", fail_grouped)
-    path = tmp_path / "kernels.jsonl"
-    monkeypatch.setattr(
-        lease,
-        "STAGES",
-        {"kernels": lambda: [j for j in lease.kernels() if j[0].startswith("glu")]},
-    )
-    assert lease.main("kernels", path) == 1
-    (job,) = rows_of(path)
-    assert ["error" in row for row in job["rows"]] == [True] + [False] * 5
+    monkeypatch.setattr(bench_lib, "seconds_per_call", fail_once)
+    path = tmp_path / "baselines.jsonl"
+    assert lease.main("baselines", path) == 1
+    jobs = rows_of(path)
+    assert [job["job"].split()[1] for job in jobs] == ["shifted"] * 2 + ["grouped"] * 2
+    assert ["error" in job["rows"][0] for job in jobs] == [False, True, False, False]
 
 
 def test_a_job_with_a_failed_row_is_done_again(lease, tmp_path, monkeypatch):
@@ -127,6 +140,62 @@ def test_a_job_with_a_failed_row_is_done_again(lease, tmp_path, monkeypatch):
     monkeypatch.setitem(lease.STAGES, "fake", lambda: [("job", lambda: next(attempts))])
     assert [lease.main("fake", path) for _ in range(3)] == [1, 0, 0]
     assert ["error" in job["rows"][1] for job in rows_of(path)] == [True, False]
+
+
+@pytest.fixture
+def stub(tmp_path):
+    """Runs lease.sh in a folder where each stage is a line of shell."""
+    folder = tmp_path / "repository" / "experiments" / "speed"
+    folder.mkdir(parents=True)
+    (folder / "lease.sh").write_text((FOLDER / "lease.sh").read_text())
+    python = tmp_path / "python"
+
+    def run(stages, *arguments, **environment):
+        # Called as python lease.py STAGE FILE.
+        cases = "".join(f"{name}) {line};;" for name, line in stages.items())
+        head = '#!/bin/bash\nshift; echo "$1" >>"$CALLS"; touch "$2"; '
+        python.write_text(f'{head}case "$1" in {cases} esac\n')
+        python.chmod(0o755)
+        calls = tmp_path / "calls"
+        calls.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["bash", folder / "lease.sh", *arguments],
+            env=os.environ | {"PYTHON": str(python), "CALLS": str(calls)} | environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done, calls.read_text().split()
+
+    return run
+
+
+def test_stages_that_have_not_begun_come_first(stub, tmp_path):
+    done, calls = stub({}, "results", "100", "device", "kernels")
+    assert (done.returncode, calls) == (0, ["device", "kernels"])
+    # Relative to where the user is, and not to the repository.
+    assert (tmp_path / "results" / "kernels.jsonl").exists()
+    _, calls = stub({}, "results", "100", "device", "kernels", "forward")
+    assert calls == ["forward", "device", "kernels"]
+
+
+def test_what_fails_comes_again_at_the_end_and_is_reported(stub):
+    done, calls = stub({"kernels": "exit 1"}, "r", "100", "kernels", "forward")
+    assert (done.returncode, calls) == (1, ["kernels", "forward", "kernels"])
+    once = '[ -e "$2.again" ] || { touch "$2.again"; exit 1; }'
+    done, calls = stub({"image": once}, "s", "100", "image", "forward")
+    assert done.returncode == 0
+    assert calls == ["image", "forward", "image"]
+
+
+def test_results_are_copied_after_each_stage(stub, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    look = f"ls {out}/r/device.jsonl || exit 1"
+    done, _ = stub({"kernels": look}, "r", "100", "device", "kernels", OUT=str(out))
+    assert done.returncode == 0
+    assert {p.name for p in (out / "r").iterdir()} >= {"device.jsonl", "kernels.jsonl"}
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels_pallas import bench_lib, linear_attention
+from kernels_pallas import bench_lib, linear_attention_qkv
 from kernels_pallas.linear_attention import bench
 from tests.kernels_pallas.naive_attention import naive, naive_gradients
 
@@ -40,7 +40,10 @@ def test_linear_attention_report():
 
 @pytest.mark.usefixtures("_short")
 def test_a_wrong_form_is_not_timed(monkeypatch):
-    monkeypatch.setattr(bench, "linear_attention", lambda q, k, v, **_: v)
+    def values(qkv, heads, **_):
+        return qkv[..., 2 * heads * 32 :].reshape(*qkv.shape[:2], heads, 32)
+
+    monkeypatch.setattr(bench, "linear_attention_qkv", values)
     rows = bench.bench()["rows"]
     assert len(rows) == 4
     for row in rows:
@@ -54,8 +57,8 @@ def test_the_check_computes_all_heads_and_compares_some(monkeypatch):
     key, shapes = ("reference", "forward"), []
 
     def off_in_the_last_head(factor):
-        def forward(q, k, v, grad):
-            out = linear_attention(q, k, v)
+        def forward(qkv, grad):
+            out = linear_attention_qkv(qkv, 5)
             shapes.append(out.shape)
             return out.at[:, :, -1].multiply(factor)
 
@@ -65,6 +68,22 @@ def test_the_check_computes_all_heads_and_compares_some(monkeypatch):
     with pytest.raises(ArithmeticError, match="'reference', forward: off by"):
         bench.max_error("float32", off_in_the_last_head(1.01), key, 5, 40)
     assert shapes == [(1, 40, 5, 32)] * 2
+    bench.make_case.cache_clear()
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_the_check_sees_a_wrong_gradient(part):
+    key = ("reference", "forward and gradient")
+    both = bench.forms()[key]
+
+    def off(qkv, grad):
+        out, (gradient,) = both(qkv, grad)
+        first = part * gradient.shape[-1] // 3
+        return out, (gradient.at[0, 7, first : first + 32].multiply(1.5),)
+
+    bench.max_error("float32", {key: both}, key, 5, 40)
+    with pytest.raises(ArithmeticError, match="off by"):
+        bench.max_error("float32", {key: off}, key, 5, 40)
     bench.make_case.cache_clear()
 
 

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice
 
-from kernels_pallas import dispatch, glu_depthwise_conv, linear_attention
+from kernels_pallas import (
+    dispatch,
+    glu_depthwise_conv,
+    linear_attention,
+    linear_attention_qkv,
+)
 from kernels_pallas.dispatch import Fastest
 from kernels_pallas.testing import GPU, TPU, on
 
@@ -68,6 +73,39 @@ def test_rows_are_for_families_types_and_sizes(prefer, caplog):
     prefer(Fastest("cpu", "c"))  # Of "cpu" only a part.
     assert run(None) == 2
     assert "never measured" in caplog.text
+
+
+def test_a_size_may_be_told(prefer):
+    prefer(Fastest("cpu", "cpu", least_size=100))
+    sizes = (99, 100)
+    assert [dispatch.preferred_form("op", X, n) for n in sizes] == ["reference", "cpu"]
+
+
+@pytest.mark.parametrize("size", [10, 11])
+def test_one_array_and_three_change_at_the_same_size(monkeypatch, size):
+    row = Fastest("tpu", "cpu", least_size=11 * 64)
+    monkeypatch.setattr(dispatch, "PREFERRED", {"linear_attention": (row,)})
+    found = []
+    choose = dispatch.preferred_form
+    monkeypatch.setattr(
+        dispatch, "preferred_form", lambda *x: found.append(choose(*x)) or "reference"
+    )
+    q = jnp.ones((1, size, 2, 32))
+    linear_attention(q, q, q)
+    linear_attention_qkv(jnp.ones((1, size, 3 * 64)), 2)
+    assert found == ["reference" if size == 10 else "tpu"] * 2
+
+
+def test_a_form_that_is_no_platforms_runs_anywhere(prefer):
+    forms = {**FORMS, "shifted": lambda x: x + 4}
+    prefer(Fastest("shifted", "cpu"))
+    assert [run(None, forms), run("shifted", forms)] == [5, 5]
+    x = np.random.default_rng(0).standard_normal((1, 5, 4, 6), np.float32)
+    kernel, bias = np.ones((3, 3, 6), np.float32), np.ones(6, np.float32)
+    with on(GPU):
+        actual = glu_depthwise_conv(x, kernel, bias, implementation="shifted")
+    expected = glu_depthwise_conv(x, kernel, bias, implementation="reference")
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_input_that_is_not_taken_runs_the_reference(prefer, caplog):
@@ -132,6 +170,7 @@ def test_gpus_other_than_hopper_are_refused():
 
 def test_the_table_names_operations_and_forms(monkeypatch):
     monkeypatch.undo()
-    assert dispatch.PREFERRED.keys() == {"linear_attention", "glu_depthwise_conv"}
+    operations = "linear_attention", "glu_depthwise_conv", "cross_attention"
+    assert dispatch.PREFERRED.keys() == set(operations)
     forms = {row.form for rows in dispatch.PREFERRED.values() for row in rows}
-    assert forms <= {"reference", *dispatch.LOWERING_PLATFORM}
+    assert forms <= {"reference", "shifted", *dispatch.LOWERING_PLATFORM}
