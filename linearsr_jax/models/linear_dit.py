@@ -294,8 +294,8 @@ def inference_unroll(depth: int) -> int:
     """Chooses scan_unroll for upscaling on the default device.
 
     An accelerator gets no loop: in one XLA copies every layer's weights out of the
-    stacked ones before it multiplies with them, 270 MB read and written per layer of
-    1600m, which unrolled products read where they lie.
+    stacked ones before it multiplies with them, 138 MB per layer of 1600m, which
+    unrolled products read where they lie.
     """
     is_cpu = jax.default_backend() == "cpu"
     return min(depth, _UNROLLED_ON_CPU) if is_cpu else depth

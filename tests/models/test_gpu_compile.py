@@ -1,6 +1,5 @@
 """What XLA plans for the 1.6B network on an H100, compiled without one; slow."""
 
-import dataclasses
 import math
 import re
 
@@ -13,7 +12,7 @@ from linearsr_jax.benchmarks.forward import make_condition
 from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.models.presets import get_preset
 
-DEPTH = 2
+DEPTH = get_preset("1600m").depth
 SIDE = 32  # Of the latents: 1024 x 1024 pixels.
 
 
@@ -23,8 +22,8 @@ def _cuda():
 
 
 def compile_network(**how):
-    """Compiles an evaluation of 1600m with fewer blocks, in bfloat16."""
-    preset = dataclasses.replace(get_preset("1600m"), depth=DEPTH)
+    """Compiles an evaluation of 1600m in bfloat16."""
+    preset = get_preset("1600m")
     model = preset.make_model(dtype=jnp.bfloat16, **how)
 
     def draw(key):
@@ -58,9 +57,12 @@ def copied_weights(params, compiled):
     # Not what happens inside a kernel, where a product reads a slice in place.
     computations = re.split(r"\n(?=%|ENTRY)", compiled.as_text())
     outer = [c for c in computations if c.startswith(("ENTRY", "%region"))]
+    lines = "\n".join(outer).splitlines()
     written = re.findall(
-        r"bf16\[(?:1,)?([\d,]+)\]\S* (?:copy|fusion-done|dynamic-slice|slice)\(",
-        "\n".join(outer),
+        r"bf16\[(?:1,)?([\d,]+)\]\S* (?:copy|fusion|fusion-done|dynamic-slice|slice)\(",
+        # A product with one vector, which XLA multiplies out before it adds up; its
+        # matrix happens to have the shape of a layer's.
+        "\n".join(line for line in lines if "/time_embed/" not in line),
     )
     return [shape for shape in written if shape in layers]
 
