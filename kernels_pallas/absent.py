@@ -66,8 +66,10 @@ def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
 
     for name, value in _LIBTPU_WITHOUT_TPU.items():
         os.environ.setdefault(name, value)
+    # A v4 chip has two cores, which programs use as one device.
+    one_a_chip = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     return topologies.get_topology_desc(
-        platform="tpu", topology_name=topology, num_slices=slices
+        platform="tpu", topology_name=topology, num_slices=slices, **one_a_chip
     ).devices
 
 

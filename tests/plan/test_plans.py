@@ -167,6 +167,64 @@ ENTRY %main (p: f32[4]) -> f32[8] {
     }
 
 
+def test_a_loop_counts_as_often_as_its_counter_rises():
+    """A product whose factor goes round, as libtpu 0.0.52 writes it, shortened."""
+    program = """
+HloModule jit_step, is_scheduled=true, num_partitions=16
+
+%cond (p: (u32[], bf16[64])) -> pred[] {
+  %limit = u32[]{:T(128)} constant(8), metadata={op_name="dot_general"}
+  %p = (u32[]{:T(128)}, bf16[64]{0}) parameter(0)
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+%body (p.1: (u32[], bf16[64])) -> (u32[], bf16[64]) {
+  %two = u32[]{:T(128)} constant(2)
+  %p.1 = (u32[]{:T(128)}, bf16[64]{0}) parameter(0)
+  %i.1 = u32[]{:T(128)} get-tuple-element(%p.1), index=0
+  %x = bf16[64]{0} get-tuple-element(%p.1), index=1
+  %next = u32[]{:T(128)} add(%i.1, %two), metadata={op_name="dot_general"}
+  %s = (bf16[64]{0}, bf16[64]{0}, u32[], u32[]) collective-permute-start(%x)
+  %d = bf16[64]{0} collective-permute-done(%s)
+  ROOT %t = (u32[]{:T(128)}, bf16[64]{0}) tuple(%next, %d)
+}
+
+ENTRY %main (q: bf16[64]) -> bf16[64] {
+  %w = (u32[], bf16[64]{0}) while(%q), condition=%cond, body=%body, metadata={a="b"}
+}
+"""
+    expected = {"collective-permute": {"count": 4, "bytes": 4 * 2 * 64}}
+    assert count_collectives(program) == expected
+    expected["collective-permute"] = {"count": 8, "bytes": 8 * 2 * 64}
+    assert count_collectives(program.replace("constant(2)", "constant(1)")) == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("{{0,1},{2,3},{4,5},{6,7}}", 2),
+        ("[2,4]<=[8]", 4),
+        ("mesh['x'=2,'y'=4] {'y'}", 4),
+        ("mesh['x'=2,'y'=4] {'x','y'}", 8),
+        ("mesh['x'=2,'y'=1,'z'=4], device_ids=([4,2]T(1,0)) {'x'}", 2),
+        ("mesh['x'=2,'y'=4] {'y':(1)2}", 2),
+        ("{}", 8),
+    ],
+)
+def test_groups_in_every_form(groups, size):
+    program = """HloModule step, num_partitions=8
+
+ENTRY %main (p: f32[80]) -> f32[10] {
+  %a = f32[10]{0} reduce-scatter(%p), replica_groups=GROUPS, to_apply=%add
+}
+"""
+    found = count_collectives(program.replace("GROUPS", groups))
+    assert found == {"reduce-scatter": {"count": 1, "bytes": 40 * (size - 1)}}
+    with pytest.raises(ValueError, match="unknown form"):
+        count_collectives(program.replace("GROUPS", "by_hand"))
+
+
 def test_messages_between_slices_count_apart():
     """They are a sum over two slices as libtpu 0.0.52 writes it, shortened."""
     program = """
