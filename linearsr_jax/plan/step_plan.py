@@ -1,6 +1,7 @@
 """Plans a training run: memory, work, messages, and what would make it fit."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -143,33 +144,45 @@ def _model_flops(parts: RunParts) -> int:
 
 
 def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> str:
-    """Finds the first change that, by estimate, brings the total below the limit."""
-    excess, settings = total - limit, parts.settings
+    """Finds the smallest change that, by estimate, brings the total below the limit.
+
+    One setting rather than two, and then the smaller factors. `mesh.experts` is none of
+    them: it also changes which devices hold the batch.
+    """
+    settings, fsdp = parts.settings, parts.mesh.shape["fsdp"]
     state = ("parameters", "moments", "EMA", "discriminator")
-    changing = sizes["activations"] + sizes["temporaries"]
+    held = sum(sizes.get(kind, 0) for kind in state)
+    kept, temporary = sizes["activations"], sizes["temporaries"]
+    rest = total - held - kept - temporary
     devices = batch_parts(parts.mesh)
     per_device = settings.batch_size // settings.accumulation // devices
-    for times in (2**n for n in range(1, 12)):
-        if per_device % times:
-            break
-        if changing - changing // times >= excess:
-            return f"accumulation={settings.accumulation * times}"
-    held = sum(sizes.get(kind, 0) for kind in state)
-    fsdp = parts.mesh.shape["fsdp"]
     # What the experts leave of the slices divides `data`; see `sharding.make_mesh`.
     slices = count_slices(list(parts.mesh.devices.flat))
     across = slices // math.gcd(parts.mesh.shape["experts"], slices)
-    for times in (2**n for n in range(1, 12)):
-        if devices % (fsdp * times * across) or parts.preset.width % (fsdp * times):
-            break
-        if held - held // times >= excess:
-            return f"mesh.fsdp={fsdp * times}"
-    if settings.config["remat"] != "blocks" and sizes["activations"] >= excess:
-        return "remat=blocks"
+    found = []
+    has_remat = settings.config["remat"] == "blocks"
+    factors = [2**n for n in range(12)]
+    for more, times, remat in itertools.product(factors, factors, (False, True)):
+        if per_device % more or devices % (fsdp * times * across):
+            continue
+        if parts.preset.width % (fsdp * times) or (remat and has_remat):
+            continue
+        changing = temporary + (0 if remat else kept)
+        if rest + held // times + changing // more <= limit:
+            changes = [
+                *([f"accumulation={settings.accumulation * more}"] if more > 1 else ()),
+                *([f"mesh.fsdp={fsdp * times}"] if times > 1 else ()),
+                *(["remat=blocks"] if remat else ()),
+            ]
+            # Computing blocks again costs a third of the products.
+            cost = more * times * (4 if remat else 1)
+            found.append((len(changes), cost, " ".join(changes)))
+    if found:
+        return min(found)[-1]
     # Slices and nodes have powers of two.
     needed = 2 ** math.ceil(math.log2(parts.mesh.size * total / limit))
-    remat = "" if settings.config["remat"] == "blocks" else ", remat=blocks"
-    return f"{needed} chips of this kind or more, with a larger mesh.fsdp{remat}"
+    also = "" if has_remat else ", remat=blocks"
+    return f"{needed} chips of this kind or more, with a larger mesh.fsdp{also}"
 
 
 def format_step_plan(plan: StepPlan) -> str:

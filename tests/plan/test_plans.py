@@ -13,7 +13,7 @@ from linearsr_jax.models.presets import get_preset
 from linearsr_jax.plan.collectives import count_collectives
 from linearsr_jax.plan.flop_count import flops_of
 from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
-from linearsr_jax.plan.step_plan import format_step_plan, plan_step
+from linearsr_jax.plan.step_plan import _advise, format_step_plan, plan_step
 from linearsr_jax.plan.topologies import Chip, PlanError, Topology, parse_topology
 from linearsr_jax.training.setup import make_parts
 from linearsr_jax.training.sharding import make_mesh
@@ -300,6 +300,26 @@ def test_a_step_and_an_image_are_planned_for_gpus(name):
     # Gradients are summed over the devices, and the parameters gathered.
     assert {"all-reduce", "all-gather"} <= plan.collectives.keys()
     assert plan_sampler(parts, topology, devices, (64, 64), 2).fits
+
+
+@pytest.mark.parametrize(
+    ("limit", "advice"),
+    [
+        (130, "accumulation=2"),
+        (95, "accumulation=8"),
+        (70, "accumulation=2 mesh.fsdp=8"),
+        (29, "accumulation=8 mesh.fsdp=8 remat=blocks"),
+        (12, "128 chips of this kind or more, with a larger mesh.fsdp, remat=blocks"),
+    ],
+)
+def test_the_smallest_change_is_advised(limit, advice):
+    config = debug.get_config()
+    config.data.folder = "photographs"
+    config.mesh.fsdp = 2
+    config.batch_size = 64
+    sizes = {"parameters": 40, "moments": 40, "activations": 40, "temporaries": 40}
+    # 80 is divided by fsdp, and 80 by the accumulation.
+    assert _advise(make_parts(config), sizes, 160, limit) == advice
 
 
 def test_a_plan_names_what_would_make_it_fit():
