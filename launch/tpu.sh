@@ -54,6 +54,23 @@ count_hosts() {
     echo 'linearsr: $1'" | tee >(cat >&2) | grep -c "linearsr: $1"
 }
 
+# How many hosts the slices have, whether or not they answer.
+count_endpoints() {
+  local slice found addresses all=()
+  for ((slice = 0; slice < SLICES; slice++)); do
+    found=$("${tpus[@]}" tpu-vm describe "$(node "$slice")" "${where[@]}" \
+      --format='value(networkEndpoints[].ipAddress)') || return
+    read -ra addresses <<<"${found//;/ }"
+    all+=("${addresses[@]}")
+  done
+  echo "${#all[@]}"
+}
+
+# node I: the name that queued resources give the node of slice I.
+node() {
+  ((SLICES > 1)) && echo "$name-$1" || echo "$name"
+}
+
 state() {
   "${tpus[@]}" queued-resources describe "$name" "${where[@]}" \
     --format='value(state.state)'
@@ -110,13 +127,17 @@ prepare() {
 }
 
 train() {
-  local config=$1 arguments command tries hosts ready started
+  local config=$1 arguments command tries hosts answering ready started
   shift
   # The chips starve with the config's one thread; a later data.workers wins.
   printf -v arguments ' %q' --override data.workers=32 "$@"
+  hosts=$(count_endpoints) || hosts=0
+  ((hosts > 0)) || fail "nothing says how many hosts there are"
   for tries in {1..10}; do
-    hosts=$(count_hosts here :) && break
-    ((tries < 10)) || fail "${hosts:-0} hosts answer; launch/tpu.sh resume tries again"
+    answering=$(count_hosts here :) || true
+    ((answering == hosts)) && break
+    ((tries < 10)) ||
+      fail "$answering of $hosts hosts answer; launch/tpu.sh resume tries again"
     sleep "$PAUSE" # a new machine lets nobody in for the first minute
   done
   ready=$(count_hosts ready "$(prepare)") || true

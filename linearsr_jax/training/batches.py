@@ -55,8 +55,8 @@ class Photographs:
     def describe(self) -> str:
         """Describes them so that hosts with others say something else.
 
-        Names, sizes and tags of all count, and the pixels of a few, evenly chosen; the
-        same photographs in another form say the same.
+        Names, sizes, tags and conditions of all count, and the pixels of a few, evenly
+        chosen; the same photographs in another form say the same.
         """
         digest = hashlib.sha256()
         sources = [self.source, *([self.held_out] if self.held_out else [])]
@@ -65,6 +65,9 @@ class Photographs:
             digest.update(repr(found).encode())
             for index in range(0, len(source), max(1, len(source) // _COMPARED)):
                 digest.update(source[index].tobytes())
+        for table in (self.conditions, self.held_out_conditions):
+            if table is not None:
+                digest.update(table.tokens.tobytes() + table.mask.tobytes())
         counts = " + ".join(str(len(source.names)) for source in sources)
         return f"{counts}, SHA-256 {digest.hexdigest()[:12]}"
 

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from linearsr_jax.core.array_types import Float
-from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.record import BadFieldError, TrainError
 from linearsr_jax.training.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -202,10 +202,12 @@ def _describe(error: BaseException) -> tuple[str, int]:
         if error.code is None or isinstance(error.code, int):
             return "", error.code or 0
         return str(error.code), 1
+    # As `linearsr train` ends on one host: another start would end so, too.
+    code = 2 if isinstance(error, BadFieldError | HostArgumentError) else 1
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, jax.errors.JaxRuntimeError):
         text = f"another process has ended, or the devices failed: {text[:300]}"
-    return text, 1
+    return text, code
 
 
 def wait_for_others(name: str) -> None:

@@ -151,7 +151,8 @@ def _check_splits(shapes: PyTree, shardings: PyTree) -> None:
             names = (axes,) if isinstance(axes, str) else axes or ()
             parts = math.prod(of_array.mesh.shape[name] for name in names)
             if size % parts:
-                fitting = max(n for n in range(1, parts) if size % n == 0)
+                # What divides both: other numbers leave devices over.
+                fitting = math.gcd(parts, size)
                 raise TrainError(
                     f"mesh.{'.'.join(names)} {parts} does not divide an axis of "
                     f"{size} of {jax.tree_util.keystr(path)}; {fitting} does"

@@ -125,7 +125,7 @@ def _train(trainer: Trainer, settings: RunSettings, stop: StopSignal) -> bool:
         is_saving = due is not None and due.checkpoint and not trainer.is_over
         if (is_saving or is_stopping or is_done) and not trouble:
             trainer.save()
-        if is_stopping and not is_done:
+        if is_stopping and (trouble or not is_done):
             # A run in trouble meets it again, and rewinds then.
             reason = f", after {trouble.reason}" if trouble else ""
             logger.info(

@@ -157,12 +157,15 @@ def put_expert_batch(
     """Makes global arrays (E, B, ...) over the mesh from the `own_samples`."""
     sharding = expert_batch_sharding(mesh)
     own = np.array(own_samples(mesh, experts, batch_size))
-    rows = len(np.unique(own // batch_size))
+    numbers = np.arange(experts * batch_size).reshape(experts, batch_size)
 
     def put(x):
-        shape = (experts, batch_size, *x.shape[1:])
-        x = x.reshape(rows, -1, *x.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, x, shape)
+        def of_device(index):
+            # A process may hold other samples of one expert than of the next.
+            return x[np.searchsorted(own, numbers[index[:2]])]
+
+        shape = (*numbers.shape, *x.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, of_device)
 
     return jax.tree.map(put, batch)
 

@@ -3,7 +3,8 @@
 JAX does so, too, after its own heartbeat, and then aborts with a trace of C++. This
 comes before, with one line. Collectives of accelerators wait for the dead in vain, so
 nothing but another thread can notice. Where process 0 dies, which has the service that
-JAX and this thread ask, JAX aborts at once; that, too, ends with the line.
+JAX and this thread ask, JAX aborts at once; that, too, ends with the line. Where it is
+frozen a question has no end, so a second thread looks whether the first gets answers.
 """
 
 import ctypes
@@ -18,14 +19,17 @@ import jax
 
 # Seconds between two signs of life, and without one until a process counts as dead.
 _EVERY, SILENCE = 3.0, 20.0
+# Seconds until the first sign: a host may take long to start its devices. If it dies
+# meanwhile, JAX's own heartbeat notices.
+_FIRST = 300.0
 _FOLDER = "linearsr_alive"
 
 
 class Watch:
-    """A thread that shows the others that this process lives, and looks for them."""
+    """Threads that show the others that this process lives, and look for them."""
 
     def __init__(self, client: Any):
-        """Starts the thread.
+        """Starts the threads.
 
         Args:
           client: client of JAX's coordination service.
@@ -33,8 +37,14 @@ class Watch:
         self._client = client
         self._is_ending, self._is_over = threading.Event(), threading.Event()
         self._index, self._count = jax.process_index(), jax.process_count()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._thread.start()
+        # Ticks without an answer of the service. A clock would go on while a terminal
+        # has stopped this process.
+        self._unanswered = 0
+        self._threads = [threading.Thread(target=self._run, name="watch", daemon=True)]
+        if self._index:
+            self._threads.append(threading.Thread(target=self._tick, daemon=True))
+        for thread in self._threads:
+            thread.start()
         # A handler of Python's own would wait for the main thread, and so run never.
         self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._say_aborted)
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
@@ -44,12 +54,13 @@ class Watch:
         self._is_ending.set()
 
     def join(self) -> None:
-        """Ends the thread. Call it after JAX's shutdown, when nobody needs the signs.
+        """Ends the threads. Call it after JAX's shutdown, when nobody needs the signs.
 
         A thread that returns from JAX's client while Python closes aborts the process.
         """
         self._is_over.set()
-        self._thread.join(SILENCE)
+        for thread in self._threads:
+            thread.join(SILENCE)
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
     def _run(self) -> None:
@@ -65,6 +76,7 @@ class Watch:
                 # The service is in process 0.
                 self._leave("process 0 has ended, or cannot be reached")
                 return
+            self._unanswered = 0
             now = time.monotonic()
             values = {int(key.rpartition("/")[2]): value for key, value in rows}
             for index in range(self._count):
@@ -72,8 +84,14 @@ class Watch:
                 before, since = seen.setdefault(index, (value, now))
                 if value != before:
                     seen[index] = value, now
-                elif now - since > SILENCE and index != self._index:
+                elif now - since > (SILENCE if value else _FIRST):
                     self._leave(f"process {index} has ended, or cannot be reached")
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(1.0):
+            self._unanswered += 1
+            if self._unanswered > SILENCE:
+                self._leave("process 0 is frozen, or cannot be reached")
 
     def _say_aborted(self, _: int) -> None:
         self._leave(

@@ -26,6 +26,7 @@ case "$*" in
       case $argument in --command=*) bash -c "${argument#--command=}" || exit ;; esac
     done
     ;;
+  *"tpu-vm describe"*) cat "$ROOT/addresses-$5" 2>/dev/null || echo 10.0.0.1 ;;
   *describe*) [ ! -e "$ROOT/no_state" ] && cat "$ROOT/state" ;;
 esac
 """
@@ -260,7 +261,18 @@ def test_hosts_that_do_not_answer_are_noticed(root, action, why):
     (root / why).touch()
     done = launch(root, action, "job", "config.py")
     assert done.returncode == 1
-    assert "0 hosts answer" in done.stderr
+    assert "0 of 1 hosts answer" in done.stderr
+
+
+def test_a_part_of_the_hosts_does_not_train(root):
+    (root / "addresses-job").write_text("10.0.0.1;10.0.0.2;10.0.0.3;10.0.0.4\n")
+    done = launch(root, "start", "job", "config.py")
+    assert done.returncode == 1
+    assert "1 of 4 hosts answer" in done.stderr
+    assert not (root / "arguments").exists()
+    (root / "addresses-job").write_text("")
+    done = launch(root, "resume", "job", "config.py")
+    assert "nothing says how many hosts there are" in done.stderr
 
 
 def test_a_host_without_the_repository_is_noticed(root):
@@ -305,6 +317,8 @@ def test_a_slice_that_does_not_come_is_not_waited_for(root, state):
 
 
 def test_several_slices_train_together(root):
+    # The stand-in has one host for both.
+    (root / "addresses-job-1").write_text("")
     start(root, SLICES="2", SPOT="1", CREATE_FLAGS="--reserved --network=mine")
     create, *others = calls(root).splitlines()
     assert "--node-count=2 --node-prefix=job --spot" in create

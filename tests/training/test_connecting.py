@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from linearsr_jax.training import hosts
-from linearsr_jax.training.record import TrainError
+from linearsr_jax.training.record import BadFieldError, TrainError
 from tests.processes_testing import find_free_port, make_environment
 
 # Only keeps a test that fails from waiting for JAX's five minutes.
@@ -89,6 +89,7 @@ with connected(f"127.0.0.1:{sys.argv[1]}", int(sys.argv[2]), 2):
         (SystemExit(), "", 0),
         (SystemExit("no"), "process 0: no\n", 1),
         (ValueError("a\nb"), "process 0: a b\n", 1),
+        (BadFieldError("steps must be 1"), "process 0: steps must be 1\n", 2),
     ],
 )
 def test_how_one_of_several_ends(monkeypatch, capsys, error, text, code):

@@ -269,3 +269,42 @@ def test_samples_belong_to_the_same_expert_on_any_devices(experts):
     counted = np.concatenate([x.ravel() for x in held.values()])
     assert sorted(counted) == list(range(16))
     assert len(held) == jax.device_count()
+
+
+RAGGED = """
+import sys
+import numpy as np
+from linearsr_jax.training import sharding
+from linearsr_jax.training.hosts import connected
+with connected(f"127.0.0.1:{sys.argv[1]}", int(sys.argv[2]), 3):
+    mesh = sharding.make_mesh(-1, 1, experts=2)
+    own = np.array(sharding.own_samples(mesh, 2, 6))
+    placed = sharding.put_expert_batch({"x": own[:, None]}, mesh, 2, 6)["x"]
+    whole = np.arange(12).reshape(2, 6, 1)
+    for shard in placed.addressable_shards:
+        np.testing.assert_array_equal(shard.data, whole[shard.index])
+    print(*own)
+"""
+
+
+def test_experts_may_end_in_the_middle_of_a_host():
+    """Of three hosts with two devices the second one has one of either expert."""
+    port, environment = str(find_free_port()), make_environment(devices=2)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RAGGED, port, str(process)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for process in range(3)
+    ]
+    try:
+        found = [process.communicate(timeout=SECONDS) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [p.returncode for p in processes] == [0, 0, 0], found
+    counted = [int(n) for out, _ in found for n in out.split()]
+    assert counted == list(range(12))

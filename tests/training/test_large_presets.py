@@ -15,7 +15,9 @@ from linearsr_jax.models.presets import get_preset
 from linearsr_jax.training import metrics as train_metrics
 from linearsr_jax.training import optimizers as optim
 from linearsr_jax.training import sharding
+from linearsr_jax.training.initial_state import _check_splits
 from linearsr_jax.training.losses import Loss
+from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.step import make_init, make_train_step, unboxed
 
 PIXELS = 64  # two latent pixels in each direction
@@ -116,3 +118,12 @@ def test_a_narrow_one_agrees_with_one_device(batch):
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         *jax.device_get((eight.params, one.params)),
     )
+
+
+def test_a_mesh_that_does_not_split_the_state_names_one_that_does():
+    mesh = jax.sharding.AbstractMesh((128,), ("fsdp",))
+    split = jax.sharding.NamedSharding(mesh, jax.P("fsdp"))
+    state = {"kernel": jax.ShapeDtypeStruct((2240,), "float32")}
+    # 112 divides 2240 as well, but no slice of 128.
+    with pytest.raises(TrainError, match=r"fsdp 128 .* of 2240 of .*kernel.*; 64 does"):
+        _check_splits(state, {"kernel": split})

@@ -133,17 +133,23 @@ def test_a_signal_ends_a_validation_between_two_photographs(
     assert validated(tmp_path) == [2, 4]
 
 
-def test_a_stop_in_a_step_with_trouble_is_not_lost(config, done, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at", [3, 4])  # 4 is the last, which no validation follows.
+def test_a_stop_in_a_step_with_trouble_is_not_lost(
+    config, done, tmp_path, monkeypatch, at
+):
+    with config.unlocked():
+        config.val.folder = str(config.val.folder) if at == 3 else ""
     real = Trainer.find_trouble
 
     def find_trouble(self):
-        return trainer.Trouble("a test", since=3) if self.step == 3 else real(self)
+        return trainer.Trouble("a test", since=at) if self.step == at else real(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "find_trouble", find_trouble)
-        stop_at(patch, 3)
+        stop_at(patch, at)
         assert not train_and_evaluate(config, tmp_path).is_finished
-    assert done[-1] == step(3)
+    assert done[-1] == step(at)
+    assert not (tmp_path / "model").exists()
     assert train_and_evaluate(config, tmp_path).is_finished
     steps = [
         json.loads(line)["step"]
