@@ -33,6 +33,9 @@ _ALL = re.compile(r"^HloModule .*num_partitions=(\d+)", re.MULTILINE)
 _FROM_SLICES = re.compile(r"= (.*?) recv\(.*_xla_megascale_transfer_type=")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|branch_computations)=\{?([%\w.,\- ]+)\}?")
+# A collective of TPUs that goes on beside other work is written out at its start, in
+# each of the fusions that carry it on, and at its end. The start counts.
+_CARRIED_ON = re.compile(r"^\s*%async-collective-done|calls=%?async_collective_fusion")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 # Of a loop that counts: in its condition the limit and the counter's place, in its body
@@ -123,7 +126,7 @@ def _sent(lines: list[str], all_devices: int) -> Iterator[tuple[str, int]]:
 def _called(lines: list[str]) -> Iterator[tuple[str, int, str]]:
     """Yields what a computation calls, how often, and the condition that decides it."""
     for line in lines:
-        if _COLLECTIVE.search(line):
+        if _COLLECTIVE.search(line) or _CARRIED_ON.search(line):
             continue
         if found := _CALLED.search(line):
             trips, condition = _TRIPS.search(line), _CONDITION.search(line)

@@ -200,6 +200,38 @@ ENTRY %main (q: bf16[64]) -> bf16[64] {
     assert count_collectives(program.replace("constant(2)", "constant(1)")) == expected
 
 
+def test_a_collective_that_is_carried_on_counts_once():
+    """As libtpu 0.0.52 writes it, shortened: beside a loop of four products."""
+    program = """
+HloModule jit_step, is_scheduled=true, num_partitions=16
+
+%begin (p: bf16[1,8]) -> (bf16[1,8], bf16[16,8]) {
+  %g = bf16[16,8]{1,0} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%async_collective_fusion.1 (p.1: bf16[1,8]) -> bf16[16,8] {
+  %g.1 = bf16[16,8]{1,0} all-gather(%p.1), channel_id=7, dimensions={0}
+}
+
+%body (s: (u32[], bf16[1,8])) -> (u32[], bf16[1,8]) {
+  %f.1 = bf16[16,8]{1,0} fusion(%s), kind=kCustom, calls=%async_collective_fusion.1
+}
+
+%finish (p.2: bf16[1,8]) -> bf16[16,8] {
+  %g.2 = bf16[16,8]{1,0} all-gather(%p.2), channel_id=7, dimensions={0}
+}
+
+ENTRY %main (q: bf16[1,8]) -> bf16[16,8] {
+  %async-collective-start = (bf16[1,8]{1,0}) fusion(%q), kind=kCustom, calls=%begin
+  %w = (u32[]) while(%q), condition=%c, body=%body, \
+backend_config={"known_trip_count":{"n":"4"}}
+  %async-collective-done = bf16[16,8]{1,0} fusion(%w), kind=kCustom, calls=%finish
+}
+"""
+    once = {"all-gather": {"count": 1, "bytes": 2 * 15 * 8}}
+    assert count_collectives(program) == once
+
+
 @pytest.mark.parametrize(
     ("groups", "size"),
     [
