@@ -33,17 +33,17 @@ class Heartbeat:
     The file is at most ten seconds late. A thread of its own writes it, and a write
     that fails ends nothing.
 
-    Without a beat for too long, folder/I.stacks gets the stacks of all threads, once,
-    from a thread that needs no lock of Python's. Compiling a large step can take that
-    long, too; then the stacks say so. After `exits_after` the process writes them again
-    and ends, with one line and exit code 1, so that whatever started it can start it
-    again.
+    Without a beat for too long, from the start on, folder/I.stacks gets the stacks of
+    all threads, once, from a thread that needs no lock of Python's. Compiling a large
+    step can take that long, too; then the stacks say so. After `exits_after` the
+    process writes them again and ends, with one line and exit code 1, so that whatever
+    started it can start it again.
     """
 
     def __init__(
         self, folder: Path, *, exits_after: float, hangs_after: float = HANGS_AFTER
     ):
-        """Creates the folder; the first beat starts the watch.
+        """Creates the folder; the first beat starts what `exits_after` limits.
 
         Args:
           folder: folder of the files of all processes.
@@ -61,6 +61,7 @@ class Heartbeat:
         self._stacks = (folder / f"{self._process}.stacks").open("a")
         self._note(f"process {os.getpid()} on {self._host} begins")
         self._hangs_after, self._exits_after = hangs_after, exits_after
+        faulthandler.dump_traceback_later(hangs_after, file=self._stacks)
         self._step, self._began = 0, 0.0
         self._quiet, self._is_paused = 0.0, True
         self._has_beaten, self._is_over = threading.Event(), threading.Event()

@@ -107,6 +107,11 @@ class Trainer:
     def _open(self, parts: RunParts, workdir: Path, stack: contextlib.ExitStack):
         settings = parts.settings
         self._parts, self._settings, self._workdir = parts, settings, workdir
+        # First: restoring, or finding the photographs, may hang as well.
+        seconds = 60 * settings.hang_exit_minutes
+        self._heartbeat = _enter(
+            stack, Heartbeat(workdir / "hosts", exits_after=seconds)
+        )
         self._checkpointer = _enter(
             stack,
             Checkpointer(
@@ -144,10 +149,6 @@ class Trainer:
                 self.step + settings.profile_first,
                 settings.profile_count,
             ),
-        )
-        seconds = 60 * settings.hang_exit_minutes
-        self._heartbeat = _enter(
-            stack, Heartbeat(workdir / "hosts", exits_after=seconds)
         )
         self._streams = stack.enter_context(contextlib.ExitStack())
         self._open_streams()

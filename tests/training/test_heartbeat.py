@@ -30,6 +30,12 @@ def ended(monkeypatch):
     assert codes in ([], [1])
 
 
+def test_a_process_that_hangs_before_its_first_step_says_where(tmp_path):
+    with contextlib.closing(Heartbeat(tmp_path, exits_after=0, hangs_after=0.3)):
+        hang()
+    assert " in hang\n" in (tmp_path / "0.stacks").read_text()
+
+
 def test_a_process_that_hangs_says_where(tmp_path):
     with contextlib.closing(
         Heartbeat(tmp_path / "hosts", exits_after=0, hangs_after=0.3)
