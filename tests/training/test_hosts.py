@@ -191,7 +191,7 @@ def whole(photos, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_the_bits_of_the_whole(whole, photos, tmp_path):
+def test_a_stopped_run_ends_as_the_whole_does(whole, photos, tmp_path):
     run = tmp_path / "run"
     saved = stop_by_signal(tmp_path, run, photos)
     assert_ends_as_the_whole(tmp_path, run, photos, saved, whole)
