@@ -8,6 +8,7 @@
 # Two minutes before its time is over the run saves, and the job queues again. So it does
 # when the job is preempted, where the cluster requeues (PreemptMode=REQUEUE) and leaves
 # time to save (GraceTime); without GraceTime the steps since the last checkpoint are lost.
+# A failure queues the job again unless it has been queued again five times.
 # The workdir must be on a file system that the nodes share. Submit from an environment
 # with linearsr_jax[train,cuda13].
 #SBATCH --job-name=linearsr
@@ -21,7 +22,7 @@
 set -uo pipefail
 
 if (($# < 2)); then
-  sed -n '2,12s/^# \{0,1\}//p' "$0"
+  sed -n '2,13s/^# \{0,1\}//p' "$0"
   exit 2
 fi
 config=$1 workdir=$2
@@ -58,7 +59,10 @@ fi
 # 75: stopped with a checkpoint. A user's TERM reaches this script. When SLURM preempts the
 # job, its TERM goes to the tasks alone; if they end within GraceTime, SLURM takes the job
 # for one that has failed, and does not queue it again.
-if ((status == 75)) && [[ -z $is_told_to_stop ]]; then
+# After a failure, which may be another node's and pass, it gets some more tries; not after
+# wrong arguments or fields (2).
+again=$((status == 75 || (status != 0 && status != 2 && ${SLURM_RESTART_COUNT:-0} < 5)))
+if ((again)) && [[ -z $is_told_to_stop ]]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

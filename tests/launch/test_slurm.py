@@ -40,14 +40,14 @@ def root(tmp_path):
 
 
 @contextlib.contextmanager
-def running(root, *overrides):
+def running(root, *overrides, **more):
     """A batch script whose tasks run."""
     environment = {
         "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
         "ROOT": str(root),
         "SLURM_JOB_ID": "7",
         "SLURM_CPUS_PER_TASK": "6",
-    }
+    } | more
     command = ["bash", str(SCRIPT), "config.py", "work dir", *overrides]
     with subprocess.Popen(command, env=environment) as process:
         deadline = time.monotonic() + 30
@@ -100,10 +100,21 @@ def test_the_user_stops_the_job_for_good(root):
     assert not requeued(root)
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_a_run_that_ended_by_itself_is_not_queued_again(root, code):
+@pytest.mark.parametrize(
+    ("code", "restarts", "expected"),
+    [
+        (0, "0", False),
+        (2, "0", False),
+        (1, "0", True),
+        (1, "5", False),
+        (69, "4", True),
+        (137, "0", True),
+        (75, "9", True),
+    ],
+)
+def test_what_is_queued_again(root, code, restarts, expected):
     (root / "code").write_text(f"{code}\n")
-    with running(root) as process:
+    with running(root, SLURM_RESTART_COUNT=restarts) as process:
         signal_tasks(root)
     assert process.returncode == code
-    assert not requeued(root)
+    assert requeued(root) == expected
