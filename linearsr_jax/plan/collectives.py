@@ -59,7 +59,8 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
     rises from zero to the largest number in their condition.
 
     Args:
-      program: text of a compiled module, `jax.stages.Compiled.as_text()`.
+      program: text of a compiled module, `jax.stages.Compiled.as_text()`; empty for
+        one that the compiler refused.
 
     Returns:
       {kind: {"count": ..., "bytes": ...}}.
@@ -68,6 +69,8 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
       ValueError: the groups of a collective are written in a way that is not known.
     """
     entry, computations = _split(program)
+    if not entry:
+        return {}
     module = _ALL.search(program)
     all_devices = int(module[1]) if module else 1
     own = {

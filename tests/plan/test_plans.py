@@ -232,6 +232,10 @@ backend_config={"known_trip_count":{"n":"4"}}
     assert count_collectives(program) == once
 
 
+def test_a_refused_program_sends_nothing():
+    assert count_collectives("") == {}
+
+
 @pytest.mark.parametrize(
     ("groups", "size"),
     [
