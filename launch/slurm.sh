@@ -33,14 +33,15 @@ is_told_to_stop=""
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-8}
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.95}
 
+# Before the tasks start: a signal that finds no trap ends this script.
+trap 'is_told_to_stop=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
+trap 'scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
+
 # JAX finds the other tasks in SLURM's environment. The GPUs starve with the config's one
 # thread; a later data.workers wins.
 srun --kill-on-bad-exit=0 linearsr train --config "$config" --workdir "$workdir" \
   --override data.workers="$SRUN_CPUS_PER_TASK" "$@" &
 steps=$!
-
-trap 'is_told_to_stop=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
-trap 'scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 
 wait "$steps"
 status=$?
