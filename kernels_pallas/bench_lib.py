@@ -111,7 +111,7 @@ def profiled(function: Callable, *arrays: jax.Array) -> dict[str, Any]:
         from jax.experimental.mosaic.gpu import profiler
 
         _, milliseconds = profiler.measure(jax.jit(function), iterations=5)(*arrays)
-        return {"device_ms": round(min(milliseconds), 4)}
+        return {"device_ms": round(min(milliseconds or [float("nan")]), 4)}
     except Exception as error:
         return {"device_ms_error": f"{type(error).__name__}: {error}"[:200]}
 

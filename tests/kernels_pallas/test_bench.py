@@ -1,5 +1,9 @@
 """The benchmarks say what they measured; how fast it was is not tested."""
 
+import sys
+import types
+
+import jax
 import numpy as np
 import pytest
 
@@ -69,6 +73,22 @@ def test_the_check_computes_all_heads_and_compares_some(monkeypatch):
         bench.max_error("float32", off_in_the_last_head(1.01), key, 5, 40)
     assert shapes == [(1, 40, 5, 32)] * 2
     bench.make_case.cache_clear()
+
+
+def test_a_gpus_own_profiler_is_asked(monkeypatch):
+    x = jax.numpy.ones(3)
+    assert bench_lib.profiled(jax.numpy.negative, x) == {}
+    profiler = types.ModuleType("profiler")
+    profiler.measure = lambda f, iterations: lambda *x: (f(*x), [0.5, 0.25, 1.0])
+    monkeypatch.setattr(bench_lib.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setitem(
+        sys.modules,
+        "jax.experimental.mosaic.gpu",
+        types.SimpleNamespace(profiler=profiler),
+    )
+    assert bench_lib.profiled(jax.numpy.negative, x) == {"device_ms": 0.25}
+    del profiler.measure
+    assert "AttributeError" in bench_lib.profiled(abs, x)["device_ms_error"]
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
