@@ -168,12 +168,13 @@ def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> s
         if parts.preset.width % (fsdp * times) or (remat and has_remat):
             continue
         changing = temporary + (0 if remat else kept)
-        if rest + held // times + changing // more <= limit:
-            changes = [
-                *([f"accumulation={settings.accumulation * more}"] if more > 1 else ()),
-                *([f"mesh.fsdp={fsdp * times}"] if times > 1 else ()),
-                *(["remat=blocks"] if remat else ()),
-            ]
+        changes = [
+            *([f"accumulation={settings.accumulation * more}"] if more > 1 else ()),
+            *([f"mesh.fsdp={fsdp * times}"] if times > 1 else ()),
+            *(["remat=blocks"] if remat else ()),
+        ]
+        # The compiler may refuse what by estimate would do without a change.
+        if changes and rest + held // times + changing // more <= limit:
             # Computing blocks again costs a third of the products.
             cost = more * times * (4 if remat else 1)
             found.append((len(changes), cost, " ".join(changes)))

@@ -341,6 +341,7 @@ def test_a_step_and_an_image_are_planned_for_gpus(name):
 @pytest.mark.parametrize(
     ("limit", "advice"),
     [
+        (160, "accumulation=2"),  # refused all the same
         (130, "accumulation=2"),
         (95, "accumulation=8"),
         (70, "accumulation=2 mesh.fsdp=8"),
