@@ -4,6 +4,7 @@ The operations do little arithmetic per byte, so the yardstick is the device's o
 copy, measured in the same run: a fraction of 1 is as fast as memory allows.
 """
 
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
+logger = logging.getLogger("kernels_pallas")
 
 
 def device_name() -> str:
@@ -111,7 +113,9 @@ def profiled(function: Callable, *arrays: jax.Array) -> dict[str, Any]:
         from jax.experimental.mosaic.gpu import profiler
 
         _, milliseconds = profiler.measure(jax.jit(function), iterations=5)(*arrays)
-        return {"device_ms": round(min(milliseconds or [float("nan")]), 4)}
+        if not milliseconds:
+            return {"device_ms_error": "CUPTI saw no kernel"}
+        return {"device_ms": round(min(milliseconds), 4)}
     except Exception as error:
         return {"device_ms_error": f"{type(error).__name__}: {error}"[:200]}
 
@@ -178,6 +182,41 @@ def attempt(measure: Callable[[], dict[str, Any]], **labels: Any) -> dict[str, A
         traceback.print_exc()
         lines = str(error).strip().splitlines() or [""]
         return {**labels, "error": f"{type(error).__name__}: {lines[0][:300]}"}
+
+
+def checked_row(
+    check: Callable[[], float],
+    function: Callable,
+    make_arrays: Callable[[], Sequence[jax.Array]],
+    moved: int,
+    copy: float,
+    **labels: Any,
+) -> dict[str, Any]:
+    """Makes the row of a form of an operation: its error, and then its time.
+
+    Args:
+      check: returns the error, or raises where it is too large to be timed.
+      function: function of the arrays.
+      make_arrays: makes them; the last one has the output's size.
+      moved: arrays of that size that must be read or written at least.
+      copy: see `row`.
+      **labels: what was measured.
+    """
+
+    def measure():
+        error, arrays = check(), make_arrays()
+        seconds = seconds_per_call(function, *arrays)
+        found = row(seconds, moved * arrays[-1].nbytes, copy)
+        return {"max_error": error, **found, **profiled(function, *arrays)}
+
+    found = attempt(measure, **labels)
+    logger.info("%s", found)
+    return found
+
+
+def default_dtype() -> str:
+    """Names the type that benchmarks run in: float32 on CPU, bfloat16 elsewhere."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def report(rows: list[dict[str, Any]], copy: float) -> dict[str, Any]:

@@ -21,8 +21,6 @@ from kernels_pallas import bench_lib
 from kernels_pallas.glu_depthwise_conv import reference
 from kernels_pallas.glu_depthwise_conv.api import glu_depthwise_conv
 
-logger = logging.getLogger("kernels_pallas")
-
 # (E, rows and columns): nano's and 600m's on CPU, where the grouped convolution's
 # gradient takes seconds even so; 600m's and 1600m's elsewhere.
 CPU_CASES = [(128, 64), (2880, 16)]
@@ -80,24 +78,17 @@ def row(copy: float, key: tuple[str, str], size: tuple[int, int]) -> dict[str, A
       key: (form, pass).
       size: (E, rows and columns).
     """
-    dtype = _dtype()
+    dtype, functions = bench_lib.default_dtype(), forms()
     (form, name), (expanded, side) = key, size
-
-    def measure():
-        error = max_error(dtype, forms(), key, expanded, side, side)
-        function, arrays = forms()[key], make_case(dtype, expanded, side, side).arrays
-        seconds = bench_lib.seconds_per_call(function, *arrays)
-        found = bench_lib.row(seconds, ARRAYS[name] * arrays[-1].nbytes, copy)
-        return {"max_error": error, **found, **bench_lib.profiled(function, *arrays)}
-
-    labels = {"form": form, "pass": name, "expanded": expanded}
-    found = bench_lib.attempt(measure, **labels, height=side, width=side, dtype=dtype)
-    logger.info("%s", found)
-    return found
-
-
-def _dtype() -> str:
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return bench_lib.checked_row(
+        lambda: max_error(dtype, functions, key, expanded, side, side),
+        functions[key],
+        lambda: make_case(dtype, expanded, side, side).arrays,
+        ARRAYS[name],
+        copy,
+        **{"form": form, "pass": name, "expanded": expanded},
+        **{"height": side, "width": side, "dtype": dtype},
+    )
 
 
 def forms() -> dict[tuple[str, str], Callable]:

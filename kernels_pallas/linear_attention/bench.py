@@ -83,19 +83,17 @@ def row(copy: float, key: tuple[str, str], size: tuple[int, int]) -> dict[str, A
       key: (form, pass).
       size: (heads, tokens).
     """
-    dtype, (form, name), (heads, tokens) = _dtype(), key, size
-
-    def measure():
-        error = max_error(dtype, forms(), key, *size)
-        function, arrays = forms()[key], make_case(dtype, heads, tokens).arrays
-        seconds = bench_lib.seconds_per_call(function, *arrays)
-        found = bench_lib.row(seconds, ARRAYS[name] * arrays[-1].nbytes, copy)
-        return {"max_error": error, **found, **bench_lib.profiled(function, *arrays)}
-
-    labels = {"form": form, "pass": name, "heads": heads, "tokens": tokens}
-    found = bench_lib.attempt(measure, **labels, dtype=dtype)
-    logger.info("%s", found)
-    return found
+    dtype, functions = bench_lib.default_dtype(), forms()
+    (form, name), (heads, tokens) = key, size
+    return bench_lib.checked_row(
+        lambda: max_error(dtype, functions, key, heads, tokens),
+        functions[key],
+        lambda: make_case(dtype, heads, tokens).arrays,
+        ARRAYS[name],
+        copy,
+        **{"form": form, "pass": name, "heads": heads, "tokens": tokens},
+        dtype=dtype,
+    )
 
 
 def other_rows(
@@ -126,10 +124,6 @@ def other_rows(
             )
             logger.info("%s", row)
             yield row
-
-
-def _dtype() -> str:
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def _default_cases() -> list[tuple[int, int]]:

@@ -87,6 +87,8 @@ def test_a_gpus_own_profiler_is_asked(monkeypatch):
         types.SimpleNamespace(profiler=profiler),
     )
     assert bench_lib.profiled(jax.numpy.negative, x) == {"device_ms": 0.25}
+    profiler.measure = lambda f, iterations: lambda *x: (f(*x), None)
+    assert "no kernel" in bench_lib.profiled(abs, x)["device_ms_error"]
     del profiler.measure
     assert "AttributeError" in bench_lib.profiled(abs, x)["device_ms_error"]
 
