@@ -20,7 +20,11 @@ from linearsr_jax.training import sharding
 from linearsr_jax.training.hosts import HEARTBEAT
 from linearsr_jax.training.loop import train_and_evaluate
 from tests.experts_testing import PRESET, make_experts
-from tests.processes_testing import find_free_port, make_environment
+from tests.processes_testing import (
+    find_free_port,
+    make_environment,
+    running_together,
+)
 
 # Long enough that a signal at step 2 comes before the end.
 STEPS = 12
@@ -276,7 +280,7 @@ import sys
 import numpy as np
 from linearsr_jax.training import sharding
 from linearsr_jax.training.hosts import connected
-with connected(f"127.0.0.1:{sys.argv[1]}", int(sys.argv[2]), 3):
+with connected(sys.argv[1], int(sys.argv[2]), 3):
     mesh = sharding.make_mesh(-1, 1, experts=2)
     own = np.array(sharding.own_samples(mesh, 2, 6))
     placed = sharding.put_expert_batch({"x": own[:, None]}, mesh, 2, 6)["x"]
@@ -289,22 +293,8 @@ with connected(f"127.0.0.1:{sys.argv[1]}", int(sys.argv[2]), 3):
 
 def test_experts_may_end_in_the_middle_of_a_host():
     """Of three hosts with two devices the second one has one of either expert."""
-    port, environment = str(find_free_port()), make_environment(devices=2)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RAGGED, port, str(process)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for process in range(3)
-    ]
-    try:
+    with running_together(RAGGED, 3, devices=2) as processes:
         found = [process.communicate(timeout=SECONDS) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
     assert [p.returncode for p in processes] == [0, 0, 0], found
     counted = [int(n) for out, _ in found for n in out.split()]
     assert counted == list(range(12))

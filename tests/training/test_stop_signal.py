@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from linearsr_jax.training.stop_signal import StopSignal
-from tests.processes_testing import find_free_port, make_environment
+from tests.processes_testing import running_together
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
@@ -39,22 +37,8 @@ def test_what_was_ignored_stays_ignored(number):
 
 def run_both(code):
     """Runs a program as two processes, and returns the last line of each."""
-    port = str(find_free_port())
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, port, str(process)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=make_environment(devices=1),
-        )
-        for process in range(2)
-    ]
-    try:
+    with running_together(code, 2) as both:
         texts = [process.communicate(timeout=120) for process in both]
-    finally:
-        for process in both:
-            process.kill()
     assert [process.returncode for process in both] == [0, 0], texts
     # What Gloo says comes first.
     return [out.splitlines()[-1] for out, _ in texts]
@@ -65,8 +49,8 @@ def test_a_signal_before_the_first_step_of_a_resumed_run_is_not_lost():
 import os, signal, sys, time
 from linearsr_jax.training.hosts import connected
 from linearsr_jax.training.stop_signal import StopSignal
-port, process = sys.argv[1], int(sys.argv[2])
-with connected(f"127.0.0.1:{port}", process, 2), StopSignal() as stop:
+address, process = sys.argv[1], int(sys.argv[2])
+with connected(address, process, 2), StopSignal() as stop:
     if process == 1:
         os.kill(os.getpid(), signal.SIGTERM)
     # Long enough for JAX to agree on a step; the run is still compiling.
@@ -83,8 +67,8 @@ def test_processes_that_ask_together_hear_of_it_together():
 import os, signal, sys, time
 from linearsr_jax.training.hosts import connected
 from linearsr_jax.training.stop_signal import StopSignal
-port, process = sys.argv[1], int(sys.argv[2])
-with connected(f"127.0.0.1:{port}", process, 2), StopSignal() as stop:
+address, process = sys.argv[1], int(sys.argv[2])
+with connected(address, process, 2), StopSignal() as stop:
     assert not stop.has_come()
     if process == 1:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -2,13 +2,11 @@
 
 import re
 import signal
-import subprocess
-import sys
 import threading
 
 from linearsr_jax.training import watch as watch_module
 from linearsr_jax.training.watch import Watch
-from tests.processes_testing import find_free_port, make_environment
+from tests.processes_testing import running_together
 
 CONNECTED = """
 import sys, time
@@ -48,34 +46,21 @@ def test_no_thread_is_left():
     assert client.signs.keys() == {"linearsr_alive/0"}
 
 
-def start_two(silence):
-    """Two processes that are connected and wait."""
-    address, environment = f"127.0.0.1:{find_free_port()}", make_environment(devices=1)
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", CONNECTED, address, str(process), str(silence)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for process in range(2)
-    ]
+def end_of_the_other(silence, end_of_0):
+    """Returns exit code and last words of process 1 after something ends process 0."""
+    with running_together(CONNECTED, 2, str(silence)) as (first, second):
+        for process in (first, second):
+            assert process.stdout.readline() == "connected\n"
+        first.send_signal(end_of_0)
+        # JAX by itself notices a frozen one after 60 s, with a trace of C++.
+        _, said = second.communicate(timeout=40)
+    return second.returncode, said
 
 
 def test_the_end_of_process_0_ends_the_other_with_a_line():
     """JAX aborts there, with a trace of C++."""
-    first, second = start_two(silence=20)
-    with first, second:
-        try:
-            for process in (first, second):
-                assert process.stdout.readline() == "connected\n"
-            first.kill()
-            _, said = second.communicate(timeout=60)
-        finally:
-            for process in (first, second):
-                process.kill()
-    assert second.returncode == 1, said
+    code, said = end_of_the_other(20, signal.SIGKILL)
+    assert code == 1, said
     # The thread may see it before.
     assert re.search(
         "linearsr: process 1: .*(process 0|another process) has ended", said
@@ -83,18 +68,8 @@ def test_the_end_of_process_0_ends_the_other_with_a_line():
 
 
 def test_a_frozen_process_0_ends_the_other_with_a_line():
-    first, second = start_two(silence=4)
-    with first, second:
-        try:
-            for process in (first, second):
-                assert process.stdout.readline() == "connected\n"
-            first.send_signal(signal.SIGSTOP)
-            # JAX notices after 60 s, with a trace of C++.
-            _, said = second.communicate(timeout=40)
-        finally:
-            for process in (first, second):
-                process.kill()
-    assert second.returncode == 1, said
+    code, said = end_of_the_other(4, signal.SIGSTOP)
+    assert code == 1, said
     assert said.strip().splitlines()[-1] == (
         "linearsr: process 1: process 0 is frozen, or cannot be reached"
     )
