@@ -1,6 +1,7 @@
 """Training with conditions: what is learned, what is kept, what the model knows."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from linearsr_jax.data.condition_table import ConditionTable
 from linearsr_jax.data.manifest import Manifest
 from linearsr_jax.inference.upscaler import Upscaler
 from linearsr_jax.pretrained.model_folder import load_pretrained, save_pretrained
 from linearsr_jax.tagging.vocabulary import TAGS
+from linearsr_jax.training.batches import Photographs
 from linearsr_jax.training.esgf_policy import Selection
 from linearsr_jax.training.export import describe_origin, export_model
 from linearsr_jax.training.loop import train_and_evaluate
@@ -149,3 +152,22 @@ def test_features(tagged, tmp_path):
 def test_a_bad_kind(tagged, tmp_path):
     with pytest.raises(ValueError, match="'words' must be none, tags or features"):
         train(tagged, tmp_path, **{"condition.kind": "words"})
+
+
+def test_hosts_with_other_conditions_say_something_else():
+    class Source:
+        names, tags = ("a",), ((),)
+        manifest = types.SimpleNamespace(sizes=((4, 4),))
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return np.zeros((4, 4, 3), np.uint8)
+
+    def describe(value):
+        table = ConditionTable(np.full((1, 2, 3), value), np.ones((1, 2), bool))
+        return Photographs(None, Source(), None, table, None).describe()
+
+    assert describe(1.0) == describe(1.0)
+    assert describe(1.0) != describe(1.5)
