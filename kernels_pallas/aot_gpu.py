@@ -22,6 +22,8 @@ PROGRAMS = {
     # Forward in bands of 4 and 8 rows. Those above have 2.
     "glu_depthwise_conv bfloat16 64x64": glu("gpu", "bfloat16", 64),
     "glu_depthwise_conv bfloat16 128x128": glu("gpu", "bfloat16", 128),
+    # More than 2^32 elements, where offsets have 64 bits.
+    "glu_depthwise_conv bfloat16 640x640": glu("gpu", "bfloat16", 640),
     "glu_depthwise_conv float32 64x64": glu("gpu", "float32", 64),
     "glu_depthwise_conv float32 128x128": glu("gpu", "float32", 128),
 }

@@ -55,8 +55,6 @@ PREFERRED: dict[str, tuple[Fastest, ...]] = {
 # Device kinds that the form "gpu" is for: wgmma is an instruction of compute capability
 # 9.0 alone, and nothing was compiled for another.
 HOPPER = r"NVIDIA G?H\d+.*"
-# Of an H100 or H200, over which the kernels spread their work.
-MULTIPROCESSORS = 132
 
 # Form -> the platform's name where a computation is lowered.
 LOWERING_PLATFORM = {"cpu": "cpu", "tpu": "tpu", "gpu": "cuda"}
@@ -136,7 +134,13 @@ def target_device() -> AbstractDevice:
     device = jax.config.jax_default_device  # ty: ignore[missing-attribute]
     if not isinstance(device, jax.Device):  # None or a platform's name.
         device = jax.devices(device)[0]
-    return AbstractDevice(device.device_kind, None, device.platform)
+    cores = getattr(device, "core_count", None)
+    return AbstractDevice(device.device_kind, cores, device.platform)
+
+
+def multiprocessors() -> int:
+    """Returns over how many multiprocessors of the target GPU a kernel spreads."""
+    return target_device().num_cores or 132  # Of an H100 or H200.
 
 
 def unsupported(

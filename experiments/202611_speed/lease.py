@@ -7,6 +7,7 @@ with jaxtyping, are needed, but for stage image.
 """
 
 import collections
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels_pallas import bench_lib, glu_depthwise_conv, linear_attention
+from kernels_pallas import bench_lib, glu_depthwise_conv, linear_attention, tuning
 from kernels_pallas.glu_depthwise_conv import bench as glu
 from kernels_pallas.linear_attention import bench as attention
 from linearsr_jax.benchmarks.forward import (
@@ -53,6 +54,22 @@ TIMED = {
 CHECKED = {
     attention: [(2, 8192), (36, 1024), (70, 1024), (70, 4096)],
     glu: [(264, 9, 10), (128, 17, 20), (2880, 16, 33), (5600, 46, 9), (5600, 98, 5)],
+}
+# What `tune` tries, one value at a time, and the passes that it may change.
+_EVERY = ("forward", "forward and gradient")
+TRIED = {
+    "gpu": [
+        (attention, tuning.AttentionOnGpu, "steps", (4, 8, 32), _EVERY),
+        (attention, tuning.AttentionOnGpu, "stages", (3, 4), _EVERY),
+        (glu, tuning.GluOnGpu, "channels", (128,), _EVERY[:1]),
+        (glu, tuning.GluOnGpu, "rows", ((2,), (4,), (8,)), _EVERY[:1]),
+        (glu, tuning.GluOnGpu, "gradient_bands", (1, 2, 8), _EVERY[1:]),
+    ],
+    "tpu": [
+        (attention, tuning.AttentionOnTpu, "tokens", (256, 1024), _EVERY),
+        (glu, tuning.GluOnTpu, "channels", (256,), _EVERY),
+        (glu, tuning.GluOnTpu, "rows", (8, 32), _EVERY),
+    ],
 }
 # Keys of the cross-attention of 1600m, and its heads; nothing else of it is long.
 TEXT, CROSS_HEADS, CROSS_SIZE = 300, 20, 112
@@ -242,6 +259,23 @@ def cross_attention(form: str) -> Rows:
     return rows
 
 
+def tune() -> Jobs:
+    """The kernels with other values than `tuning.TUNED` has; `kernels` has those."""
+    sizes = {attention: [(2, 256)], glu: [(16, 8)]} if SHORT else TIMED
+    # A CPU has no kernel to tune, but the way to there can be tried.
+    platform = "gpu" if SHORT else jax.default_backend()
+    for bench, kind, field, values, passes in TRIED.get(platform, ()):
+        first, _ = next(iter(bench.forms()))
+        for value, key, size in itertools.product(values, passes, sizes[bench][:2]):
+            tried = dataclasses.replace(tuning.tuned(kind), **{field: value})
+
+            def measure(bench=bench, tried=tried, key=(first, key), size=size):
+                with tuning.trying(tried):
+                    return [bench.row(ceilings().copy, key, size)]
+
+            yield f"{_name(bench)} {first} {key} {_text(size)} {field} {value}", measure
+
+
 def forward() -> Jobs:
     """One evaluation of the network: as it is used, by part, other sizes and ways."""
     form, depth = kernel_form(), get_preset(PRESET).depth
@@ -367,7 +401,7 @@ def gradient_rows(name: str, size: int, batch: int, remat: str, form: str) -> Ro
 STAGES = {
     stage.__name__: stage
     for stage in (
-        *(device, kernels, forward, image),
+        *(device, kernels, forward, image, tune),
         *(baselines, correct, diffusers, gradient),
     )
 }

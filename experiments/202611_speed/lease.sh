@@ -12,12 +12,12 @@ cd "$(dirname "$0")/../.." || exit
 end=$((SECONDS + ${2:-540}))
 # What matters most comes first. `kernels` checks what it times.
 [ $# -gt 2 ] && stages=("${@:3}") ||
-  stages=(device kernels forward image baselines correct diffusers gradient)
+  stages=(device kernels forward image tune baselines correct diffusers gradient)
 mkdir -p "$results"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/build/jax_cache}
 # Seconds that a stage may take: what fails to end must not cost the others.
-declare -A limits=([device]=60 [kernels]=150 [forward]=150 [image]=150 [baselines]=90
+declare -A limits=([device]=60 [kernels]=150 [forward]=150 [image]=150 [tune]=150 [baselines]=90
   [correct]=120 [diffusers]=90 [gradient]=90)
 declare -A codes=()
 

@@ -88,13 +88,24 @@ def _gpu(x, kernel, bias, *input_bias):
 
     arrays = (x, kernel, bias, *(input_bias or (jnp.zeros_like(bias),)))
     _check_kernel_input("gpu", *arrays)
+    expanded = x.shape[-1] // 2
+    if expanded < gpu.THREADS and expanded % 8 == 0:
+        arrays = tuple(_pad_halves(a, gpu.THREADS) for a in arrays)
 
     def backward(x, kernel, bias, input_bias, cotangent):
         gradients = gpu.backward(x, kernel, bias, input_bias, cotangent)
         total = jnp.sum(gradients[0], axis=(0, 1, 2), dtype=jnp.float32)
         return *gradients, total.astype(input_bias.dtype)
 
-    return with_gradient(gpu.forward, backward)(*arrays)
+    return with_gradient(gpu.forward, backward)(*arrays)[..., :expanded]
+
+
+def _pad_halves(array, expanded):
+    """Adds zero channels after the values' and after the gates', to E each."""
+    halves = array.reshape(*array.shape[:-1], 2, -1)
+    missing = expanded - halves.shape[-1]
+    padded = jnp.pad(halves, [(0, 0)] * (halves.ndim - 1) + [(0, missing)])
+    return padded.reshape(*array.shape[:-1], 2 * expanded)
 
 
 FORMS = {

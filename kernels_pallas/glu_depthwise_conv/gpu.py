@@ -12,6 +12,7 @@ meet.
 
 Where E is not a multiple of the block, the last block begins before the one before it
 ends. Two programs then write the same values to the same place: a race without harm.
+`api` pads an E below 128, a channel for each thread, with zeros.
 
 Nobody has run this on a GPU yet. It is lowered and interpreted in the tests.
 """
@@ -24,25 +25,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from kernels_pallas.dispatch import MULTIPROCESSORS, unsupported
+from kernels_pallas.dispatch import multiprocessors, unsupported
 from kernels_pallas.glu_depthwise_conv.vjp import (
     pack_weights,
     silu_slope,
     unpack_weights,
 )
+from kernels_pallas.tuning import GluOnGpu, tuned
 
 # Of a program, which is one warpgroup.
 THREADS = 128
-# Channels of a program, a multiple of the threads. The gradient keeps about 100 values
-# a channel in registers, of which a thread has 255.
-FORWARD_CHANNELS = 256
-BACKWARD_CHANNELS = 128
-# Rows of a band: more of them load fewer rows twice, and leave fewer programs.
-FORWARD_ROWS = (8, 4, 2)
+# Of a band in the gradient.
 BACKWARD_ROWS = 2
-# Bands that a gradient program takes one after the other, adding up the weights'
-# gradient: more of them write less, and leave fewer programs.
-BACKWARD_BANDS = 4
 
 
 def forward(
@@ -54,12 +48,13 @@ def forward(
     """Runs the operation; float32 inside, the result in x's dtype.
 
     Raises:
-      NotImplementedError: E is less than 128 or no multiple of 8, or x is too large.
+      NotImplementedError: E is no multiple of 8.
     """
     batch, height, width, channels = x.shape
     expanded = channels // 2
     _check_size(x)
-    block = FORWARD_CHANNELS if expanded >= FORWARD_CHANNELS else THREADS
+    wanted = tuned(GluOnGpu).channels
+    block = wanted if expanded >= wanted else THREADS
     rows = _choose_rows(batch, height, pl.cdiv(expanded, block))
     silu, _ = _activation(x.dtype)
 
@@ -107,17 +102,16 @@ def backward(
     The sums over batch, rows and columns are float32 and in one fixed order.
 
     Raises:
-      NotImplementedError: E is less than 128 or no multiple of 8, or x is too large.
+      NotImplementedError: E is no multiple of 8.
     """
     batch, height, _, channels = x.shape
     expanded = channels // 2
     _check_size(x)
-    block = BACKWARD_CHANNELS
-    rows = BACKWARD_ROWS
-    programs = pl.cdiv(height, rows * BACKWARD_BANDS)
+    block, rows, bands = THREADS, BACKWARD_ROWS, tuned(GluOnGpu).gradient_bands
+    programs = pl.cdiv(height, rows * bands)
 
     def body(x, weights, cotangent, grad_x, grad_weights):
-        image, first, start = _place(rows * BACKWARD_BANDS, block, expanded)
+        image, first, start = _place(rows * bands, block, expanded)
         weights = _load_weights(weights, start, block)
 
         def band(index, sums):
@@ -126,7 +120,7 @@ def backward(
             )
 
         sums = ((_zeros(block),) * 10,) * 2
-        sums = jax.lax.fori_loop(0, BACKWARD_BANDS, band, sums)
+        sums = jax.lax.fori_loop(0, bands, band, sums)
         part = image * programs + jax.lax.axis_index("band")
         for half in (0, 1):
             for tap in range(10):
@@ -150,7 +144,7 @@ def _backward_band(x, weights, cotangent, grad_x, image, first, start, sums):
     Step w computes y's gradient in column w, and with it x's in column w - 1.
     Derivation: README.md.
     """
-    rows, block = BACKWARD_ROWS, BACKWARD_CHANNELS
+    rows, block = BACKWARD_ROWS, THREADS
     height, width, channels = grad_x.shape[1:]
     silu, silu_slope = _activation(x.dtype)
 
@@ -299,21 +293,18 @@ def _place(rows, block, expanded):
 
 def _choose_rows(batch, height, blocks):
     """Rows of a band: as many as leave two programs for each multiprocessor."""
-    for rows in FORWARD_ROWS[:-1]:
-        if batch * pl.cdiv(height, rows) * blocks >= 2 * MULTIPROCESSORS:
+    *most, least = tuned(GluOnGpu).rows
+    for rows in most:
+        if batch * pl.cdiv(height, rows) * blocks >= 2 * multiprocessors():
             return rows
-    return FORWARD_ROWS[-1]
+    return least
 
 
 def _check_size(x):
-    """Multiples of 8 keep every load of a thread aligned; offsets have 32 bits."""
+    """Multiples of 8 keep every load of a thread aligned."""
     expanded = x.shape[-1] // 2
-    reason = None
     if expanded < THREADS or expanded % 8:
-        reason = f"E = {expanded} is less than {THREADS} or no multiple of 8"
-    elif x.size >= 2**32:
-        reason = "it has 2^32 elements or more"
-    if reason:
+        reason = f"E = {expanded} must be a multiple of 8"
         raise unsupported("glu_depthwise_conv", "gpu", reason, x)
 
 

@@ -1,6 +1,6 @@
 """SiLU, depthwise convolution and gate on TPU (Pallas, Mosaic), and their gradient.
 
-One program computes ROWS rows, all columns and CHANNELS channels of the output:
+One program computes some rows, all columns and some channels of the output:
 
     grid (channels, batch, rows)     columns lie on sublanes, channels on lanes
 
@@ -27,15 +27,7 @@ from kernels_pallas.glu_depthwise_conv.vjp import (
     silu_slope,
     unpack_weights,
 )
-
-# A multiple of 128, the lanes of a register.
-CHANNELS = 128
-# At most so many rows, at least two. The gradient rounds down to its halo of two rows,
-# and wide images get fewer, see `choose_rows`.
-ROWS = 16
-# For the blocks (twice, since the next one loads meanwhile) and scratch. Compilers
-# grant 16 MiB on the smallest devices and need some for themselves.
-VMEM_BYTES = 11 * 2**20
+from kernels_pallas.tuning import GluOnTpu, tuned
 
 # Scratch column of an image's first column: stores of whole registers start at 8.
 _FIRST = 8
@@ -56,16 +48,17 @@ def forward(
     halo = 1
     rows = choose_rows(height, width, x.dtype, halo)
     choose_rows(height, width, x.dtype, 2)  # What runs forward has its gradient too.
-    value, gate, gate_offset = _halves(x)
-    x_specs = functools.partial(_halo_specs, height, width, rows, halo)
-    weights_spec = pl.BlockSpec((2, 10, CHANNELS), lambda c, b, r: (0, 0, c))
+    block = tuned(GluOnTpu).channels
+    value, gate, gate_offset = _halves(x, block)
+    x_specs = functools.partial(_halo_specs, height, width, rows, halo, block)
+    weights_spec = pl.BlockSpec((2, 10, block), lambda c, b, r: (0, 0, c))
     return pl.pallas_call(
         functools.partial(_forward_kernel, height),
-        grid=(pl.cdiv(expanded, CHANNELS), batch, pl.cdiv(height, rows)),
+        grid=(pl.cdiv(expanded, block), batch, pl.cdiv(height, rows)),
         in_specs=[weights_spec, x_specs(0), x_specs(gate_offset)],
-        out_specs=_block_spec(rows, width),
+        out_specs=_block_spec(rows, width, block),
         out_shape=jax.ShapeDtypeStruct((batch, height, width, expanded), x.dtype),
-        scratch_shapes=[_padded_rows(rows + 2 * halo, width)],
+        scratch_shapes=[_padded_rows(rows + 2 * halo, width, block)],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "parallel")
         ),
@@ -90,16 +83,17 @@ def backward(
     expanded = channels // 2
     halo = 2
     rows = choose_rows(height, width, x.dtype, halo)
-    value, gate, gate_offset = _halves(x)
-    specs = functools.partial(_halo_specs, height, width, rows, halo)
-    weights_spec = pl.BlockSpec((2, 10, CHANNELS), lambda c, b, r: (0, 0, c))
+    block = tuned(GluOnTpu).channels
+    value, gate, gate_offset = _halves(x, block)
+    specs = functools.partial(_halo_specs, height, width, rows, halo, block)
+    weights_spec = pl.BlockSpec((2, 10, block), lambda c, b, r: (0, 0, c))
     half = jax.ShapeDtypeStruct((batch, height, width, expanded), x.dtype)
-    padded = _padded_rows(rows + 2 * halo, width)
+    padded = _padded_rows(rows + 2 * halo, width, block)
     grad_value, grad_gate, grad_weights = pl.pallas_call(
         functools.partial(_backward_kernel, height),
-        grid=(pl.cdiv(expanded, CHANNELS), batch, pl.cdiv(height, rows)),
+        grid=(pl.cdiv(expanded, block), batch, pl.cdiv(height, rows)),
         in_specs=[weights_spec, specs(0), specs(gate_offset), specs(0)],
-        out_specs=[*[_block_spec(rows, width)] * 2, weights_spec],
+        out_specs=[*[_block_spec(rows, width, block)] * 2, weights_spec],
         out_shape=[half, half, jax.ShapeDtypeStruct((2, 10, expanded), jnp.float32)],
         scratch_shapes=[padded, padded],
         compiler_params=pltpu.CompilerParams(
@@ -123,12 +117,13 @@ def choose_rows(height: int, width: int, dtype: jnp.dtype, halo: int) -> int:
     Raises:
       NotImplementedError: not even `halo` rows fit into VMEM.
     """
-    rows = min(ROWS // halo, pl.cdiv(height, halo)) * halo
-    while vmem_bytes(rows, width, dtype, halo) > VMEM_BYTES:
+    most, allowed = tuned(GluOnTpu).rows, tuned(GluOnTpu).vmem_bytes
+    rows = min(most // halo, pl.cdiv(height, halo)) * halo
+    while vmem_bytes(rows, width, dtype, halo) > allowed:
         rows = rows // 2 // halo * halo
         if rows < halo:
             shape = jax.ShapeDtypeStruct((height, width), dtype)
-            reason = f"rows of {width} columns do not fit into {VMEM_BYTES} bytes"
+            reason = f"rows of {width} columns do not fit into {allowed} bytes"
             raise unsupported("glu_depthwise_conv", "tpu", reason, shape)
     return rows
 
@@ -137,10 +132,11 @@ def vmem_bytes(rows: int, width: int, dtype: jnp.dtype, halo: int) -> int:
     """Returns the VMEM that the blocks and the scratch of one program take."""
     size = jnp.dtype(dtype).itemsize
     tile = 32 // size  # sublanes of a tile: 8 for float32, 16 for bfloat16
-    row = pl.cdiv(width, tile) * tile * CHANNELS * size
+    channels = tuned(GluOnTpu).channels
+    row = pl.cdiv(width, tile) * tile * channels * size
     arrays_in, arrays_out, scratches = (2, 1, 1) if halo == 1 else (3, 2, 2)
     blocks = row * (arrays_in * (rows + 2 * halo) + arrays_out * rows)
-    scratch = scratches * 2 * (rows + 2 * halo) * _scratch_width(width) * CHANNELS * 4
+    scratch = scratches * 2 * (rows + 2 * halo) * _scratch_width(width) * channels * 4
     return 2 * blocks + scratch
 
 
@@ -228,7 +224,7 @@ def _convolve(padded, half, row, weights, transposed=False):
 
 
 def _windows(padded, half, row):
-    """Reads what the nine taps need for one row of the image: [W, CHANNELS] each."""
+    """Reads what the nine taps need for one row of the image: [W, channels] each."""
     width = padded.shape[2] - _scratch_width(0)
     columns = [
         padded[half, pl.ds(row, 3), pl.ds(_FIRST - 1 + column, width)]
@@ -238,8 +234,8 @@ def _windows(padded, half, row):
 
 
 def _zero_borders(padded, width):
-    rows = padded.shape[1]
-    zeros = jnp.zeros((rows, 1, CHANNELS), jnp.float32)
+    _, rows, _, channels = padded.shape
+    zeros = jnp.zeros((rows, 1, channels), jnp.float32)
     for half in (0, 1):
         padded[half, :, pl.ds(_FIRST - 1, 1)] = zeros
         padded[half, :, pl.ds(_FIRST + width, 1)] = zeros
@@ -249,23 +245,23 @@ def _is_inside(row, height):
     return (row >= 0) & (row < height)
 
 
-def _halves(x):
-    """Arrays to read value and gate from, and the gate's first channel block.
+def _halves(x, block):
+    """Arrays to read value and gate from, and the gate's first block of channels.
 
-    Where E is a multiple of CHANNELS both are x. Otherwise the gate does not start at
+    Where E is a multiple of the block both are x. Otherwise the gate does not start at
     a block and XLA copies it out.
     """
     expanded = x.shape[-1] // 2
-    if expanded % CHANNELS:
+    if expanded % block:
         return x, x[..., expanded:], 0
-    return x, x, expanded // CHANNELS
+    return x, x, expanded // block
 
 
-def _block_spec(rows, width):
-    return pl.BlockSpec((1, rows, width, CHANNELS), lambda c, b, r: (b, r, 0, c))
+def _block_spec(rows, width, block):
+    return pl.BlockSpec((1, rows, width, block), lambda c, b, r: (b, r, 0, c))
 
 
-def _halo_specs(height, width, rows, halo, channel_offset):
+def _halo_specs(height, width, rows, halo, block, channel_offset):
     """Blocks of the halo above, the rows themselves and the halo below.
 
     Beyond the image's ends any block will do: its rows are taken for zeros.
@@ -275,7 +271,7 @@ def _halo_specs(height, width, rows, halo, channel_offset):
 
     def spec(block_rows, row_index):
         return pl.BlockSpec(
-            (1, block_rows, width, CHANNELS),
+            (1, block_rows, width, block),
             lambda c, b, r: (b, row_index(r), 0, channel_offset + c),
         )
 
@@ -286,9 +282,9 @@ def _halo_specs(height, width, rows, halo, channel_offset):
     )
 
 
-def _padded_rows(rows, width):
+def _padded_rows(rows, width, block):
     """Scratch for the rows of both halves, with a zero column on either side."""
-    shape = (2, rows, _scratch_width(width), CHANNELS)
+    shape = (2, rows, _scratch_width(width), block)
     return pltpu.VMEM(shape, jnp.float32)
 
 

@@ -3,7 +3,7 @@
 Layout. (B, N, H, K) is read as (B, N, H * K). wgmma, the tensor cores' product, takes
 64 rows at least, so two heads of 32 share a tile of 64 channels, and their states one
 block-diagonal matrix S of 64 x 64, with Z beside it (see `tiles`). A block of threads
-owns one pair of heads of one sample and up to STEPS * ROWS tokens, of which it streams
+owns one pair of heads of one sample and some steps of ROWS tokens, of which it streams
 ROWS at a time through shared memory. Sums over tokens are per block; XLA adds those of
 the blocks, always in the same order.
 
@@ -34,18 +34,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels_pallas import dispatch
-from kernels_pallas.dispatch import MULTIPROCESSORS
 from kernels_pallas.linear_attention import tiles
 from kernels_pallas.linear_attention.columns import as_columns
 from kernels_pallas.linear_attention.columns import split as split  # for `vjp`
+from kernels_pallas.tuning import AttentionOnGpu, tuned
 
 # Tokens of a step, a multiple of 64. `output_gradients` has no register for more.
 ROWS = 64
-# Steps of a block at most: more means fewer blocks, and fewer partial states to add up.
-# It takes fewer where there would be fewer blocks than multiprocessors.
-STEPS = 16
-# Steps whose copies from and to global memory may be under way at the same time.
-STAGES = 2
 
 SIZE = 32
 PAIR = 2 * SIZE
@@ -299,11 +294,15 @@ class _Grid:
 
     Attributes:
       batch, tokens, heads: B, N, H.
+      steps: of a block, which divide the tokens evenly.
+      stages: steps whose copies are under way together.
     """
 
     batch: int
     tokens: int
     heads: int
+    steps: int
+    stages: int
 
     @classmethod
     def of(cls, floor, *arrays):
@@ -319,19 +318,16 @@ class _Grid:
         ):
             if not fits:
                 raise dispatch.unsupported("linear_attention", "gpu", reason, *arrays)
-        return cls(batch, tokens, heads)
+        values, all_steps = tuned(AttentionOnGpu), tokens // ROWS
+        # No more than leave a block for each multiprocessor.
+        to_fill = batch * (heads // 2) * all_steps // dispatch.multiprocessors()
+        most = max(1, min(values.steps, to_fill))
+        steps = max(n for n in range(1, most + 1) if all_steps % n == 0)
+        return cls(batch, tokens, heads, steps, values.stages)
 
     @property
     def pairs(self) -> int:
         return self.heads // 2
-
-    @property
-    def steps(self) -> int:
-        """Of a block: at most STEPS, dividing the tokens evenly, with work for all."""
-        steps = self.tokens // ROWS
-        to_fill = self.batch * self.pairs * steps // MULTIPROCESSORS
-        most = max(1, min(STEPS, to_fill))
-        return max(count for count in range(1, most + 1) if steps % count == 0)
 
     @property
     def chunks(self) -> int:
@@ -380,7 +376,7 @@ class _Grid:
             step,
             grid=(self.steps,),
             in_specs=[spec(part.first // PAIR) for part in columns],
-            max_concurrent_steps=STAGES,
+            max_concurrent_steps=self.stages,
         )(*(ref.at[batch] for ref in refs))
         plgpu.wait_smem_to_gmem(0)
 

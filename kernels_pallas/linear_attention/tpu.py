@@ -1,7 +1,7 @@
 """ReLU linear attention on TPU (Pallas, Mosaic).
 
 Layout. (B, N, H, K) is read as (B, N, H * K), as the layers around it produce it. A
-tile is BLOCK_N tokens by 128 lanes: 128 / K whole heads side by side, four of size 32.
+tile is some tokens by 128 lanes: 128 / K whole heads side by side, four of size 32.
 The grid is (batch, tiles over the lanes, tiles over the tokens). Its last axis runs in
 order, so that a state stays in VMEM while the tokens stream past.
 
@@ -40,10 +40,8 @@ from jax.experimental.pallas import tpu as pltpu
 from kernels_pallas import dispatch
 from kernels_pallas.linear_attention import columns, reference, tiles
 from kernels_pallas.linear_attention.columns import Columns, as_columns
+from kernels_pallas.tuning import AttentionOnTpu, tuned
 
-# Tokens of a tile: a multiple of 16, the rows of a bfloat16 register. In float32 a v5e
-# has VMEM for 2,048; 4,096 do not compile (`output_gradients`).
-BLOCK_N = 512
 LANES = 128
 
 
@@ -284,7 +282,7 @@ class _Tiling:
     @property
     def rows(self) -> int:
         """Tokens of a tile."""
-        return min(BLOCK_N, self.tokens)
+        return min(tuned(AttentionOnTpu).tokens, self.tokens)
 
     @property
     def heads_per_tile(self) -> int:

@@ -15,6 +15,7 @@ import pytest
 from kernels_pallas import bench_lib
 from kernels_pallas.glu_depthwise_conv import gpu as glu_gpu
 from kernels_pallas.linear_attention import gpu as attention_gpu
+from kernels_pallas.tuning import GluOnGpu, tuned
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "202611_speed"
 # Not on the machines that are lent by the minute.
@@ -100,7 +101,7 @@ def test_the_variants_that_are_timed_are_checked_before(lease):
         return attention_gpu._Grid.of(0.0, array).steps
 
     def rows(expanded, height, _=None):
-        blocks = -(-expanded // glu_gpu.FORWARD_CHANNELS)
+        blocks = -(-expanded // tuned(GluOnGpu).channels)
         return glu_gpu._choose_rows(1, height, blocks)
 
     for bench, variant in ((lease.attention, steps), (lease.glu, rows)):

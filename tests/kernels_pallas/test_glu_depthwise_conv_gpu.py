@@ -15,6 +15,7 @@ from kernels_pallas.testing import (
     random_arrays,
     value_and_gradients,
 )
+from kernels_pallas.tuning import GluOnGpu, tuned
 
 on_gpu = functools.partial(glu_depthwise_conv, implementation="gpu")
 
@@ -29,7 +30,7 @@ def run(*arrays_and_cotangent):
     return value_and_gradients(on_gpu, arrays, cotangent)
 
 
-@pytest.mark.parametrize("expanded", [2880, 5600])
+@pytest.mark.parametrize("expanded", [64, 2880, 5600])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_lowers_at_the_presets_shapes(expanded, dtype):
     structs = [
@@ -43,7 +44,7 @@ def test_lowers_at_the_presets_shapes(expanded, dtype):
 @pytest.mark.parametrize(
     ("sizes", "dtype", "reason"),
     [
-        ((1, 2, 3, 2 * 120), jnp.float32, "E = 120"),
+        ((1, 2, 3, 2 * 60), jnp.float32, "E = 60"),
         ((1, 2, 3, 2 * 260), jnp.float32, "E = 260"),
         ((1, 2, 3, 512), jnp.float16, "float16"),
         ((1, 0, 3, 512), jnp.float32, "no elements"),
@@ -58,25 +59,18 @@ def test_what_it_does_not_take(sizes, dtype, reason):
 
 
 def test_blocks_lie_on_whole_threads():
-    for block in (gpu.FORWARD_CHANNELS, gpu.BACKWARD_CHANNELS):
-        assert block in (128, 256)  # More would not be one load of 4 bytes or 8.
-
-
-def test_what_offsets_of_32_bits_cannot_reach():
-    structs = [
-        jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-        for shape in shapes((1, 2048, 4096, 512))[:3]
-    ]
-    with on(GPU), pytest.raises(NotImplementedError, match="2\\^32 elements"):
-        jax.eval_shape(on_gpu, *structs)
+    # More would not be one load of 4 bytes or 8.
+    assert tuned(GluOnGpu).channels in (gpu.THREADS, 2 * gpu.THREADS)
 
 
 @pytest.mark.parametrize(
     ("batch", "side", "rows"), [(1, 32, 2), (1, 64, 4), (1, 128, 8), (4, 32, 8)]
 )
 def test_bands_leave_two_programs_for_each_multiprocessor(batch, side, rows):
-    blocks = -(-5600 // gpu.FORWARD_CHANNELS)
-    assert gpu._choose_rows(batch, side, blocks) == rows
+    blocks = -(-5600 // tuned(GluOnGpu).channels)
+    with on(GPU):
+        chosen = gpu._choose_rows(batch, side, blocks)
+    assert chosen == rows
 
 
 def test_the_bias_of_the_input_is_added_as_it_is_loaded():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu
 
-from kernels_pallas.glu_depthwise_conv import gpu
 from kernels_pallas.testing import (
     GPU,
     assert_close,
@@ -18,6 +17,7 @@ from kernels_pallas.testing import (
     run_interpreted,
     value_and_gradients,
 )
+from kernels_pallas.tuning import GluOnGpu, trying
 from tests.kernels_pallas import glu_oracle
 from tests.kernels_pallas.test_glu_depthwise_conv_gpu import on_gpu, run, shapes
 
@@ -48,11 +48,11 @@ def test_equals_the_loops(sizes):
 
 
 @pytest.mark.parametrize("rows", [4, 8])
-def test_the_bands_of_larger_images(monkeypatch, rows):
+def test_the_bands_of_larger_images(rows):
     """Which small ones get two rows of. Two bands, and one row of a third."""
-    monkeypatch.setattr(gpu, "FORWARD_ROWS", (rows,))
     *arrays, cotangent = random_arrays(*shapes((1, 2 * rows + 1, 3, 2 * 256)))
-    result = run_interpreted(run, *arrays, cotangent, device=GPU)
+    with trying(GluOnGpu(channels=256, rows=(rows,), gradient_bands=1)):
+        result = run_interpreted(run, *arrays, cotangent, device=GPU)
     check(arrays, cotangent, result, 2e-6)
 
 
@@ -74,9 +74,13 @@ def test_bfloat16_is_rounded_once():
     check(arrays, cotangent, result, 1.01 * 2**-8)
 
 
-def test_bias_of_the_input_and_its_gradient():
-    """The surroundings stay zeros: the bias is not added there."""
-    x, kernel, bias, cotangent = random_arrays(*shapes((1, 5, 2, 2 * 128)))
+@pytest.mark.parametrize("expanded", [64, 128])
+def test_bias_of_the_input_and_its_gradient(expanded):
+    """The surroundings stay zeros: the bias is not added there.
+
+    Neither is it in the channels that are added to 64, for which there are no threads.
+    """
+    x, kernel, bias, cotangent = random_arrays(*shapes((1, 5, 2, 2 * expanded)))
     input_bias = bias[::-1].copy()
 
     def run(*arrays):

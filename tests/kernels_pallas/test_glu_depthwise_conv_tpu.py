@@ -1,5 +1,6 @@
 """The TPU kernel without a TPU: interpreted, lowered and (slow) compiled."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -21,6 +22,7 @@ from kernels_pallas.testing import (
     run_interpreted,
     value_and_gradients,
 )
+from kernels_pallas.tuning import GluOnTpu, trying, tuned
 from tests.kernels_pallas import glu_oracle
 
 on_tpu = functools.partial(glu_depthwise_conv, implementation="tpu")
@@ -36,9 +38,13 @@ SIZES = [
 ]
 
 
+REAL_BLOCKS = tuned(GluOnTpu)
+
+
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(tpu, "ROWS", 2)
+def small_blocks():
+    with trying(dataclasses.replace(REAL_BLOCKS, rows=2)):
+        yield
 
 
 def inputs(sizes=(2, 3, 4, 6), seed=0, dtype=np.float32):
@@ -152,14 +158,15 @@ def test_vmap_over_experts(simple_interpreter):
 
 @pytest.mark.parametrize("width", [1, 32, 100, 256, 320])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_blocks_fit_into_vmem(monkeypatch, width, dtype):
+def test_blocks_fit_into_vmem(width, dtype):
     for most, halo in itertools.product((5, 16), (1, 2)):
-        monkeypatch.setattr(tpu, "ROWS", most)
-        rows = tpu.choose_rows(width, width, dtype, halo)
+        with trying(dataclasses.replace(REAL_BLOCKS, rows=most)):
+            rows = tpu.choose_rows(width, width, dtype, halo)
         assert rows <= most
         assert rows >= halo
         assert rows % halo == 0
-        assert tpu.vmem_bytes(rows, width, dtype, halo) <= tpu.VMEM_BYTES
+        used = tpu.vmem_bytes(rows, width, dtype, halo)
+        assert used <= REAL_BLOCKS.vmem_bytes
 
 
 @pytest.mark.parametrize(
@@ -186,9 +193,9 @@ def shapes_of(sizes, dtype=jnp.bfloat16):
 
 @pytest.mark.parametrize("expanded", [2880, 5600])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_lowers_at_the_presets_shapes(monkeypatch, expanded, dtype):
-    monkeypatch.setattr(tpu, "ROWS", 16)
-    text = lower(run, TPU, *shapes_of((2, 32, 32, 2 * expanded), dtype))
+def test_lowers_at_the_presets_shapes(expanded, dtype):
+    with trying(REAL_BLOCKS):
+        text = lower(run, TPU, *shapes_of((2, 32, 32, 2 * expanded), dtype))
     assert text.count("tpu_custom_call") == 2  # Forward, and the gradient.
 
 
@@ -200,12 +207,12 @@ def test_lowers_over_experts():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
-def test_compiles_for_real_tpus(monkeypatch, topology):
+def test_compiles_for_real_tpus(topology):
     """With Mosaic, registers and VMEM; needs libtpu, but no TPU."""
     pytest.importorskip("libtpu")
-    monkeypatch.setattr(tpu, "ROWS", 16)
     for expanded, dtype in itertools.product((2880, 5600), (jnp.bfloat16, jnp.float32)):
         for side in (32, 64, 128, 256):
             sizes = (1, side, side, 2 * expanded)
-            compiled = compile_for_tpu(topology, run, *shapes_of(sizes, dtype))
+            with trying(REAL_BLOCKS):
+                compiled = compile_for_tpu(topology, run, *shapes_of(sizes, dtype))
             assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 2

@@ -9,6 +9,7 @@ import pytest
 from kernels_pallas import linear_attention, linear_attention_qkv
 from kernels_pallas.linear_attention import gpu, reference
 from kernels_pallas.testing import GPU, lower, on, random_arrays, value_and_gradients
+from kernels_pallas.tuning import AttentionOnGpu, tuned
 
 attention = functools.partial(linear_attention, implementation="gpu")
 
@@ -52,10 +53,11 @@ def test_columns_of_one_array_are_read_where_they_lie():
 )
 def test_blocks_fill_the_device_where_there_is_work(batch, tokens, heads, blocks):
     array = jax.ShapeDtypeStruct((batch, tokens, heads, 32), jnp.bfloat16)
-    grid = gpu._Grid.of(0.0, array)
+    with on(GPU):
+        grid = gpu._Grid.of(0.0, array)
     assert grid.chunks * grid.steps * gpu.ROWS == tokens
     assert batch * grid.pairs * grid.chunks == blocks
-    assert grid.steps <= gpu.STEPS
+    assert grid.steps <= tuned(AttentionOnGpu).steps
 
 
 def test_lowers_over_experts():

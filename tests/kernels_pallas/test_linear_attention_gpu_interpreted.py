@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu
+from jax.sharding import AbstractDevice
 
-from kernels_pallas import linear_attention, linear_attention_qkv
+from kernels_pallas import linear_attention, linear_attention_qkv, tuning
 from kernels_pallas.linear_attention import gpu
 from kernels_pallas.testing import (
     GPU,
+    on,
     random_arrays,
     run_interpreted,
     value_and_gradients,
@@ -25,15 +27,17 @@ if not hasattr(mosaic_gpu, "force_gpu_interpret_mode"):
     pytest.skip("jax < 0.11 cannot interpret GPU kernels", allow_module_level=True)
 
 SIZES = (2, 256, 4, 32)  # B, N, H, K
+# On 132 multiprocessors a block would take one step: there is too little work.
+SMALL_GPU = AbstractDevice(GPU.device_kind, 1, "gpu")
 
 
 @pytest.fixture(autouse=True)
-def _two_blocks_of_two_steps(monkeypatch):
-    monkeypatch.setattr(gpu, "STEPS", 2)
-    # Or a block would take one step, since there is too little work for 132.
-    monkeypatch.setattr(gpu, "MULTIPROCESSORS", 1)
-    grid = gpu._Grid.of(0.0, jax.ShapeDtypeStruct(SIZES, jnp.bfloat16))
-    assert (grid.steps, grid.chunks) == (2, 2)
+def _two_blocks_of_two_steps():
+    with tuning.trying(tuning.AttentionOnGpu(steps=2, stages=2)):
+        with on(SMALL_GPU):
+            grid = gpu._Grid.of(0.0, jax.ShapeDtypeStruct(SIZES, jnp.bfloat16))
+        assert (grid.steps, grid.chunks) == (2, 2)
+        yield
 
 
 def forward_and_gradients(q, k, v, grad):
@@ -42,7 +46,7 @@ def forward_and_gradients(q, k, v, grad):
     def run(q, k, v, grad):
         return value_and_gradients(attention, (q, k, v), grad)
 
-    out, gradients = run_interpreted(run, q, k, v, grad, device=GPU)
+    out, gradients = run_interpreted(run, q, k, v, grad, device=SMALL_GPU)
     return out, *gradients
 
 
@@ -76,7 +80,7 @@ def test_columns_of_one_array_give_the_same_bits():
 
         return value_and_gradients(attention, (qkv,), grad)
 
-    out, (dqkv,) = run_interpreted(run, qkv, grad, device=GPU)
+    out, (dqkv,) = run_interpreted(run, qkv, grad, device=SMALL_GPU)
     expected = forward_and_gradients(q, k, v, grad)
     np.testing.assert_array_equal(out, expected[0])
     np.testing.assert_array_equal(

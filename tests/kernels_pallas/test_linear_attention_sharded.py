@@ -18,6 +18,7 @@ from kernels_pallas.testing import (
     random_arrays,
     value_and_gradients,
 )
+from kernels_pallas.tuning import AttentionOnTpu, trying
 
 SIZES = (2, 24, 4, 32)  # B, N, H, K
 
@@ -65,9 +66,7 @@ def test_over_tokens_and_heads():
     assert_equals_one_device(sharded(over_tokens, mesh, jax.P(None, "tokens", "heads")))
 
 
-def test_tpu_kernels_over_tokens_and_heads(monkeypatch):
-    monkeypatch.setattr(tpu, "BLOCK_N", 8)
-
+def test_tpu_kernels_over_tokens_and_heads():
     def shard(q, k, v):
         state = vjp.linear_attention_state(tpu, k, v, 0.0)
         return vjp.linear_attention_output(
@@ -79,7 +78,7 @@ def test_tpu_kernels_over_tokens_and_heads(monkeypatch):
     *arrays, grad = random_arrays(*[SIZES] * 4)
 
     run = jax.jit(functools.partial(value_and_gradients, function))
-    with interpreting(TPU):
+    with interpreting(TPU), trying(AttentionOnTpu(tokens=8)):
         actual = jax.block_until_ready(run(arrays, grad))
     expected = value_and_gradients(linear_attention, arrays, grad)
     for one, other in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):

@@ -30,16 +30,25 @@ from kernels_pallas.testing import (
     run_interpreted,
     value_and_gradients,
 )
+from kernels_pallas.tuning import AttentionOnTpu, trying, tuned
 from tests.kernels_pallas.naive_attention import naive, naive_gradients
 
 SIZES = (2, 23, 5, 32)  # B, N, H, K
 HIGHEST = jax.lax.Precision.HIGHEST
+REAL_TILES = tuned(AttentionOnTpu)
 attention = functools.partial(linear_attention, implementation="tpu")
 
 
 @pytest.fixture(autouse=True)
-def _small_tiles(monkeypatch):
-    monkeypatch.setattr(tpu, "BLOCK_N", 16)
+def _small_tiles():
+    with trying(AttentionOnTpu(tokens=16)):
+        yield
+
+
+@pytest.fixture
+def _real_tiles():
+    with trying(REAL_TILES):
+        yield
 
 
 def forward_and_gradients(q, k, v, grad, **settings):
@@ -70,9 +79,9 @@ def test_equals_the_naive_form(sizes, settings):
     assert_equals_naive(sizes, **settings)
 
 
-def test_equals_the_naive_form_in_real_tiles(monkeypatch):
-    monkeypatch.undo()
-    assert_equals_naive((1, tpu.BLOCK_N + 18, 1, 32))
+@pytest.mark.usefixtures("_real_tiles")
+def test_equals_the_naive_form_in_real_tiles():
+    assert_equals_naive((1, REAL_TILES.tokens + 18, 1, 32))
 
 
 def assert_equals_naive(sizes, **settings):
@@ -86,7 +95,7 @@ def assert_equals_naive(sizes, **settings):
 
 def test_whole_tiles_are_not_masked():
     """Two tiles of tokens and one of lanes, full; the others here reach beyond."""
-    sizes = (1, 2 * tpu.BLOCK_N, 4, 32)
+    sizes = (1, 2 * tuned(AttentionOnTpu).tokens, 4, 32)
     assert tpu._Tiling(*sizes).inside() is None
     assert_equals_naive(sizes)
 
@@ -220,18 +229,18 @@ def both_ways(q, k, v, grad):
     return value_and_gradients(attention, (q, k, v), grad)
 
 
+@pytest.mark.usefixtures("_real_tiles")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("heads", "tokens"), REAL)
-def test_lowers_at_real_shapes(monkeypatch, heads, tokens, dtype):
-    monkeypatch.undo()
+def test_lowers_at_real_shapes(heads, tokens, dtype):
     array = jax.ShapeDtypeStruct((2, tokens, heads, 32), dtype)
     text = lower(both_ways, TPU, *[array] * 4)
     # State and output; the gradients of both.
     assert text.count("@tpu_custom_call") == 4
 
 
-def test_lowers_over_experts(monkeypatch):
-    monkeypatch.undo()
+@pytest.mark.usefixtures("_real_tiles")
+def test_lowers_over_experts():
     array = jax.ShapeDtypeStruct((4, 2, 1024, 36, 32), jnp.bfloat16)
     text = lower(jax.vmap(both_ways), TPU, *[array] * 4)
     assert text.count("@tpu_custom_call") == 4
@@ -266,9 +275,9 @@ def equations(name, jaxpr):
                 yield from equations(name, inner)
 
 
-def test_columns_of_one_array_are_read_where_they_lie(monkeypatch):
+@pytest.mark.usefixtures("_real_tiles")
+def test_columns_of_one_array_are_read_where_they_lie():
     """Four heads of 32 fill a tile, so that nothing is cut out; three do not."""
-    monkeypatch.undo()
     for heads, channels in ((4, 3 * 128), (3, 96)):
         qkv = random_arrays((1, 40, 3 * 32 * heads))[0]
         attend = functools.partial(
@@ -283,11 +292,11 @@ def test_columns_of_one_array_are_read_where_they_lie(monkeypatch):
         assert_close(run_interpreted(attend, qkv), naive(q, k, v), 2e-6)
 
 
+@pytest.mark.usefixtures("_real_tiles")
 @pytest.mark.slow
-def test_tokens_lie_as_the_products_around_make_them(monkeypatch):
+def test_tokens_lie_as_the_products_around_make_them():
     """A layer of 600m, both ways: no tokens are copied, cut apart or turned round."""
     pytest.importorskip("libtpu")
-    monkeypatch.undo()
     tokens, heads, width = 1024, 36, 36 * 32
     attend = functools.partial(linear_attention_qkv, heads=heads, implementation="tpu")
 
@@ -308,12 +317,12 @@ def test_tokens_lie_as_the_products_around_make_them(monkeypatch):
     assert not re.findall(moves, text[text.index("ENTRY") :])
 
 
+@pytest.mark.usefixtures("_real_tiles")
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
-def test_compiles_for_real_tpus(monkeypatch, topology):
+def test_compiles_for_real_tpus(topology):
     """With Mosaic, registers and VMEM; needs libtpu, but no TPU."""
     pytest.importorskip("libtpu")
-    monkeypatch.undo()
     for heads, dtype in itertools.product((36, 70), (jnp.float32, jnp.bfloat16)):
         for tokens in (1024, 4096, 16384, 65536):
             array = jax.ShapeDtypeStruct((1, tokens, heads, 32), dtype)
