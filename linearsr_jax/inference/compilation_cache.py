@@ -4,6 +4,8 @@ Most of what upscaling one small image takes is compiling. JAX can keep programs
 folder; here it gets one, unless the user gave one (JAX_COMPILATION_CACHE_DIR).
 """
 
+import contextlib
+import contextvars
 import functools
 import hashlib
 import logging
@@ -11,6 +13,7 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -27,6 +30,7 @@ _READY = "/jax/core/compile/backend_compile_duration"
 _PATIENCE, _INTERVAL = 0.5, 0.1
 
 _logger = logging.getLogger(__name__)
+_purpose = contextvars.ContextVar("purpose", default="this size")
 
 
 def own_folder() -> Path:
@@ -69,6 +73,16 @@ def announce_compiling() -> None:
     jax.monitoring.register_event_duration_secs_listener(announcer.on_duration)
 
 
+@contextlib.contextmanager
+def compiling_for(purpose: str) -> Iterator[None]:
+    """Makes a context whose programs are for this, as `announce_compiling` says it."""
+    token = _purpose.set(purpose)
+    try:
+        yield
+    finally:
+        _purpose.reset(token)
+
+
 class Announcer:
     """Listens to JAX; at most one line in its life."""
 
@@ -86,22 +100,22 @@ class Announcer:
         if event == _WANTED and not self._was_said:
             self._is_ready.set()  # a wait before this one ends
             self._is_ready = threading.Event()
-            threading.Thread(
-                target=self._wait, args=[self._is_ready], daemon=True
-            ).start()
+            # The context is that of the thread that compiles.
+            arguments = self._is_ready, _purpose.get()
+            threading.Thread(target=self._wait, args=arguments, daemon=True).start()
 
     def on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         """Ends waiting if the program is there."""
         if event == _READY:
             self._is_ready.set()
 
-    def _wait(self, is_ready: threading.Event) -> None:
+    def _wait(self, is_ready: threading.Event, purpose: str) -> None:
         start = time.process_time()
         while not is_ready.wait(_INTERVAL):
             if time.process_time() - start >= self._patience:
                 self._was_said = True
                 _logger.info(
-                    "linearsr: compiling for this size; kept for the next start"
+                    "linearsr: compiling for %s; kept for the next start", purpose
                 )
                 return
 

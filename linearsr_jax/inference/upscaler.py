@@ -16,6 +16,7 @@ from linearsr_jax.core.scale import SCALE
 from linearsr_jax.inference.banded import BandedDenoiser, OnPart
 from linearsr_jax.inference.channels import upscale_channels
 from linearsr_jax.inference.checked_settings import checked, flag, whole
+from linearsr_jax.inference.compilation_cache import compiling_for
 from linearsr_jax.inference.errors import UpscaleError
 from linearsr_jax.inference.estimates import Estimate, estimate_pass
 from linearsr_jax.inference.fidelity import fix_colors, make_consistent
@@ -409,9 +410,10 @@ class Upscaler:
             if self._sharding and rows is None:
                 inputs = jax.device_put(inputs, self._sharding.rows(parts))
             try:
-                image, is_finite = self._compiled(steps, rows, parts)(
-                    experts, self._codec, *inputs, guidance
-                )
+                with compiling_for(f"inputs of {width}x{height} pixels"):
+                    image, is_finite = self._compiled(steps, rows, parts)(
+                        experts, self._codec, *inputs, guidance
+                    )
                 image, is_finite = np.asarray(image), bool(is_finite)
                 break
             except Exception as error:

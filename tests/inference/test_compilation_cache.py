@@ -105,12 +105,14 @@ def test_a_long_compilation_is_announced_once(caplog):
     jax.monitoring.register_event_duration_secs_listener(on_duration)
     try:
         for size in (3, 5):
-            jax.jit(lambda x: x @ x + 0.17)(jax.numpy.ones((size, size)))
+            with compilation_cache.compiling_for(f"inputs of {size}x{size} pixels"):
+                jax.jit(lambda x: x @ x + 0.17)(jax.numpy.ones((size, size)))
     finally:
         jax.monitoring.unregister_event_listener(on_event)
         jax.monitoring.unregister_event_duration_listener(on_duration)
     assert seen.count(compilation_cache._READY) >= 2
-    assert caplog.text.count("compiling for this size") == 1
+    assert caplog.text.count("compiling for") == 1
+    assert "compiling for inputs of 3x3 pixels; kept for the next start" in caplog.text
 
 
 def test_what_is_there_in_time_is_not_announced(caplog):
