@@ -8,7 +8,7 @@ import contextlib
 import contextvars
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TypeVar
 
 from kernels_pallas.dispatch import HOPPER, target_device
@@ -110,7 +110,7 @@ def tuned(kind: type[T]) -> T:
 
 
 @contextlib.contextmanager
-def trying(values: object) -> Iterator[None]:
+def trying(values: object) -> Generator[None]:
     """Makes a context in which kernels that are traced have these values.
 
     What jax.jit compiled before keeps the values that it was traced with.

@@ -108,7 +108,7 @@ def default_config() -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.experts = 1
     config.mesh.data = -1  # all remaining devices
-    config.mesh.fsdp = 1
+    config.mesh.fsdp = 0  # as the preset needs; see sharding.DEFAULT_FSDP
     config.mesh.sequence = 1  # parts of the rows of a sample
 
     config.profile = ConfigDict()

@@ -13,7 +13,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import jax
@@ -74,7 +74,7 @@ def announce_compiling() -> None:
 
 
 @contextlib.contextmanager
-def compiling_for(purpose: str) -> Iterator[None]:
+def compiling_for(purpose: str) -> Generator[None]:
     """Makes a context whose programs are for this, as `announce_compiling` says it."""
     token = _purpose.set(purpose)
     try:

@@ -34,7 +34,7 @@ from linearsr_jax.training.settings import (
     RunSettings,
     ValidationSettings,
 )
-from linearsr_jax.training.sharding import batch_parts, make_mesh
+from linearsr_jax.training.sharding import batch_parts, default_fsdp, make_mesh
 from linearsr_jax.training.views import SIDE
 from linearsr_jax.training.writers import TENSORBOARD_WRITERS
 
@@ -110,14 +110,9 @@ def _make_parts(config: ConfigDict, devices: Sequence[jax.Device] | None) -> Run
     optimizer, schedule = make_optimizer(
         steps=config.steps, **config.optimizer.to_dict()
     )
-    sizes = config.mesh
-    mesh = make_mesh(
-        sizes.data,
-        sizes.fsdp,
-        devices,
-        experts=sizes.experts,
-        sequence=sizes.sequence,
-    )
+    axes = config.mesh.to_dict()
+    fsdp = axes.pop("fsdp") or default_fsdp(settings.preset, devices, **axes)
+    mesh = make_mesh(fsdp=fsdp, devices=devices, **axes)
     _check_batch(settings, mesh)
     _check_rows(settings, preset, mesh)
     return RunParts(

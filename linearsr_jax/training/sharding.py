@@ -36,6 +36,10 @@ LOGICAL_AXIS_RULES = (
     ("embed_act", None),
 )
 
+# Devices that split the parameters, by preset: as the plans of docs/pods.md have it.
+# The parameters of other presets fit on every device.
+DEFAULT_FSDP = {"600m": 16, "1600m": 16}
+
 
 def make_mesh(
     data: int,
@@ -75,6 +79,31 @@ def make_mesh(
             "fsdp and sequence stay within a slice"
         )
     return place_mesh(sizes, AXES, devices, across=(experts_across, data_across, 1, 1))
+
+
+def default_fsdp(
+    preset: str,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    experts: int = 1,
+    data: int = -1,
+    sequence: int = 1,
+) -> int:
+    """Chooses the size of `fsdp` where a config leaves it open.
+
+    Args:
+      preset: name of the preset.
+      devices, experts, data, sequence: see `make_mesh`; only data may be -1.
+
+    Returns:
+      The number in `DEFAULT_FSDP`, or the largest factor of it by which the devices of
+      a slice divide.
+    """
+    devices = jax.devices() if devices is None else devices
+    slices = count_slices(devices)
+    copies = slices // math.gcd(experts, slices) if data == -1 else data
+    left = len(devices) // max(1, experts * copies * sequence)
+    return math.gcd(DEFAULT_FSDP.get(preset, 1), left)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

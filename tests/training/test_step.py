@@ -356,6 +356,31 @@ def test_draws_depend_on_the_step_and_the_seed(batch):
     assert len({same, other_step, other_seed}) == 3
 
 
+@pytest.mark.parametrize(
+    ("preset", "count", "slices", "axes", "expected"),
+    [
+        ("nano", 16, 1, {}, 1),
+        ("600m", 16, 1, {}, 16),
+        ("1600m", 8, 1, {}, 8),
+        ("600m", 256, 1, {"experts": 4}, 16),
+        ("600m", 12, 1, {}, 4),
+        ("600m", 16, 1, {"data": 4}, 4),
+        ("600m", 16, 1, {"sequence": 2}, 8),
+        ("600m", 1, 1, {}, 1),
+        # Two slices share out four experts, or the copies of one; three cannot share
+        # two experts.
+        ("600m", 32, 2, {"experts": 4}, 8),
+        ("600m", 32, 2, {}, 16),
+        ("600m", 48, 3, {"experts": 2}, 8),
+    ],
+)
+def test_fsdp_is_what_the_preset_needs_and_a_slice_has(
+    monkeypatch, preset, count, slices, axes, expected
+):
+    monkeypatch.setattr(sharding, "count_slices", lambda devices: slices)
+    assert sharding.default_fsdp(preset, range(count), **axes) == expected
+
+
 @pytest.mark.parametrize(("data", "fsdp"), [(3, 1), (-1, -1), (0, 8), (-1, 3)])
 def test_mesh_that_does_not_fit_is_an_error(data, fsdp):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
