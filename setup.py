@@ -63,6 +63,7 @@ EXTRAS = {
     "test": [
         *TRAIN,
         "build",
+        "jsonschema>=4.20",
         "matplotlib>=3.8",
         "pillow-heif>=1.0",
         "pillow-jxl-plugin>=1.3",

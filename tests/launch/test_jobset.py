@@ -1,57 +1,30 @@
 """launch/jobset.yaml as far as it can be checked without a cluster.
 
-Field names at each level are those of JobSet v1alpha2 and of Kubernetes' Job and Pod;
-the values that depend on each other agree; and the command is one that linearsr takes.
-What a cluster makes of it, nobody has seen.
+It fits JobSet's own schema, in which are those of Kubernetes' Job and Pod; the values
+that depend on each other agree; and the command is one that linearsr takes. What a
+cluster makes of it, nobody has seen.
+
+jobset_schema.json.gz is the schema of v1alpha2 in the custom resource definition of
+github.com/kubernetes-sigs/jobset (config/components/crd/bases, commit 08dfbdfd, Apache
+2.0), without its descriptions.
 """
 
+import copy
+import gzip
+import json
 import math
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 from linearsr_jax.cli.main import make_parser
 from linearsr_jax.config.loading import load_config
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 CHIPS_OF_A_HOST = 4
-# The names that may stand at a place; "*" is any item of a list.
-FIELDS = {
-    "": "apiVersion kind metadata spec",
-    "metadata": "name annotations labels namespace",
-    "spec": "replicatedJobs network successPolicy failurePolicy startupPolicy suspend "
-    "coordinator managedBy ttlSecondsAfterFinished",
-    "spec.failurePolicy": "maxRestarts restartStrategy rules",
-    "spec.failurePolicy.rules.*": "name action onJobFailureReasons "
-    "onJobFailureMessagePatterns targetReplicatedJobs",
-    "spec.replicatedJobs.*": "name groupName template replicas dependsOn",
-    "spec.replicatedJobs.*.template": "metadata spec",
-}
-JOB = "spec.replicatedJobs.*.template.spec"
-POD = f"{JOB}.template.spec"
-FIELDS |= {
-    JOB: "parallelism completions completionMode backoffLimit podFailurePolicy "
-    "template activeDeadlineSeconds",
-    f"{JOB}.podFailurePolicy": "rules",
-    f"{JOB}.podFailurePolicy.rules.*": "action onExitCodes onPodConditions",
-    f"{JOB}.podFailurePolicy.rules.*.onExitCodes": "containerName operator values",
-    f"{JOB}.podFailurePolicy.rules.*.onPodConditions.*": "type status",
-    f"{JOB}.template": "metadata spec",
-    POD: "restartPolicy terminationGracePeriodSeconds nodeSelector containers volumes "
-    "serviceAccountName hostNetwork dnsPolicy tolerations",
-    f"{POD}.containers.*": "name image env command args resources volumeMounts ports "
-    "securityContext",
-    f"{POD}.containers.*.env.*": "name value valueFrom",
-    f"{POD}.containers.*.resources": "limits requests",
-    f"{POD}.containers.*.volumeMounts.*": "name mountPath readOnly subPath",
-    f"{POD}.volumes.*": "name persistentVolumeClaim emptyDir",
-    f"{POD}.volumes.*.persistentVolumeClaim": "claimName readOnly",
-    f"{POD}.volumes.*.emptyDir": "medium sizeLimit",
-}
-# Maps whose keys are the user's.
-FREE = {"metadata.annotations", f"{POD}.nodeSelector"}
-FREE |= {f"{POD}.containers.*.resources.limits"}
 
 
 @pytest.fixture(scope="module")
@@ -69,23 +42,52 @@ def pod(job):
     return job["template"]["spec"]
 
 
-def places(value, place=""):
-    """Yields every map and where it stands."""
-    if isinstance(value, dict):
-        yield place, value
-        for key, inner in value.items():
-            yield from places(inner, f"{place}.{key}".removeprefix("."))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from places(inner, f"{place}.*")
+def refuse_unknown(schema):
+    """Refuses fields that a schema does not have, as `kubectl apply` does."""
+    if isinstance(schema, list):
+        return [refuse_unknown(value) for value in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: refuse_unknown(value) for key, value in schema.items()}
+    if "properties" in schema:
+        strict.setdefault("additionalProperties", False)
+    if schema.get("x-kubernetes-int-or-string"):
+        strict.pop("type", None)
+    return strict
 
 
-def test_fields_are_known_where_they_stand(jobset):
+@pytest.fixture(scope="module")
+def check():
+    schema = json.loads(gzip.decompress((HERE / "jobset_schema.json.gz").read_bytes()))
+    strict = refuse_unknown(schema)
+    # Every resource of Kubernetes has these, so that JobSet's schema leaves them out.
+    strict["properties"]["metadata"] = {"type": "object"}
+    return jsonschema.Draft7Validator(strict).validate
+
+
+def test_jobset_takes_every_field(jobset, check):
     assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
     assert jobset["kind"] == "JobSet"
-    for place, fields in places(jobset):
-        if place not in FREE:
-            assert set(fields) <= set(FIELDS[place].split()), place
+    check(jobset)
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value"),
+    [
+        ("spec replicatedJobs 0 template spec", "completion", 4),
+        ("spec replicatedJobs 0 template spec template spec", "restartPolicy", 1),
+        ("spec failurePolicy rules 0", "action", "Restart"),
+        ("spec replicatedJobs 0", "name", None),
+    ],
+)
+def test_what_jobset_refuses(jobset, check, path, key, value):
+    wrong = copy.deepcopy(jobset)
+    place = wrong
+    for step in path.split():
+        place = place[int(step) if step.isdigit() else step]
+    place[key] = value
+    with pytest.raises(jsonschema.ValidationError):
+        check(wrong)
 
 
 def test_hosts_and_mesh_fit_the_slice(job, pod):
