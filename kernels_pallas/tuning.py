@@ -21,7 +21,7 @@ class AttentionOnGpu:
     """Of linear_attention/gpu.py.
 
     Attributes:
-      steps: at most so many tiles of 64 tokens a block of threads takes. More means
+      steps: the most tiles of 64 tokens that a block of threads takes. More means
         fewer blocks, and fewer partial states to add up; it takes fewer where there
         would be fewer blocks than multiprocessors.
       stages: steps whose copies from and to global memory may be under way together.
@@ -51,17 +51,17 @@ class GluOnGpu:
       channels: of a program forward, 128 or 256: a thread has one or two. The gradient
         has one, since it keeps about 100 values a channel in registers, of which a
         thread has 255.
-      rows: of a band forward, most first. It takes the first one that leaves two
+      rows: of a band forward, most first. It takes the first number that leaves two
         programs for each multiprocessor: more rows load fewer rows twice, and leave
         fewer programs.
       gradient_bands: of two rows, that a gradient program takes one after the other,
-        adding up the weights' gradient: more of them write less, and leave fewer
-        programs.
+        adding up the weights' gradient; chosen like rows. More of them write less, and
+        leave fewer programs.
     """
 
     channels: int
     rows: tuple[int, ...]
-    gradient_bands: int
+    gradient_bands: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +82,12 @@ class GluOnTpu:
     vmem_bytes: int
 
 
-# (regular expression of device kinds, values): of each type the first row that fits the
-# device counts, and for devices that none fits, where kernels are interpreted, the
-# first one. None was measured yet; the values come from what the compilers say.
+# (regular expression of device kinds, values). Of a type the first row counts that
+# matches the device; where none does, as on the CPUs that interpret kernels, its first
+# row. Nothing was measured yet; the values come from what the compilers say.
 TUNED: tuple[tuple[str, object], ...] = (
     (HOPPER, AttentionOnGpu(steps=16, stages=2)),
-    (HOPPER, GluOnGpu(channels=256, rows=(8, 4, 2), gradient_bands=4)),
+    (HOPPER, GluOnGpu(channels=256, rows=(8, 4, 2), gradient_bands=(4, 2, 1))),
     ("TPU.*", AttentionOnTpu(tokens=512)),
     ("TPU.*", GluOnTpu(channels=128, rows=16, vmem_bytes=11 * 2**20)),
 )

@@ -1,8 +1,10 @@
 """Runs one stage of lease.sh: python lease.py STAGE RESULTS.jsonl
 
-A stage is a list of jobs. Each adds a line {"job", "seconds", "rows"} to the file, or
-{"job", "seconds", "error"}. Jobs whose rows the file has already are left out; one that
-failed is done once more, after those that were never tried. Only jax, flax and numpy,
+A stage is a list of jobs. Each adds a line {"job", "begun"} to the file, and as it ends
+one of {"job", "seconds", "rows"} or {"job", "seconds", "error"}. Jobs whose rows the
+file has already are left out; one that failed, or never ended, is done once more, after
+those that were never tried. After a failure that breaks the device for this process the
+stage ends, to go on in the next call. Only jax, flax and numpy,
 with jaxtyping, are needed, but for stage image.
 """
 
@@ -55,20 +57,25 @@ CHECKED = {
     attention: [(2, 8192), (36, 1024), (70, 1024), (70, 4096)],
     glu: [(264, 9, 10), (128, 17, 20), (2880, 16, 33), (5600, 46, 9), (5600, 98, 5)],
 }
-# What `tune` tries, one value at a time, and the passes that it may change.
+# What `tune` tries, one value at a time, in place of what a kernel would take there.
+# Sizes follow one another, because the exact results of only one are kept.
 _EVERY = ("forward", "forward and gradient")
 TRIED = {
     "gpu": [
-        (attention, tuning.AttentionOnGpu, "steps", (4, 8, 32), _EVERY),
-        (attention, tuning.AttentionOnGpu, "stages", (3, 4), _EVERY),
-        (glu, tuning.GluOnGpu, "channels", (128,), _EVERY[:1]),
-        (glu, tuning.GluOnGpu, "rows", ((2,), (4,), (8,)), _EVERY[:1]),
-        (glu, tuning.GluOnGpu, "gradient_bands", (1, 2, 8), _EVERY[1:]),
+        (attention, (70, 1024), tuning.AttentionOnGpu, "steps", (2, 1), _EVERY),
+        (attention, (70, 1024), tuning.AttentionOnGpu, "stages", (3, 4), _EVERY),
+        (attention, (70, 4096), tuning.AttentionOnGpu, "steps", (8, 4), _EVERY),
+        (attention, (70, 4096), tuning.AttentionOnGpu, "stages", (3,), _EVERY),
+        (glu, (5600, 32), tuning.GluOnGpu, "rows", ((4,), (8,)), _EVERY[:1]),
+        (glu, (5600, 32), tuning.GluOnGpu, "channels", (128,), _EVERY[:1]),
+        (glu, (5600, 32), tuning.GluOnGpu, "gradient_bands", ((1,), (4,)), _EVERY[1:]),
+        (glu, (5600, 64), tuning.GluOnGpu, "rows", ((2,), (8,)), _EVERY[:1]),
+        (glu, (5600, 64), tuning.GluOnGpu, "gradient_bands", ((2,), (8,)), _EVERY[1:]),
     ],
     "tpu": [
-        (attention, tuning.AttentionOnTpu, "tokens", (256, 1024), _EVERY),
-        (glu, tuning.GluOnTpu, "channels", (256,), _EVERY),
-        (glu, tuning.GluOnTpu, "rows", (8, 32), _EVERY),
+        (attention, (70, 1024), tuning.AttentionOnTpu, "tokens", (256, 1024), _EVERY),
+        (glu, (5600, 32), tuning.GluOnTpu, "channels", (256,), _EVERY),
+        (glu, (5600, 32), tuning.GluOnTpu, "rows", (8, 32), _EVERY),
     ],
 }
 # Keys of the cross-attention of 1600m, and its heads; nothing else of it is long.
@@ -204,10 +211,13 @@ def relative_rms(actual: np.ndarray, expected: np.ndarray) -> float:
 
 def kernels() -> Jobs:
     """This device's kernels at the networks' sizes; cuDNN's cross-attention."""
-    yield from _timed(lambda form, first: form == first)
+    jobs = list(_timed(lambda form, first: form == first))
+    # The first sizes are those of 1600m at 1024 x 1024, as are the first of these.
+    yield from jobs[:4]
     if jax.default_backend() == "gpu":
         for form in ("cudnn", "xla"):
             yield f"cross-attention {form}", functools.partial(cross_attention, form)
+    yield from jobs[4:]
 
 
 def baselines() -> Jobs:
@@ -261,19 +271,22 @@ def cross_attention(form: str) -> Rows:
 
 def tune() -> Jobs:
     """The kernels with other values than `tuning.TUNED` has; `kernels` has those."""
-    sizes = {attention: [(2, 256)], glu: [(16, 8)]} if SHORT else TIMED
+    short = {attention: (2, 256), glu: (16, 8)}
     # A CPU has no kernel to tune, but the way to there can be tried.
     platform = "gpu" if SHORT else jax.default_backend()
-    for bench, kind, field, values, passes in TRIED.get(platform, ()):
-        first, _ = next(iter(bench.forms()))
-        for value, key, size in itertools.product(values, passes, sizes[bench][:2]):
+    for bench, size, kind, field, values, passes in TRIED.get(platform, ()):
+        form, _ = next(iter(bench.forms()))
+        name, where = f"{_name(bench)} {form} {_text(size)}", size
+        if SHORT:
+            where = short[bench]
+        for value, key in itertools.product(values, passes):
             tried = dataclasses.replace(tuning.tuned(kind), **{field: value})
 
-            def measure(bench=bench, tried=tried, key=(first, key), size=size):
+            def measure(bench=bench, tried=tried, key=(form, key), size=where):
                 with tuning.trying(tried):
                     return [bench.row(ceilings().copy, key, size)]
 
-            yield f"{_name(bench)} {first} {key} {_text(size)} {field} {value}", measure
+            yield f"{name} {key} {field} {value}", measure
 
 
 def forward() -> Jobs:
@@ -408,8 +421,19 @@ STAGES = {
 
 
 def has_error(job: dict) -> bool:
-    """Says whether a job, or one of its rows, failed."""
-    return "error" in job or any("error" in row for row in job["rows"])
+    """Says whether a job, or one of its rows, failed or never ended."""
+    return "rows" not in job or any("error" in row for row in job["rows"])
+
+
+def works() -> bool:
+    """Says whether the device still does what it is told.
+
+    After a kernel's illegal access a process of CUDA fails in all that it does.
+    """
+    try:
+        return float(jnp.zeros(1)[0] + 1) == 1
+    except Exception:
+        return False
 
 
 def main(stage: str, path: Path) -> int:
@@ -421,20 +445,30 @@ def main(stage: str, path: Path) -> int:
         path.write_text(text)
     tried = list(map(json.loads, text.splitlines()))
     done = {job["job"] for job in tried if not has_error(job)}
-    failures = collections.Counter(job["job"] for job in tried if has_error(job))
+    begun = collections.Counter(job["job"] for job in tried if "begun" in job)
     jobs = [job for job in STAGES[stage]() if job[0] not in done]
+
+    def note(row):
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
     failed = False
-    for job, run in sorted(jobs, key=lambda job: failures[job[0]]):
-        if failures[job] > 1:
+    for job, run in sorted(jobs, key=lambda job: begun[job[0]]):
+        if begun[job] > 1:
             failed = True
             continue
+        # Before, because a kernel that hangs is killed with this process.
+        note({"job": job, "begun": time.strftime("%H:%M:%S")})
         start = time.perf_counter()
         result = bench_lib.attempt(lambda run=run: {"rows": run()}, job=job)
         result["seconds"] = round(time.perf_counter() - start, 1)
-        failed |= has_error(result)
-        with path.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+        note(result)
         print(stage, json.dumps(result), flush=True)
+        if has_error(result):
+            failed = True
+            if not works():
+                print(f"{stage}: the device fails after {job}", flush=True)
+                break
     return int(failed)
 
 

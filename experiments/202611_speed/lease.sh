@@ -2,9 +2,9 @@
 # Checks and times everything on this machine's accelerator, as far as the time goes:
 #   bash experiments/202611_speed/lease.sh RESULTS [SECONDS] [STAGE ...]
 # RESULTS gets STAGE.jsonl, a line for each job as it ends, and log.txt. Run it again
-# with the same folder to go on: stages that have not begun come first, and what is
-# there is not done again. If OUT is set, RESULTS is copied there after each stage, for
-# machines that keep nothing else.
+# with the same folder to go on: stages that have not begun come first, and finished
+# jobs are skipped. If OUT is set, RESULTS is packed into OUT/results.tgz after each
+# stage, for machines that keep nothing else.
 # LEASE_SHORT=1 runs every job at sizes for a CPU.
 set -u
 results=$(realpath -m "${1:?folder for the results}")
@@ -32,7 +32,9 @@ run_stage() {
     "$stage" "$results/$stage.jsonl" >>"$results/log.txt" 2>&1
   codes[$stage]=$?
   echo "$stage: exit ${codes[$stage]} after $((SECONDS - start)) s"
-  [ -z "${OUT-}" ] || cp -r "$results" "$OUT" || echo "$OUT: results not copied"
+  # One file: some machines return only a few.
+  [ -z "${OUT-}" ] || tar czf "$OUT/results.tgz" -C "$results" . ||
+    echo "$OUT: results not copied"
 }
 
 begun=()

@@ -10,11 +10,13 @@ registers, so a step loads one column, the one that the next step needs. The row
 two bands share come from the cache the second time. No shared memory: channels never
 meet.
 
-Where E is not a multiple of the block, the last block begins before the one before it
-ends. Two programs then write the same values to the same place: a race without harm.
+Where E is not a multiple of the block, the last block is moved back to end at E, and
+overlaps the one before it. Two programs then write the same values to the same place: a
+race without harm.
 `api` pads an E below 128, a channel for each thread, with zeros.
 
-Nobody has run this on a GPU yet. It is lowered and interpreted in the tests.
+Nobody has run this on a GPU yet. It is interpreted, lowered and compiled for an H100 in
+the tests.
 """
 
 import functools
@@ -55,7 +57,8 @@ def forward(
     _check_size(x)
     wanted = tuned(GluOnGpu).channels
     block = wanted if expanded >= wanted else THREADS
-    rows = _choose_rows(batch, height, pl.cdiv(expanded, block))
+    blocks = pl.cdiv(expanded, block)
+    rows = _choose(tuned(GluOnGpu).rows, batch, height, blocks)
     silu, _ = _activation(x.dtype)
 
     def body(x, weights, out):
@@ -86,7 +89,7 @@ def forward(
         jax.lax.fori_loop(0, width, step, (window, columns[2]))
 
     out_type = jax.ShapeDtypeStruct((batch, height, width, expanded), x.dtype)
-    grid = batch, pl.cdiv(height, rows), pl.cdiv(expanded, block)
+    grid = batch, pl.cdiv(height, rows), blocks
     return _kernel(body, out_type, grid)(x, pack_weights(kernel, (bias, input_bias)))
 
 
@@ -107,7 +110,9 @@ def backward(
     batch, height, _, channels = x.shape
     expanded = channels // 2
     _check_size(x)
-    block, rows, bands = THREADS, BACKWARD_ROWS, tuned(GluOnGpu).gradient_bands
+    block, rows = THREADS, BACKWARD_ROWS
+    blocks = pl.cdiv(expanded, block)
+    bands = _choose(tuned(GluOnGpu).gradient_bands, batch, height, blocks, rows)
     programs = pl.cdiv(height, rows * bands)
 
     def body(x, weights, cotangent, grad_x, grad_weights):
@@ -130,7 +135,7 @@ def backward(
         jax.ShapeDtypeStruct(x.shape, x.dtype),
         jax.ShapeDtypeStruct((batch * programs, 2, 10, expanded), jnp.float32),
     )
-    grid = batch, programs, pl.cdiv(expanded, block)
+    grid = batch, programs, blocks
     grad_x, parts = _kernel(body, out_type, grid)(
         x, pack_weights(kernel, (bias, input_bias)), cotangent
     )
@@ -148,41 +153,55 @@ def _backward_band(x, weights, cotangent, grad_x, image, first, start, sums):
     height, width, channels = grad_x.shape[1:]
     silu, silu_slope = _activation(x.dtype)
 
-    def column(w):
+    def load(w):
+        """x in column w, and the output's gradient in the one before."""
         pixels = _load_column(x, image, first - 2, rows + 4, start, w, block)
+        grads = tuple(
+            _pixel(cotangent, image, first + row - 1, w - 1, start, block)
+            for row in range(rows + 2)
+        )
+        return pixels, grads
+
+    def features(pixels, w):
         return _features(x, pixels, first - 2, w, weights, silu)
 
-    def grad_of_y(window, w):
+    def grad_of_y(window, grads, w):
         halves = [], []
-        for row in range(rows + 2):
+        for row, pixel in enumerate(grads):
             a, g = (_convolve(window, half, row, weights) for half in (0, 1))
-            grad = _load(cotangent, image, first + row - 1, w, start, block)
+            is_inside = _inside(cotangent, first + row - 1, w)
+            grad = jnp.where(is_inside, pixel.astype(jnp.float32), 0)
             halves[0].append(grad * silu(g))
             halves[1].append(grad * a * silu_slope(g))
         return tuple(map(tuple, halves))
 
     def step(w, carry):
-        window, grads, sums = carry
-        window = (*window, column(w + 1))
-        grads = (*grads, grad_of_y(window, w))
+        window, grads, ahead, sums = carry
+        # The loads of the next step are under way while this one computes.
+        (pixels, outputs), ahead = ahead, load(w + 2)
+        window = (*window, features(pixels, w + 1))
+        grads = (*grads, grad_of_y(window, outputs, w))
         sums = tuple(_add_products(window, grads[2], half, sums) for half in (0, 1))
         for half in (0, 1):
             channel = half * (channels // 2) + start
             for row in range(rows):
                 grad = _convolve(grads, half, row, weights, transposed=True)
-                pixel = _load(x, image, first + row, w - 1, channel, block)
-                slope = silu_slope(pixel + weights[half][10])
+                # Beyond the image nothing is written.
+                pixel = _pixel(x, image, first + row, w - 1, channel, block)
+                slope = silu_slope(pixel.astype(jnp.float32) + weights[half][10])
 
                 @pl.when((first + row < height) & (w > 0))
                 def _(row=row, channel=channel, grad=grad * slope):
                     at = image, first + row, w - 1, pl.ds(channel, block)
                     grad_x[at] = grad.astype(grad_x.dtype)
 
-        return window[1:], grads[1:], sums
+        return window[1:], grads[1:], ahead, sums
 
     nothing = ((_zeros(block),) * (rows + 2),) * 2
-    carry = (column(-1), column(0)), (nothing, nothing), sums
-    return jax.lax.fori_loop(0, width + 1, step, carry)[2]
+    columns = [load(w) for w in (-1, 0, 1)]
+    window = features(columns[0][0], -1), features(columns[1][0], 0)
+    carry = window, (nothing, nothing), columns[2], sums
+    return jax.lax.fori_loop(0, width + 1, step, carry)[-1]
 
 
 def _add_products(window, grads, half, sums):
@@ -227,12 +246,6 @@ def _features(x, pixels, first, w, weights, silu):
         )
         for half in (0, 1)
     )
-
-
-def _load(array, image, row, column, start, block):
-    """One pixel's channels in float32; zeros outside the image."""
-    pixel = _pixel(array, image, row, column, start, block).astype(jnp.float32)
-    return jnp.where(_inside(array, row, column), pixel, 0)
 
 
 def _pixel(array, image, row, column, start, block):
@@ -291,20 +304,23 @@ def _place(rows, block, expanded):
     )
 
 
-def _choose_rows(batch, height, blocks):
-    """Rows of a band: as many as leave two programs for each multiprocessor."""
-    *most, least = tuned(GluOnGpu).rows
-    for rows in most:
-        if batch * pl.cdiv(height, rows) * blocks >= 2 * multiprocessors():
-            return rows
-    return least
+def _choose(counts, batch, height, blocks, rows=1):
+    """The first count that leaves two programs for each multiprocessor, or the last.
+
+    A program takes so many times `rows`.
+    """
+    *others, last = counts
+    for count in others:
+        if batch * pl.cdiv(height, count * rows) * blocks >= 2 * multiprocessors():
+            return count
+    return last
 
 
 def _check_size(x):
     """Multiples of 8 keep every load of a thread aligned."""
     expanded = x.shape[-1] // 2
     if expanded < THREADS or expanded % 8:
-        reason = f"E = {expanded} must be a multiple of 8"
+        reason = f"E = {expanded} must be a multiple of 8, and {THREADS} or more here"
         raise unsupported("glu_depthwise_conv", "gpu", reason, x)
 
 

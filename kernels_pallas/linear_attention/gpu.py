@@ -94,14 +94,18 @@ def state_gradients(k, v, state_grad, floor):
         key, ds, dz, dk_tile, dv_tile, *loaded = scratch
         grid.load(ds_ref, ds, loaded[0])
         grid.load(dz_ref, dz, loaded[1])
+        for barrier in loaded:
+            plgpu.barrier_wait(barrier)
 
         def step(index, k_tile, v_tile):
             key[...] = _features(k_tile)
             plgpu.commit_smem()
             dkey = _add_products([(v_tile, _matrix(ds, i).T) for i in range(PIECES)])
-            grid.write(index, _relu_slope(dkey + dz[...], k_tile), dk_tile, dk_ref)
+            dk_step = _relu_slope(dkey + dz[...], k_tile)
+            grid.write(index, dk_step, dk_tile, dk_ref, tiles=2)
             dvalue = _add_products([(key, _matrix(ds, i)) for i in range(PIECES)])
-            grid.write(index, dvalue.astype(jnp.bfloat16), dv_tile, dv_ref)
+            dv_step = dvalue.astype(jnp.bfloat16)
+            grid.write(index, dv_step, dv_tile, dv_ref, tiles=2)
 
         grid.stream(step, [k_ref, v_ref], columns)
 
@@ -134,6 +138,7 @@ def output(q, state, eps, floor):
 
     def kernel(q_ref, state_ref, out_ref, query, pieces, out_tile, loaded):
         grid.load(state_ref, pieces, loaded)
+        plgpu.barrier_wait(loaded)
 
         def step(index, q_tile):
             query[...] = _features(q_tile)
@@ -161,6 +166,7 @@ def output_gradients(q, state, output_grad, eps, floor):
     def kernel(q_ref, grad_ref, state_ref, dq_ref, sums_ref, *scratch):
         query, pieces, ac, dq_tile, dw, loaded = scratch
         grid.load(state_ref, pieces, loaded)
+        plgpu.barrier_wait(loaded)
         # The sums do not fit into registers beside all the rest.
         dproducts, dnormalizer = _matrix(dw, 0), _matrix(dw, 1)
         for total in (dproducts, dnormalizer):
@@ -380,20 +386,23 @@ class _Grid:
         )(*(ref.at[batch] for ref in refs))
         plgpu.wait_smem_to_gmem(0)
 
-    def write(self, index, values, tile, ref):
-        """Copies a step's values to global memory, through a tile in shared memory."""
+    def write(self, index, values, tile, ref, tiles=1):
+        """Copies a step's values to global memory, through a tile in shared memory.
+
+        A step copies `tiles` of them, each always in the same order.
+        """
         batch, pair, chunk = _place()
-        plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # The last step's copy.
+        # The last step's copy of this tile. Those of the others may go on.
+        plgpu.wait_smem_to_gmem(tiles - 1, wait_read_only=True)
         tile[...] = values
         plgpu.commit_smem()
         rows = pl.ds((chunk * self.steps + index[0]) * ROWS, ROWS)
         plgpu.copy_smem_to_gmem(tile, ref.at[batch, rows, pl.ds(pair * PAIR, PAIR)])
 
     def load(self, ref, destination, barrier):
-        """Copies what belongs to this pair of heads to shared memory."""
+        """Begins to copy what belongs to this pair of heads to shared memory."""
         batch, pair, _ = _place()
         plgpu.copy_gmem_to_smem(ref.at[batch, pair], destination, barrier)
-        plgpu.barrier_wait(barrier)
 
     def store(self, sums, ref):
         """Copies this block's sums to global memory."""

@@ -1,10 +1,13 @@
 """The script for the first accelerator, rehearsed on the CPU at small sizes."""
 
+import dataclasses
+import functools
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import jax
@@ -12,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels_pallas import bench_lib
+from kernels_pallas import bench_lib, glu_depthwise_conv, linear_attention, tuning
 from kernels_pallas.glu_depthwise_conv import gpu as glu_gpu
 from kernels_pallas.linear_attention import gpu as attention_gpu
+from kernels_pallas.testing import GPU, lower
 from kernels_pallas.tuning import GluOnGpu, tuned
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "202611_speed"
@@ -32,7 +36,9 @@ def lease(monkeypatch):
 
 
 def rows_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """What has ended; a line before each job says that it has begun."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row for row in rows if "begun" not in row]
 
 
 def test_a_failed_job_is_done_once_more_and_after_the_others(
@@ -60,6 +66,74 @@ def test_a_failed_job_is_done_once_more_and_after_the_others(
     assert calls == ["fails", "works", "works", "fails"]
     names = [row["job"] for row in rows_of(path)]
     assert names == ["fails", "works", "works later", "fails"]
+
+
+def test_a_job_that_hangs_costs_one_more_call(lease, tmp_path, monkeypatch):
+    """It is killed with its process, which leaves no other trace."""
+    path = tmp_path / "fake.jsonl"
+
+    def hang():
+        raise KeyboardInterrupt
+
+    jobs = [("hangs", hang), ("works", lambda: [{"ms": 1.0}])]
+    monkeypatch.setitem(lease.STAGES, "fake", lambda: iter(jobs))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            lease.main("fake", path)
+    assert [row["job"] for row in rows_of(path)] == ["works"]
+    assert lease.main("fake", path) == 1
+
+
+def test_a_job_that_breaks_the_device_ends_the_call(lease, tmp_path, monkeypatch):
+    path = tmp_path / "fake.jsonl"
+    is_broken = []
+
+    def break_device():
+        is_broken.append(True)
+        raise RuntimeError("illegal memory access")
+
+    jobs = [("breaks", break_device), ("works", lambda: [{"ms": 1.0}])]
+    monkeypatch.setitem(lease.STAGES, "fake", lambda: iter(jobs))
+    monkeypatch.setattr(lease, "works", lambda: not is_broken)
+    assert lease.main("fake", path) == 1
+    assert [row["job"] for row in rows_of(path)] == ["breaks"]
+    is_broken.clear()  # As in a new process.
+    assert lease.main("fake", path) == 1
+    assert [row["job"] for row in rows_of(path)] == ["breaks", "works", "breaks"]
+
+
+def test_the_device_works(lease):
+    assert lease.works()
+
+
+def test_what_is_tried_is_not_what_a_kernel_takes_anyway(lease):
+    """By lowering: two that are equal would be timed as if they were not."""
+    texts = {}
+    for bench, size, kind, field, values, passes in lease.TRIED["gpu"]:
+        if bench is lease.attention:
+            shapes, operation = [(1, size[1], size[0], 32)] * 3, linear_attention
+        else:
+            shapes = [(1, size[1], size[1], 2 * size[0]), (3, 3, 2 * size[0])]
+            shapes, operation = [*shapes, (2 * size[0],)], glu_depthwise_conv
+        arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
+
+        def lowered(operation=operation, arrays=arrays, passes=passes):
+            def run(*arrays):
+                form = functools.partial(operation, implementation="gpu")
+                if passes[0] == "forward":
+                    return form(*arrays)
+                out, vjp = jax.vjp(form, *arrays)
+                return vjp(out)
+
+            return lower(run, GPU, *arrays)
+
+        seen = texts.setdefault((bench, size, passes), {lowered()})
+        for value in values:
+            tried = dataclasses.replace(tuning.tuned(kind), **{field: value})
+            with tuning.trying(tried):
+                text = lowered()
+            assert text not in seen, (size, field, value)
+            seen.add(text)
 
 
 def test_a_line_cut_short_is_done_again(lease, tmp_path, monkeypatch):
@@ -91,7 +165,9 @@ def test_every_job_has_a_name_of_its_own(lease, monkeypatch):
     )
     assert ours[0] == "linear_attention gpu forward 70x1024"
     assert ours[2] == "glu_depthwise_conv gpu forward 5600x32"
-    assert not {job.split()[1] for job in ours[:-2]} & {x.split()[1] for x in theirs}
+    assert ours[4:6] == ["cross-attention cudnn", "cross-attention xla"]
+    del ours[4:6]
+    assert not {job.split()[1] for job in ours} & {x.split()[1] for x in theirs}
     assert next(iter(lease.forward()))[0] == "1600m 1024 gpu unroll 20"
 
 
@@ -102,7 +178,7 @@ def test_the_variants_that_are_timed_are_checked_before(lease):
 
     def rows(expanded, height, _=None):
         blocks = -(-expanded // tuned(GluOnGpu).channels)
-        return glu_gpu._choose_rows(1, height, blocks)
+        return glu_gpu._choose(tuned(GluOnGpu).rows, 1, height, blocks)
 
     for bench, variant in ((lease.attention, steps), (lease.glu, rows)):
         checked, timed = (
@@ -193,10 +269,11 @@ def test_what_fails_comes_again_at_the_end_and_is_reported(stub):
 def test_results_are_copied_after_each_stage(stub, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    look = f"ls {out}/r/device.jsonl || exit 1"
+    look = f"tar tf {out}/results.tgz | grep -q device.jsonl || exit 1"
     done, _ = stub({"kernels": look}, "r", "100", "device", "kernels", OUT=str(out))
     assert done.returncode == 0
-    assert {p.name for p in (out / "r").iterdir()} >= {"device.jsonl", "kernels.jsonl"}
+    with tarfile.open(out / "results.tgz") as packed:
+        assert {"./device.jsonl", "./kernels.jsonl"} <= set(packed.getnames())
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_blocks_lie_on_whole_threads():
 def test_bands_leave_two_programs_for_each_multiprocessor(batch, side, rows):
     blocks = -(-5600 // tuned(GluOnGpu).channels)
     with on(GPU):
-        chosen = gpu._choose_rows(batch, side, blocks)
+        chosen = gpu._choose(tuned(GluOnGpu).rows, batch, side, blocks)
     assert chosen == rows
 
 

@@ -51,7 +51,7 @@ def test_equals_the_loops(sizes):
 def test_the_bands_of_larger_images(rows):
     """Which small ones get two rows of. Two bands, and one row of a third."""
     *arrays, cotangent = random_arrays(*shapes((1, 2 * rows + 1, 3, 2 * 256)))
-    with trying(GluOnGpu(channels=256, rows=(rows,), gradient_bands=1)):
+    with trying(GluOnGpu(channels=256, rows=(rows,), gradient_bands=(1,))):
         result = run_interpreted(run, *arrays, cotangent, device=GPU)
     check(arrays, cotangent, result, 2e-6)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from kernels_pallas import glu_depthwise_conv, linear_attention, tuning
-from kernels_pallas.testing import GPU, TPU, lower, on
+from kernels_pallas.testing import GPU, TPU, lower, on, value_and_gradients
 
 
 def test_the_row_of_the_device_comes_first(monkeypatch):
@@ -38,6 +38,11 @@ def lowered(device, operation, shapes):
     return lower(run, device, *arrays)
 
 
+def with_gradients(*arrays, implementation):
+    operation = functools.partial(glu_depthwise_conv, implementation=implementation)
+    return value_and_gradients(operation, arrays, jnp.ones((2, 64, 64, 256)))
+
+
 QKV = ((1, 4096, 70, 32),) * 3
 GLU = ((2, 64, 64, 2 * 256), (3, 3, 2 * 256), (2 * 256,))
 
@@ -49,6 +54,7 @@ GLU = ((2, 64, 64, 2 * 256), (3, 3, 2 * 256), (2 * 256,))
         (GPU, linear_attention, QKV, tuning.AttentionOnGpu, {"stages": 3}),
         (GPU, glu_depthwise_conv, GLU, tuning.GluOnGpu, {"channels": 128}),
         (GPU, glu_depthwise_conv, GLU, tuning.GluOnGpu, {"rows": (4,)}),
+        (GPU, with_gradients, GLU, tuning.GluOnGpu, {"gradient_bands": (4,)}),
         (TPU, linear_attention, QKV, tuning.AttentionOnTpu, {"tokens": 256}),
         (TPU, glu_depthwise_conv, GLU, tuning.GluOnTpu, {"channels": 256}),
         (TPU, glu_depthwise_conv, GLU, tuning.GluOnTpu, {"rows": 8}),
