@@ -4,9 +4,9 @@ import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from kernels_pallas import dispatch
+from kernels_pallas.array_types import Array, Float
 from kernels_pallas.glu_depthwise_conv import cpu, reference
 from kernels_pallas.glu_depthwise_conv.vjp import with_gradient
 

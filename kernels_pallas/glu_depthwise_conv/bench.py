@@ -32,6 +32,10 @@ ACCELERATOR_CASES = [
 ARRAYS = {"forward": 3, "forward and gradient": 8}
 # Of the largest value. A form that is further off is not timed.
 MAX_ERROR = {"float32": 2e-5, "bfloat16": 5e-2}
+# Of a kernel in bfloat16 and beyond one rounding, see `bench_lib.max_error`.
+# tanh.approx makes a part of it, and the gradient of the input's bias, which sums what
+# was rounded.
+MAX_BEYOND_ROUNDING = 2**-8
 # Values of the output that are compared with float64, about: half of the channels of a
 # small image, a few of a large one.
 COMPARED = 2**21
@@ -197,9 +201,10 @@ def max_error(
       The error, to two digits.
 
     Raises:
-      ArithmeticError: it is beyond `MAX_ERROR`.
+      ArithmeticError: it is beyond `MAX_ERROR` or `MAX_BEYOND_ROUNDING`.
     """
     form, name = key
+    is_kernel = dtype == "bfloat16" and form in ("gpu", "tpu")
     case = make_case(dtype, expanded, height, width)
     return bench_lib.max_error(
         f"glu_depthwise_conv, form {form!r}, {name}",
@@ -208,6 +213,7 @@ def max_error(
         case.exact,
         MAX_ERROR[dtype],
         part=case.part,
+        beyond_rounding=MAX_BEYOND_ROUNDING if is_kernel else None,
     )
 
 

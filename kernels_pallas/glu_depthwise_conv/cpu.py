@@ -7,8 +7,8 @@ price is that forward-mode differentiation is not available here.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from kernels_pallas.array_types import Array, Float
 from kernels_pallas.glu_depthwise_conv import reference
 
 

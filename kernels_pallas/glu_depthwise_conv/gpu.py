@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Float
 
+from kernels_pallas.array_types import Array, Float
 from kernels_pallas.dispatch import multiprocessors, unsupported
 from kernels_pallas.glu_depthwise_conv.vjp import (
     pack_weights,

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from kernels_pallas.array_types import Array, Float
 
 
 def glu_depthwise_conv(

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float
 
+from kernels_pallas.array_types import Array, Float
 from kernels_pallas.dispatch import unsupported
 from kernels_pallas.glu_depthwise_conv.vjp import (
     pack_weights,

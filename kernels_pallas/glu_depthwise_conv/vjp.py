@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from kernels_pallas.array_types import Array, Float
 
 
 def with_gradient(forward: Callable, backward: Callable) -> Callable:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from kernels_pallas import dispatch
+from kernels_pallas.array_types import Array, Float
 from kernels_pallas.linear_attention import reference, vjp
 
 T = TypeVar("T")

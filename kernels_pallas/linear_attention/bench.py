@@ -40,6 +40,9 @@ SIZE = 32
 ARRAYS = {"forward": 4, "forward and gradient": 11}
 # Of the largest value. A form that is further off is not timed.
 MAX_ERROR = {"float32": 2e-5, "bfloat16": 1e-2}
+# Of a kernel in bfloat16 and beyond one rounding, see `bench_lib.max_error`.
+# Without the second piece of a factor it is 4e-4 and more.
+MAX_BEYOND_ROUNDING = 2**-12
 # Heads times tokens whose results are compared with float64, about: all heads of a
 # short sequence, a few of a long one.
 COMPARED = 2**18
@@ -223,9 +226,10 @@ def max_error(
       The error, to two digits.
 
     Raises:
-      ArithmeticError: it is beyond `MAX_ERROR`.
+      ArithmeticError: it is beyond `MAX_ERROR` or `MAX_BEYOND_ROUNDING`.
     """
     form, name = key
+    is_kernel = dtype == "bfloat16" and form in ("gpu", "tpu")
     case = make_case(dtype, heads, tokens)
     return bench_lib.max_error(
         f"linear attention, form {form!r}, {name}",
@@ -234,6 +238,7 @@ def max_error(
         case.exact,
         MAX_ERROR[dtype],
         part=case.part,
+        beyond_rounding=MAX_BEYOND_ROUNDING if is_kernel else None,
     )
 
 

@@ -7,7 +7,8 @@ before: that would write and read all of them once more.
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from kernels_pallas.array_types import Array, Float
 
 
 @dataclasses.dataclass(frozen=True)

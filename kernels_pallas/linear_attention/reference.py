@@ -12,7 +12,8 @@ einsums on (B, N, H, K).
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from kernels_pallas.array_types import Array, Float
 
 # On accelerators float32 products would otherwise run as bf16/tf32.
 HIGHEST = jax.lax.Precision.HIGHEST

@@ -6,7 +6,8 @@ every column of its head's block. Heads missing in the last tile are zeros.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from kernels_pallas.array_types import Array, Float
 
 
 def pack(

@@ -86,8 +86,9 @@ def forward_rows(
     Yields:
       {"size", "part", "times" (per evaluation; "forward" is everything but the part
       computed once per image), "gflop", "gb" (weights, input and output), "ms" (each
-      time), "tflops", "fraction_of_matmul", "fraction_of_copy"}; of a part that fails,
-      and of "forward" if its output is not finite, "size", "part", "times" and "error".
+      time), "tflops", "fraction_of_matmul", "fraction_of_copy"}, on an NVIDIA GPU what
+      `bench_lib.profiled` adds; of a part that fails, and of "forward" if its output
+      is not finite, "size", "part", "times" and "error".
     """
     preset = get_preset(preset_name)
     how = {"scan_unroll": inference_unroll(preset.depth), **how}
@@ -115,6 +116,7 @@ def forward_rows(
                         part.flops / seconds / ceilings.matmul, 4
                     ),
                     "fraction_of_copy": round(moved / seconds / ceilings.copy, 4),
+                    **bench_lib.profiled(run, *part.inputs),
                 }
 
             labels = {"size": size, "part": part.name, "times": part.times}

@@ -7,7 +7,18 @@ The annotations cost nothing at run time; tests check them, see docs/development
 """
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Real, UInt8, UInt32
+
+from kernels_pallas.array_types import (
+    Array,
+    Bool,
+    Float,
+    Int,
+    Key,
+    PyTree,
+    Real,
+    UInt8,
+    UInt32,
+)
 
 # An array of NumPy or of JAX, where either will do.
 HostOrDevice = np.ndarray | Array

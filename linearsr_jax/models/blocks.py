@@ -85,7 +85,7 @@ class CrossAttention(nn.Module):
         )
         may_attend = mask[:, None, None]
         form = self.implementation or preferred_form("cross_attention", query)
-        by_cudnn = form == "gpu" and _takes_cudnn(key)
+        by_cudnn = form == "gpu" and _takes_cudnn(query, key)
         if by_cudnn:
             shape = (mask.shape[0], 1, tokens.shape[1], mask.shape[1])
             may_attend = jnp.broadcast_to(may_attend, shape)
@@ -100,11 +100,12 @@ class CrossAttention(nn.Module):
         return jnp.where(jnp.any(mask, axis=-1)[:, None, None], out, 0)
 
 
-def _takes_cudnn(key):
+def _takes_cudnn(query, key):
     # With a mask its flash attention is for 16 bits, heads of 8 n and even lengths.
-    _, length, _, size = key.shape
+    lengths, size = (query.shape[1], key.shape[1]), key.shape[-1]
     is_16_bit = key.dtype in (jnp.bfloat16, jnp.float16)
-    return is_16_bit and size % 8 == 0 and size <= 128 and length % 2 == 0
+    is_even = all(length % 2 == 0 for length in lengths)
+    return is_16_bit and size % 8 == 0 and size <= 128 and is_even
 
 
 class MixFFN(nn.Module):

@@ -23,7 +23,10 @@ from kernels_pallas.tuning import GluOnGpu, tuned
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "202611_speed"
 # Not on the machines that are lent by the minute.
-ABSENT = ("clu", "grain", "ml_collections", "tensorboardX", "tensorflow_datasets")
+ABSENT = (
+    *("clu", "grain", "jaxtyping", "ml_collections"),
+    *("tensorboardX", "tensorflow_datasets"),
+)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The benchmarks say what they measured; how fast it was is not tested."""
 
+import functools
 import sys
 import types
 
@@ -73,6 +74,21 @@ def test_the_check_computes_all_heads_and_compares_some(monkeypatch):
         bench.max_error("float32", off_in_the_last_head(1.01), key, 5, 40)
     assert shapes == [(1, 40, 5, 32)] * 2
     bench.make_case.cache_clear()
+
+
+def test_what_rounding_hides_is_seen(monkeypatch):
+    exact = np.array([1.0, 0.004])
+    # A part in 1,000 of the largest value: less than that one's own rounding.
+    off = exact + np.array([0, 0.001])
+
+    def check(values, **bound):
+        function = functools.partial(jax.numpy.asarray, dtype=jax.numpy.bfloat16)
+        return bench_lib.max_error("x", function, [values], [exact], 1e-2, **bound)
+
+    assert check(exact, beyond_rounding=1e-6) == pytest.approx(0, abs=2**-9)
+    assert check(off) == pytest.approx(0.001, rel=0.1)
+    with pytest.raises(ArithmeticError, match="beyond one rounding"):
+        check(off, beyond_rounding=2**-12)
 
 
 def test_a_gpus_own_profiler_is_asked(monkeypatch):
