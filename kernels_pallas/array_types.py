@@ -5,16 +5,18 @@ nothing, so that the kernels, the networks and their benchmarks run there.
 """
 
 # ruff: noqa: F401
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING or importlib.util.find_spec("jaxtyping"):
+if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Real, UInt8, UInt32
 else:
-    from jax import Array
+    try:
+        from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Real, UInt8, UInt32
+    except ImportError:
+        from jax import Array
 
-    class _Untyped:
-        def __class_getitem__(cls, _: Any) -> type:
-            return cls
+        class _Untyped:
+            def __class_getitem__(cls, _: Any) -> type:
+                return cls
 
-    Bool = Float = Int = Key = PyTree = Real = UInt8 = UInt32 = _Untyped
+        Bool = Float = Int = Key = PyTree = Real = UInt8 = UInt32 = _Untyped
