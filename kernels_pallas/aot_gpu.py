@@ -2,9 +2,10 @@
 
     python -m kernels_pallas.aot_gpu
 
-prints the registers and the spilled bytes of each kernel at the sizes of 1600m, from
-ptxas for an H100. Needs Python 3.12, jax 0.11 and the packages jax-cuda13-plugin and
-jax-cuda13-pjrt of the same version with their wheels of CUDA; no GPU.
+prints the registers, the spilled bytes and the shared memory of each kernel at the
+sizes of 1600m, from ptxas for an H100 and from Mosaic's launches. Needs Python 3.12,
+jax 0.11 and the packages jax-cuda13-plugin and jax-cuda13-pjrt of the same version with
+their wheels of CUDA; no GPU.
 """
 
 import re
@@ -30,27 +31,37 @@ PROGRAMS = {
 
 
 class Resources(NamedTuple):
-    """Of one kernel, as ptxas reports them.
+    """Of one kernel.
 
     Attributes:
       registers: registers of a thread; 255 is the most.
       spill_stores, spill_loads: bytes that did not fit into registers.
+      shared_bytes: shared memory of a block, beside a few bytes of its own; 227 KiB is
+        the most, and what two blocks take must fit for them to share a multiprocessor.
     """
 
     registers: int
     spill_stores: int
     spill_loads: int
+    shared_bytes: int
 
 
-def read_ptxas(text: str) -> list[Resources]:
-    """Reads what ptxas -v printed, a kernel after the other."""
+def read_resources(text: str) -> list[Resources]:
+    """Reads what ptxas -v and Mosaic printed, a kernel after the other.
+
+    Raises:
+      ValueError: they printed of different numbers of kernels.
+    """
     pattern = (
         r"(\d+) bytes spill stores, (\d+) bytes spill loads"
         r"\s+ptxas info\s*: Used (\d+) registers"
     )
+    # Sizes of grid, cluster and block, three each, and the shared memory.
+    launch = r"mosaic_gpu_build_kernel_spec\(ptr %\d+(?:, i32 \d+){9}, i32 (\d+)"
+    found = re.findall(pattern, text), re.findall(launch, text)
     return [
-        Resources(int(registers), int(stores), int(loads))
-        for stores, loads, registers in re.findall(pattern, text)
+        Resources(int(registers), int(stores), int(loads), int(shared))
+        for (stores, loads, registers), shared in zip(*found, strict=True)
     ]
 
 
@@ -64,8 +75,9 @@ def measure(name: str) -> list[Resources]:
       RuntimeError: it does not compile, or ptxas reported on other kernels; holds what
         was printed.
     """
-    printed = run_alone("kernels_pallas.aot_gpu", name, MOSAIC_GPU_DUMP_PTXAS="1")
-    kernels = read_ptxas(printed)
+    wanted = {"MOSAIC_GPU_DUMP_PTXAS": "1", "MOSAIC_GPU_DUMP_HOST_LLVM": "1"}
+    printed = run_alone("kernels_pallas.aot_gpu", name, **wanted)
+    kernels = read_resources(printed)
     if len(kernels) != PROGRAMS[name].kernels:
         raise RuntimeError(
             f"{name}: ptxas reported on {len(kernels)} kernels:\n{printed}"

@@ -17,10 +17,18 @@ ptxas info    : Function properties for kernel_mosaic_gpu_kernel
     528 bytes stack frame, 528 bytes spill stores, 536 bytes spill loads
 ptxas info    : Used 255 registers, used 2 barriers, 528 bytes cumulative stack size
 """
+LAUNCH = (
+    "call void @mosaic_gpu_build_kernel_spec(ptr %0, i32 4, i32 35, i32 1, i32 0, "
+    "i32 0, i32 0, i32 128, i32 1, i32 1, i32 {}, i32 0, i32 1, ptr %424, ptr %426)\n"
+)
 
 
-def test_the_report_of_ptxas():
-    assert aot_gpu.read_ptxas(REPORT) == [(96, 0, 0), (255, 528, 536)]
+def test_the_reports_of_ptxas_and_mosaic():
+    printed = LAUNCH.format(81936) + REPORT + LAUNCH.format(0)
+    found = aot_gpu.read_resources(printed)
+    assert found == [(96, 0, 0, 81936), (255, 528, 536, 0)]
+    with pytest.raises(ValueError, match="shorter"):
+        aot_gpu.read_resources(REPORT + LAUNCH)
 
 
 @pytest.mark.slow
@@ -30,6 +38,8 @@ def test_nothing_is_spilled(name):
     for kernel in aot_gpu.measure(name):
         assert kernel.spill_stores == kernel.spill_loads == 0
         assert kernel.registers <= 255
+        # Of a multiprocessor 227 KiB can be one block's.
+        assert kernel.shared_bytes <= 227 * 1024
 
 
 @pytest.mark.slow
