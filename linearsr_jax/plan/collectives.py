@@ -74,7 +74,8 @@ def count_collectives(program: str) -> dict[str, dict[str, int]]:
     module = _ALL.search(program)
     all_devices = int(module[1]) if module else 1
     own = {
-        name: list(_sent(lines, all_devices)) for name, lines in computations.items()
+        name: list(_sent(name, lines, all_devices))
+        for name, lines in computations.items()
     }
     calls = {name: list(_called(lines)) for name, lines in computations.items()}
     totals = {kind: {"count": 0, "bytes": 0} for kind in (*_SENT, BETWEEN_SLICES)}
@@ -108,8 +109,10 @@ def _split(program: str) -> tuple[str, dict[str, list[str]]]:
     return entry, computations
 
 
-def _sent(lines: list[str], all_devices: int) -> Iterator[tuple[str, int]]:
+def _sent(name: str, lines: list[str], all_devices: int) -> Iterator[tuple[str, int]]:
     """Yields kind and bytes of each collective in a computation."""
+    # libtpu writes a reduce-scatter as an all-reduce of which each device takes a part.
+    is_scattered = name.startswith("all-reduce-scatter")
     for line in lines:
         if found := _COLLECTIVE.search(line):
             kind, is_start = found[2], f"{found[2]}-start(" in line
@@ -120,6 +123,8 @@ def _sent(lines: list[str], all_devices: int) -> Iterator[tuple[str, int]]:
                 arrays = arrays[len(arrays) // 2 :]
             result = sum(_bytes(*array) for array in arrays)
             devices = _group_size(line, all_devices)
+            if is_scattered and kind == "all-reduce":
+                kind, result = "reduce-scatter", result / devices
             yield kind, round(_SENT[kind](devices) * result)
         elif found := _FROM_SLICES.search(line):
             # (result, context, token)

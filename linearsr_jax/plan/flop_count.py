@@ -40,6 +40,8 @@ def _of_equation(equation: Any) -> int:
     if name == "cond":
         return max(inner, default=0)
     times = params["length"] if name == "scan" else 1
+    if name == "pallas_call":  # Its body is that of one cell of the grid.
+        times = math.prod(params["grid_mapping"].grid)
     if name == "shard_map":
         mesh, manual = params["mesh"], params["newly_manual_axes"]
         times = math.prod(mesh.shape[axis] for axis in manual)

@@ -287,7 +287,13 @@ def _open_manager(
 ) -> ocp.CheckpointManager:
     """Opens a manager of checkpoints with an item of arrays and items of JSON."""
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy, enable_async_checkpointing=True
+        preservation_policy=policy,
+        enable_async_checkpointing=True,
+        # Two managers may save the same step at the same time, and their processes must
+        # not wait at each other's barriers.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=directory.name
+        ),
     )
     handler = ocp.type_handlers.ArrayHandler(
         min_slice_bytes_for_replica_parallel=_MIN_SLICE_BYTES

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 
 from configs import debug
 from linearsr_jax.models.flops import forward_flops
@@ -277,6 +278,42 @@ frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
         "all-reduce": {"count": 1, "bytes": 4 * 1024},
         "between-slices": {"count": 1, "bytes": 4 * 64 * 8},
     }
+
+
+def test_a_reduce_scatter_of_tpus_is_counted_as_one():
+    """libtpu writes it as a sum of which each device takes its part."""
+    found = count_collectives("""
+HloModule jit_f, num_partitions=16
+
+%all-reduce-scatter.1 (input: bf16[64,8]) -> bf16[16,8] {
+  %input = bf16[64,8]{1,0} parameter(0)
+  %all-reduce.5 = bf16[64,8]{1,0} all-reduce(%input), replica_groups=[4,4]<=[16]
+  ROOT %part = bf16[16,8]{1,0} dynamic-slice(%all-reduce.5, %a, %b)
+}
+
+ENTRY %main (p: bf16[64,8]) -> bf16[16,8] {
+  %p = bf16[64,8]{1,0} parameter(0)
+  ROOT %fusion = bf16[16,8]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+}
+""")
+    assert found == {"reduce-scatter": {"count": 1, "bytes": 2 * 64 * 8 * 3 // 4}}
+
+
+def test_a_kernel_of_pallas_counts_in_every_cell_of_its_grid():
+    def kernel(x, out):
+        out[...] = x[...] @ x[...]
+
+    def multiply(x):
+        spec = pl.BlockSpec((16, 16), lambda i: (i, 0))
+        return pl.pallas_call(
+            kernel,
+            grid=(8,),
+            in_specs=[spec],
+            out_specs=spec,
+            out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
+        )(x)
+
+    assert flops_of(multiply, jnp.ones((128, 16))) == 8 * 2 * 16**3
 
 
 @pytest.mark.parametrize("kind", ["none", "tags"])
