@@ -23,7 +23,7 @@ from linearsr_jax.esgf.curve_files import curve_of
 from linearsr_jax.esgf.evaluation import Validation
 from linearsr_jax.esgf.knee import Verdict, find_knee
 from linearsr_jax.esgf.report import to_json
-from linearsr_jax.training.checkpoints import Candidates
+from linearsr_jax.training.checkpoints import Candidates, DamageError
 from linearsr_jax.training.expert_axis import split
 from linearsr_jax.training.hosts import is_first
 from linearsr_jax.training.optimizers import ema_params
@@ -219,15 +219,27 @@ class Monitor:
                 f"esgf.knee_step {step}: no weights of that step are kept; choose one "
                 f"of {', '.join(map(str, kept))}"
             )
-        nearest = min(kept, key=lambda other: abs(other - step))
-        if nearest != step:
+        if step not in kept:
             logger.warning(
-                "the weights of step %d are no longer kept; taking those of %d. "
-                "Raise esgf.candidates to keep more",
-                *(step, nearest),
+                "the weights of step %d are no longer kept. Raise esgf.candidates to "
+                "keep more",
+                step,
             )
         params = ema_params(state.opt_state)
-        return nearest, self._candidates.restore(nearest, params)
+        by_distance = sorted(kept, key=lambda other: abs(other - step))
+        for nearest in by_distance:
+            try:
+                found = self._candidates.restore(nearest, params)
+            except DamageError as error:
+                is_last = nearest == by_distance[-1]
+                if is_last or step == self._settings.esgf.knee_step:
+                    raise
+                logger.warning("damaged weights: %s", error)
+                continue
+            if nearest != step:
+                logger.warning("taking the weights of step %d", nearest)
+            return nearest, found
+        raise AssertionError("the last one returns or raises")
 
     def rewind(self, step: int) -> None:
         """Deletes candidates after a step."""

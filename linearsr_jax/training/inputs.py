@@ -68,7 +68,6 @@ def open_inputs(parts: RunParts, earlier: RunRecord | None) -> RunInputs:
     versions = installed_versions()
     check_equal(
         {
-            "configs": _sum_of(settings.config),
             "photographs": together(photographs.describe),
             "packages": ", ".join(" ".join(pair) for pair in versions.items()),
             "codecs": _sum_of(describe_codec(codec)),
@@ -101,6 +100,20 @@ def open_inputs(parts: RunParts, earlier: RunRecord | None) -> RunInputs:
         )
     codec = jax.device_put(codec, replicated(parts.mesh))
     return RunInputs(record, origin, codec, photographs)
+
+
+def check_hosts_agree(config: Mapping[str, Any]) -> None:
+    """Checks that all hosts have the same config, but for the places of files.
+
+    Raises:
+      TrainError: they differ.
+    """
+    check_equal({"configs": _sum_of(config)})
+
+
+def has_same_fields(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Says whether two configs differ in nothing but the places of files."""
+    return _sum_of(config) == _sum_of(other)
 
 
 def _describe_weights(origin: PretrainedModel | None) -> str:

@@ -38,7 +38,7 @@ LOGICAL_AXIS_RULES = (
 
 # Devices that split the parameters, by preset: as the plans of docs/pods.md have it.
 # The parameters of other presets fit on every device.
-DEFAULT_FSDP = {"600m": 16, "1600m": 16}
+DEFAULT_FSDP = {"600m": 16, "1600m": 16, "1600m_qk": 16}
 
 
 def make_mesh(
@@ -101,6 +101,9 @@ def default_fsdp(
     """
     devices = jax.devices() if devices is None else devices
     slices = count_slices(devices)
+    if devices[0].platform == "gpu":
+        # What splits the parameters stays within a node.
+        slices = len({device.process_index for device in devices})
     copies = slices // math.gcd(experts, slices) if data == -1 else data
     left = len(devices) // max(1, experts * copies * sequence)
     return math.gcd(DEFAULT_FSDP.get(preset, 1), left)

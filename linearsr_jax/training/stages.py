@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from linearsr_jax.training.hosts import is_first
+from linearsr_jax.training.inputs import has_same_fields
 from linearsr_jax.training.loop import train_and_evaluate
 from linearsr_jax.training.record import TrainError
 from linearsr_jax.training.setup import make_parts
@@ -65,7 +66,8 @@ def run_stages(stages: Mapping[str, ConfigDict], workdir: str | Path) -> bool:
         stage = before.get(name)
         # If a stage is trained again, those after it start from other weights.
         is_same = done == [before.get(earlier["name"]) for earlier in done]
-        if not (stage and is_same and stage["config"] == as_json):
+        is_done = stage and is_same and has_same_fields(stage["config"], as_json)
+        if not is_done:
             logger.info("stage %s", name)
             result = train_and_evaluate(config, workdir / name)
             if result.selection is None:

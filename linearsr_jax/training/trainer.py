@@ -28,7 +28,7 @@ from linearsr_jax.training.goodput import Goodput
 from linearsr_jax.training.heartbeat import Heartbeat
 from linearsr_jax.training.hosts import is_first, wait_for_others
 from linearsr_jax.training.initial_state import StartState
-from linearsr_jax.training.inputs import RunInputs, open_inputs
+from linearsr_jax.training.inputs import RunInputs, check_hosts_agree, open_inputs
 from linearsr_jax.training.jitted_step import jit_step
 from linearsr_jax.training.metrics import TrainMetrics, merge, scalars
 from linearsr_jax.training.optimizers import ema_params
@@ -112,6 +112,8 @@ class Trainer:
         self._heartbeat = _enter(
             stack, Heartbeat(workdir / "hosts", exits_after=seconds)
         )
+        # Before anything runs on the mesh, which may be another one elsewhere.
+        check_hosts_agree(settings.config)
         self._checkpointer = _enter(
             stack,
             Checkpointer(

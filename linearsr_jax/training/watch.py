@@ -94,12 +94,14 @@ class Watch:
                 self._leave("process 0 is frozen, or cannot be reached")
 
     def _say_aborted(self, _: int) -> None:
-        self._leave(
+        self._exit(
             "aborted, probably because another process has ended; see JAX's error"
         )
 
     def _leave(self, text: str) -> None:
-        if self._is_ending.is_set():
-            return
+        if not self._is_ending.is_set():
+            self._exit(text)
+
+    def _exit(self, text: str) -> None:
         print(f"linearsr: process {self._index}: {text}", file=sys.stderr, flush=True)
         os._exit(1)

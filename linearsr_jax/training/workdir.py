@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from linearsr_jax.training.record import TrainError
 
 CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
+# A network file system may show a new file late.
+_LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 1.0
 
 
 @contextlib.contextmanager
@@ -38,7 +41,12 @@ def entered(workdir: Path) -> Generator[None]:
 
 def _check_shared(workdir: Path) -> None:
     lock = workdir / _LOCK
-    owners = gather_text(lock.read_text() if lock.exists() else "")
+    owners: list[str] = []
+    for _ in range(_LOOKS):
+        owners = gather_text(lock.read_text() if lock.exists() else "")
+        if len(set(owners)) == 1:
+            return
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
     if others := [index for index, owner in enumerate(owners) if owner != owners[0]]:
         raise TrainError(
             f"{workdir}: process {others[0]} does not see what process 0 writes there; "

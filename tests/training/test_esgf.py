@@ -245,6 +245,14 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(
     by_hand = train_and_evaluate(config, tmp_path / "run").selection
     assert (by_hand.step, by_hand.by) == (4, "hand")
     assert model_folder.load_pretrained(tmp_path / "run/model").training["step"] == 4
+    # A damaged one is replaced by its neighbour.
+    files = (tmp_path / f"run/candidates/{knee}/default").rglob("*")
+    largest = max(
+        (path for path in files if path.is_file()), key=lambda path: path.stat().st_size
+    )
+    largest.write_bytes(bytes(largest.stat().st_size))
+    instead = train_and_evaluate(make_config(photos, **stopping), tmp_path / "run")
+    assert abs(instead.selection.step - knee) == 1
     # One that is not kept is not replaced by another.
     shutil.rmtree(tmp_path / "run/candidates/3")
     config = make_config(photos, **stopping, **{"esgf.knee_step": 3})
@@ -255,7 +263,8 @@ def test_a_run_ends_at_its_knee_and_hands_it_on(
     shutil.rmtree(tmp_path / "run/candidates")
     with pytest.raises(TrainError, match=r"candidates: is empty, the weights of step"):
         train_and_evaluate(make_config(photos, **stopping), tmp_path / "run")
-    assert model_folder.load_pretrained(tmp_path / "run/model").training["step"] == 4
+    model = model_folder.load_pretrained(tmp_path / "run/model")
+    assert model.training["step"] == instead.selection.step
 
 
 @pytest.mark.usefixtures("curve")

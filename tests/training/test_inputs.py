@@ -25,12 +25,19 @@ def test_hosts_compare_all_that_they_train_with(photos, compared):
     config = debug.get_config()
     config.data.folder = str(photos)
     record = open_inputs(make_parts(config), None).record
+    inputs.check_hosts_agree(config.to_dict())
     names = {"configs", "photographs", "packages", "codecs", "models to start from"}
     assert compared.keys() == names
     before = dict(compared)
     config.seed += 1
     open_inputs(make_parts(config), record)
+    inputs.check_hosts_agree(config.to_dict())
     assert {name for name in names if compared[name] != before[name]} == {"configs"}
+    # Each host may have its own place for the same photographs.
+    before = dict(compared)
+    config.data.folder = "elsewhere"
+    inputs.check_hosts_agree(config.to_dict())
+    assert compared == before
 
 
 def test_initial_models_differ_by_a_single_weight(monkeypatch):

@@ -13,7 +13,8 @@ from linearsr_jax.training.checkpoints import Candidates, _open_manager
 from linearsr_jax.training.hosts import connected
 
 root, index = Path(sys.argv[3]), int(sys.argv[2])
-is_written, wait = root / "written", async_checkpointer._background_wait_for_commit_futures
+is_written = root / "written"
+wait = async_checkpointer._background_wait_for_commit_futures
 
 def wait_long(directory, *arguments, **options):
     # The share of process 1 in the checkpoint takes long to write.

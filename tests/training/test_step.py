@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+import types
 from pathlib import Path
 
 import jax
@@ -378,7 +379,16 @@ def test_fsdp_is_what_the_preset_needs_and_a_slice_has(
     monkeypatch, preset, count, slices, axes, expected
 ):
     monkeypatch.setattr(sharding, "count_slices", lambda devices: slices)
-    assert sharding.default_fsdp(preset, range(count), **axes) == expected
+    devices = [types.SimpleNamespace(platform="tpu")] * count
+    assert sharding.default_fsdp(preset, devices, **axes) == expected
+
+
+def test_fsdp_stays_within_a_node_of_gpus():
+    nodes = [
+        types.SimpleNamespace(platform="gpu", process_index=n // 8) for n in range(32)
+    ]
+    assert sharding.default_fsdp("1600m_qk", nodes) == 8
+    assert sharding.default_fsdp("1600m_qk", nodes, experts=4) == 8
 
 
 @pytest.mark.parametrize(("data", "fsdp"), [(3, 1), (-1, -1), (0, 8), (-1, 3)])

@@ -67,6 +67,24 @@ def test_the_end_of_process_0_ends_the_other_with_a_line():
     )
 
 
+LEAVING = """
+import os, signal, sys, time
+from linearsr_jax.training.hosts import connected
+with connected(coordinator=sys.argv[1], process=int(sys.argv[2]), processes=2):
+    if sys.argv[2] == "0":
+        time.sleep(4)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_end_of_process_0_while_the_other_leaves():
+    """It waits for process 0 in JAX's shutdown, and JAX aborts it."""
+    with running_together(LEAVING, 2) as (_, second):
+        _, said = second.communicate(timeout=60)
+    assert second.returncode == 1, said
+    assert "linearsr: process 1: aborted" in said
+
+
 def test_a_frozen_process_0_ends_the_other_with_a_line():
     code, said = end_of_the_other(4, signal.SIGSTOP)
     assert code == 1, said
