@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from linearsr_jax.plan.memory import USABLE
+
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.json", HERE.parents[1] / "docs" / "pods.md"
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v5p:4x4x4", "h200:8")
@@ -100,8 +102,11 @@ def _words(command: str) -> tuple[str, str, dict[str, str]]:
 def _memory(plan: dict) -> str:
     sizes = plan["bytes_per_chip"]
     fits = "fits" if plan["fits"] else f"does not fit: {plan['advice']}"
-    # Of a refused program the compiler does not always say what it would need.
     total, limit = (sizes[name] / 2**30 for name in ("total", "limit"))
+    # Of a refused program the compiler does not always say what it would need. Then the
+    # total is the chip's memory, of which the limit is 95 %.
+    if not plan["fits"] and total < 1.001 * limit / USABLE:
+        return f"more than {limit:.1f} GiB: {fits}"
     return f"{total:.1f} of {limit:.1f} GiB: {fits}"
 
 
@@ -115,6 +120,8 @@ def table() -> None:
         plan = found[command]["plan"]
         preset, experts, changes = _words(command)
         time = f"{plan['seconds_bound']:.3g} s, {plan['bound_by']}"
+        if plan.get("collectives") == {}:
+            time += " (messages unknown)"
         mfu = f"{100 * plan['mfu_bound']:.0f} %"
         if "image" in plan:
             side = plan["image"][0]

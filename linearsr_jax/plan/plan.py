@@ -58,13 +58,25 @@ def format_plan(plan: Plan, head: str, work: Sequence[str], bound: str) -> str:
     """
     rows = [f"{plan.topology}, {plan.chips} chips{head}"]
     rows += [
-        f"  {kind:<14} {size / 2**30:9.3f} GiB a chip"
+        f"  {kind:<14} {format_bytes(size)} a chip"
         for kind, size in plan.bytes_per_chip.items()
     ]
     rows.append(f"fits: {'yes' if plan.fits else f'no; {plan.advice}'}")
     rows += work
     rows.append(
-        f"at least {plan.seconds_bound:.4f} s {bound}; MFU at most "
-        f"{100 * plan.mfu_bound:.0f} %"
+        f"at least {plan.seconds_bound:.3g} s {bound}; MFU at most "
+        f"{100 * plan.mfu_bound:.2g} %"
     )
     return "\n".join(rows)
+
+
+def format_bytes(size: int) -> str:
+    """Formats bytes in GiB, or in MiB where that would be next to nothing."""
+    scale, unit = (2**30, "GiB") if size >= 2**27 else (2**20, "MiB")
+    return f"{size / scale:9.3f} {unit}"
+
+
+def format_flops(flops: float) -> str:
+    """Formats products in TFLOP, or in GFLOP where that would be next to nothing."""
+    scale, unit = (1e12, "TFLOP") if flops >= 1e11 else (1e9, "GFLOP")
+    return f"{flops / scale:,.1f} {unit}"

@@ -20,7 +20,7 @@ from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.layers import cast_kernels
 from linearsr_jax.plan.flop_count import flops_of
 from linearsr_jax.plan.memory import USABLE, compile_program, device_bytes
-from linearsr_jax.plan.plan import Plan, find_slowest, format_plan
+from linearsr_jax.plan.plan import Plan, find_slowest, format_flops, format_plan
 from linearsr_jax.plan.step_program import codec_shapes, replicated_shapes
 from linearsr_jax.plan.topologies import PlanError, Topology
 from linearsr_jax.training.parts import RunParts
@@ -163,7 +163,7 @@ def format_sampler_plan(plan: SamplerPlan) -> str:
     return format_plan(
         plan,
         f", an image of {width}x{height} on each, {plan.steps} steps",
-        [f"{plan.flops_per_image / 1e12:,.3f} TFLOP an image"],
+        [f"{format_flops(plan.flops_per_image)} an image"],
         f"an image (by {plan.bound_by}); all chips make at most "
         f"{plan.images_per_second_bound:,.1f} a second",
     )

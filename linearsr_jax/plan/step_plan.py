@@ -11,7 +11,13 @@ from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.plan.collectives import BETWEEN_SLICES, count_collectives
 from linearsr_jax.plan.flop_count import flops_of
 from linearsr_jax.plan.memory import USABLE, compile_program, device_bytes
-from linearsr_jax.plan.plan import Plan, find_slowest, format_plan
+from linearsr_jax.plan.plan import (
+    Plan,
+    find_slowest,
+    format_bytes,
+    format_flops,
+    format_plan,
+)
 from linearsr_jax.plan.step_program import StepProgram, make_step_program
 from linearsr_jax.plan.topologies import Topology
 from linearsr_jax.training.parts import RunParts
@@ -188,9 +194,11 @@ def _advise(parts: RunParts, sizes: dict[str, int], total: int, limit: int) -> s
 
 def format_step_plan(plan: StepPlan) -> str:
     """Formats a plan for people."""
-    work = [f"{plan.flops_per_step / 1e12:,.1f} TFLOP a step"]
+    work = [f"{format_flops(plan.flops_per_step)} a step"]
     work += [
-        f"  {kind:<18} {found['count']:6}  {found['bytes'] / 2**30:9.3f} GiB a chip"
+        f"  {kind:<18} {found['count']:6}  {format_bytes(found['bytes'])} a chip"
         for kind, found in plan.collectives.items()
     ]
+    if not plan.collectives and plan.chips > 1:
+        work.append("  what the chips send is not known of a program that is refused")
     return format_plan(plan, "", work, f"a step (by {plan.bound_by})")

@@ -61,20 +61,33 @@ def test_a_published_plan_is_made_again(command):
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["pretrain", "experts"])
 @pytest.mark.parametrize(
-    ("preset", "topology"),
+    ("preset", "topology", "override"),
     [
-        # Its batch of 8 divides by no other number of chips.
-        ("nano", "h200:8"),
+        # Its batch of 8 divides by no other number of chips here.
+        ("nano", "h200:8", ""),
+        ("nano", "v5e:16x16", "batch_size=256"),
         # As 64 do not by 256.
-        ("small", "h200:8"),
-        ("small", "v5e:4x4"),
-        ("small", "v5p:4x4x4"),
+        ("small", "h200:8", ""),
+        ("small", "v5e:4x4", ""),
+        ("small", "v5p:4x4x4", ""),
+        ("1600m_qk", "v5p:4x4x4", ""),
     ],
 )
-def test_the_small_presets_fit(preset, topology, config):
+def test_other_presets_fit(preset, topology, override, config):
     found = plan(
         f"linearsr plan --config configs/{config}.py:{preset} --topology {topology} "
-        "--json"
+        f"--json --override val.holdout=0.1 {override}"
     )
     assert found["fits"]
     assert found["chips"] == plans.CHIPS[topology]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:4x4", "v5p:4x4x4", "h200:8"])
+def test_a_published_image_is_planned_again(topology):
+    command = plans.sampling("600m", 1, 512, topology)
+    found, published = plan(command), plans.read()[command]["plan"]
+    for name in ("chips", "fits", "flops_per_image", "bound_by"):
+        assert found[name] == published[name], name
+    total = found["bytes_per_chip"]["total"]
+    assert total == pytest.approx(published["bytes_per_chip"]["total"], rel=0.1)

@@ -13,6 +13,7 @@ from linearsr_jax.models.flops import forward_flops
 from linearsr_jax.models.presets import get_preset
 from linearsr_jax.plan.collectives import count_collectives
 from linearsr_jax.plan.flop_count import flops_of
+from linearsr_jax.plan.plan import format_bytes, format_flops
 from linearsr_jax.plan.sampler_plan import format_sampler_plan, plan_sampler
 from linearsr_jax.plan.step_plan import _advise, format_step_plan, plan_step
 from linearsr_jax.plan.topologies import Chip, PlanError, Topology, parse_topology
@@ -426,3 +427,10 @@ def test_a_plan_names_what_would_make_it_fit():
     assert values["seconds_bound"] > 0
     assert "all-reduce" in large.collectives
     assert "fits: no; " in format_step_plan(small)
+
+
+def test_small_numbers_are_not_printed_as_zeros():
+    assert format_bytes(3 * 2**20).split() == ["3.000", "MiB"]
+    assert format_bytes(5 * 2**30).split() == ["5.000", "GiB"]
+    assert format_flops(2.5e9) == "2.5 GFLOP"
+    assert format_flops(1.1156e15) == "1,115.6 TFLOP"
