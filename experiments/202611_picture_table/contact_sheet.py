@@ -1,11 +1,10 @@
-"""Draws the contact sheet, and the figure of the project's README.
+"""Draws the contact sheet.
 
     python experiments/202611_picture_table/contact_sheet.py --photos PHOTOS \
         --rivals RIVALS NAME=FOLDER[@STEPS[@FIDELITY]] ...
 
 writes contact_sheet.jpg and CREDITS.md beside this file, with a row for the input,
-bicubic, realesr-general-x4v3, each model named, and the truth. With --figure the
-README's figure is written instead, with one model.
+bicubic, realesr-general-x4v3, each model named, and the truth.
 """
 
 import argparse
@@ -21,8 +20,6 @@ from PIL import Image, ImageDraw, ImageFont
 from linearsr_jax.core.scale import SCALE
 
 HERE = Path(__file__).parent
-FIGURE = HERE.parents[1] / "docs/images/comparison.png"
-FIGURE_CROPS = ("small face", "fur", "foliage", "night")
 RIVAL = "realesr-general-x4v3"
 # Columns of the sheet; the sixteen crops take two bands of rows.
 COLUMNS = 8
@@ -75,19 +72,6 @@ def draw_sheet(crops: Sequence[Crop], rows) -> Image.Image:
     return sheet
 
 
-def draw_figure(crops: Sequence[Crop], rows) -> Image.Image:
-    """Sets one crop under the other, the methods side by side."""
-    height = HEAD + len(crops) * (SIDE + GAP) - GAP
-    figure = Image.new("RGB", (len(rows) * (SIDE + GAP) - GAP, height), "white")
-    draw = ImageDraw.Draw(figure)
-    for column, (name, images) in enumerate(rows.items()):
-        left = column * (SIDE + GAP)
-        draw.text((left + 2, 4), name, "black", ImageFont.load_default(17))
-        for row, image in enumerate(images):
-            figure.paste(Image.fromarray(image), (left, HEAD + row * (SIDE + GAP)))
-    return figure
-
-
 def write_credits(crops: Sequence[Crop], photos: Path, path: Path) -> None:
     """Lists the photographs that the sheet shows, with their licences."""
     lines = (photos / "photos.jsonl").read_text("utf-8").splitlines()
@@ -109,22 +93,16 @@ def write_credits(crops: Sequence[Crop], photos: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Draws what the command line asks for."""
+    """Draws the sheet and writes its credits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--rivals", type=Path, required=True)
-    parser.add_argument("--figure", action="store_true", help="the README's figure")
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER[@STEPS[@FIDELITY]]")
     args = parser.parse_args()
     others = [*BASELINES, *find_rivals(args.rivals, threads=1)]
     by_name = {method.name: method for method in others}
     models = [parse_model(text) for text in args.models]
     val = args.photos / "val"
-    if args.figure:
-        crops = [crop for crop in CROPS if crop.label in FIGURE_CROPS]
-        rows = draw_rows(crops, [by_name["bicubic"], *models], val)
-        draw_figure(crops, rows).save(FIGURE, optimize=True)
-        return
     methods = [by_name["bicubic"], by_name[RIVAL], *models]
     rows = draw_rows(CROPS, methods, val)
     sheet = draw_sheet(CROPS, rows)

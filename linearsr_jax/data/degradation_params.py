@@ -3,7 +3,7 @@
 Real-ESRGAN's second-order degradation (Wang et al., 2021, sec. 3 and
 options/train_realesrgan_x4plus.yml): the field trains with two sets of them, STANDARD,
 and LIGHT, which makes its test sets. CAMERA is for `camera`; no set of real pairs had
-a part in choosing it.
+a part in choosing it, and what is marked "Ours" there has no source.
 """
 
 import dataclasses
@@ -138,6 +138,7 @@ class CameraParams:
 
 
 CAMERA = CameraParams(
+    # Ours: how often a photograph is blurred, and how, has no source.
     lens_probs=(0.1, 0.4, 0.25, 0.25),
     # For x4: IKC (Gu et al., 2019, sec. 5.1).
     sigma=(0.2, 4.0),
@@ -146,16 +147,19 @@ CAMERA = CameraParams(
     # A blur of a pixel and a half of the LR image at most, as wide as the Gaussians
     # above: a disc's standard deviation is half its radius. Ours.
     disc_radius=(0.5, 6.0),
+    # Ours: photosites and cubic equally often.
     area_prob=0.5,
     # Unprocessing (Brooks et al., 2019, sec. 3.1) fits the relation of the two parts on
-    # phones, with shot in [1e-4, 0.012]; larger sensors go on below. Half without
-    # noise: most files are denoised before they are saved. Ours.
+    # phones, with shot in [1e-4, 0.012]. Ours: going on below for larger sensors, and
+    # half without noise, as most files are denoised before they are saved.
     noise_prob=0.5,
     shot=(1e-5, 0.012),
     log_read=(2.18, 1.2, 0.26),
+    # Processing smooths a little what a camera reads; how often and how much is ours.
     smoothing_prob=0.5,
     smoothing=(0.2, 0.8),
-    # Cameras save at 90 and more, messengers and sites at 75 to 85. Ours.
+    # Cameras save at 90 and more, messengers and sites at 75 to 85. The chance and the
+    # range are ours.
     jpeg_prob=0.5,
     jpeg_quality=(75, 98),
 )
