@@ -27,21 +27,35 @@ if (($# < 2)); then
 fi
 config=$1 workdir=$2
 shift 2
-is_told_to_stop=""
+is_told_to_stop="" is_signal_due="" steps=""
 
 # srun takes neither from sbatch, and JAX only three quarters of a GPU's memory.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-8}
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.95}
 
+# Signals the tasks. Until srun has made step 0, and it may wait long for that, scancel
+# says that there is no such job. A second signal would end a task before it has saved,
+# so that none is sent after one that has arrived.
+signal_tasks() {
+  while [[ -n $is_signal_due ]] && kill -0 "$steps" 2>/dev/null; do
+    if scancel --signal=TERM "$SLURM_JOB_ID.0"; then
+      is_signal_due=""
+    else
+      sleep 1
+    fi
+  done
+}
+
 # Before the tasks start: a signal that finds no trap ends this script.
-trap 'is_told_to_stop=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
-trap 'scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
+trap 'is_told_to_stop=1 is_signal_due=1; signal_tasks' TERM
+trap 'is_signal_due=1; signal_tasks' USR1
 
 # JAX finds the other tasks in SLURM's environment. The GPUs starve with the config's one
 # thread; a later data.workers wins.
 srun --kill-on-bad-exit=0 linearsr train --config "$config" --workdir "$workdir" \
   --override data.workers="$SRUN_CPUS_PER_TASK" "$@" &
 steps=$!
+signal_tasks # if it was told to stop before `steps` was known
 
 wait "$steps"
 status=$?

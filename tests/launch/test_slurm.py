@@ -11,9 +11,15 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sh"
 # Runs the training, and passes signals on to it as SLURM does. ROOT/code is its exit
-# code when it is stopped.
+# code when it is stopped. While ROOT/waits exists, there is no step yet; if it says
+# "fails", there will be none.
 SRUN = """#!/usr/bin/env bash
 printf '%s\\n' "$@" >"$ROOT/arguments"
+touch "$ROOT/called"
+while [ -e "$ROOT/waits" ]; do
+  grep -qs fails "$ROOT/waits" && [ -e "$ROOT/scancel_calls" ] && exit 1
+  sleep 0.02
+done
 sleep 60 >/dev/null 2>&1 &
 trap 'kill $!; exit $(cat "$ROOT/code")' TERM
 echo $$ >"$ROOT/tasks"
@@ -21,6 +27,14 @@ wait
 """
 SCANCEL = """#!/usr/bin/env bash
 echo "$*" >>"$ROOT/scancel_calls"
+if [ ! -e "$ROOT/tasks" ]; then
+  # The step comes after the second try that does not find it.
+  [ "$(wc -l <"$ROOT/scancel_calls")" -lt 2 ] || grep -qs fails "$ROOT/waits" ||
+    rm -f "$ROOT/waits"
+  echo "Kill job error on job step id 7: Invalid job id specified" >&2
+  exit 225
+fi
+echo TERM >>"$ROOT/delivered"
 kill "$(cat "$ROOT/tasks")"
 """
 SCONTROL = """#!/usr/bin/env bash
@@ -40,8 +54,8 @@ def root(tmp_path):
 
 
 @contextlib.contextmanager
-def running(root, *overrides, **more):
-    """A batch script whose tasks run."""
+def running(root, *overrides, until="tasks", **more):
+    """A batch script, from when its tasks run, or from another file of `srun`."""
     environment = {
         "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
         "ROOT": str(root),
@@ -50,12 +64,16 @@ def running(root, *overrides, **more):
     } | more
     command = ["bash", str(SCRIPT), "config.py", "work dir", *overrides]
     with subprocess.Popen(command, env=environment) as process:
-        deadline = time.monotonic() + 30
-        while not (root / "tasks").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield process
-        process.wait(30)
+        try:
+            deadline = time.monotonic() + 30
+            while not (root / until).exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield process
+            process.wait(30)
+        finally:
+            (root / "waits").unlink(missing_ok=True)
+            process.kill()
 
 
 def requeued(root):
@@ -97,6 +115,29 @@ def test_the_user_stops_the_job_for_good(root):
         process.send_signal(signal.SIGTERM)
     assert process.returncode == 75
     assert (root / "scancel_calls").read_text() == "--signal=TERM 7.0\n"
+    assert not requeued(root)
+
+
+@pytest.mark.parametrize(
+    ("number", "again"), [(signal.SIGTERM, False), (signal.SIGUSR1, True)]
+)
+def test_a_signal_before_there_is_a_step_reaches_it_once(root, number, again):
+    (root / "waits").touch()
+    with running(root, until="called") as process:
+        process.send_signal(number)
+    assert process.returncode == 75
+    calls = (root / "scancel_calls").read_text().splitlines()
+    assert len(calls) >= 3 and {*calls} == {"--signal=TERM 7.0"}
+    # A second one would end the tasks before they have saved.
+    assert (root / "delivered").read_text() == "TERM\n"
+    assert requeued(root) == again
+
+
+def test_a_stopped_job_ends_where_no_step_comes(root):
+    (root / "waits").write_text("fails\n")
+    with running(root, until="called") as process:
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 1
     assert not requeued(root)
 
 
