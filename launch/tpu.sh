@@ -81,10 +81,20 @@ give_back() {
 }
 
 wait_until_active() {
-  local now
-  until now=$(state) && [[ $now == ACTIVE ]]; do
+  local now failures=0
+  while true; do
+    if now=$(state) && [[ -n $now ]]; then
+      failures=0
+    else
+      # The network may fail once; an expired login or a deleted request fails for good.
+      ((++failures < 5)) ||
+        fail "gcloud failed to tell the state of the slices $failures times in a row; see" \
+          "above. They may still come, and are then charged. When launch/tpu.sh watch" \
+          "$name says ACTIVE, resume, or give them back with stop"
+    fi
     case $now in
-      FAILED | SUSPENDED) fail "$now; launch/tpu.sh stop $name gives it back" ;;
+      ACTIVE) return ;;
+      FAILED | SUSPENDING | SUSPENDED) fail "$now; launch/tpu.sh stop $name gives it back" ;;
     esac
     sleep "$PAUSE"
   done
@@ -162,7 +172,7 @@ stop() {
   local now answer code=""
   now=$(state)
   case $now in
-    ACCEPTED | WAITING_FOR_RESOURCES | FAILED | SUSPENDED)
+    CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING | FAILED | SUSPENDED)
       echo "$name: $now, nothing runs there" >&2
       give_back
       return
@@ -181,13 +191,21 @@ stop() {
     0) echo "$name: the run is finished" >&2 ;;
     75) echo "$name: stopped and saved" >&2 ;;
     *)
-      # It may have been taken away meanwhile.
+      # It may have been taken away meanwhile. Of SUSPENDING slices the hosts go whatever
+      # this script does.
       now=$(state)
-      if [[ $now != FAILED && $now != SUSPENDED && -z ${FORCE:-} ]]; then
-        fail "not given back, and still charged: ${code:+exit code $code, }nothing says" \
-          "that the run was saved. See launch/tpu.sh watch $name; resume it, or give" \
-          "the slices back all the same: FORCE=1 launch/tpu.sh stop $name"
-      fi
+      case $now in
+        FAILED | SUSPENDING | SUSPENDED)
+          echo "$name: $now, and nothing says that the run was saved; the next start goes" \
+            "on from its newest checkpoint" >&2
+          ;;
+        *)
+          [[ -n ${FORCE:-} ]] || fail "not given back, and still charged:" \
+            "${code:+exit code $code, }nothing says that the run was saved. See" \
+            "launch/tpu.sh watch $name; resume it, or give the slices back all the same:" \
+            "FORCE=1 launch/tpu.sh stop $name"
+          ;;
+      esac
       ;;
   esac
   give_back

@@ -14,7 +14,8 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "launch" / "tpu.sh"
 # Every call is written down; a command for the hosts is run, unless they are gone.
 # "unreached" is what gcloud does if it could not prepare the nodes: it warns, connects
-# to nobody and ends with 0.
+# to nobody and ends with 0. "states" has lines that `describe` prints first, one a
+# call; at "?" it fails.
 GCLOUD = """#!/usr/bin/env bash
 echo "$*" >>"$ROOT/calls"
 case "$*" in
@@ -27,7 +28,14 @@ case "$*" in
     done
     ;;
   *"tpu-vm describe"*) cat "$ROOT/addresses-$5" 2>/dev/null || echo 10.0.0.1 ;;
-  *describe*) [ ! -e "$ROOT/no_state" ] && cat "$ROOT/state" ;;
+  *describe*)
+    if [ -s "$ROOT/states" ]; then
+      now=$(head -n 1 "$ROOT/states") && sed -i 1d "$ROOT/states"
+      [ "$now" != "?" ] && echo "$now"
+      exit
+    fi
+    [ ! -e "$ROOT/no_state" ] && cat "$ROOT/state"
+    ;;
 esac
 """
 UV = """#!/usr/bin/env bash
@@ -237,7 +245,13 @@ def test_stop_keeps_slices_whose_state_is_unknown(root):
     assert "delete" not in calls(root)
 
 
-@pytest.mark.parametrize("state", ["SUSPENDED", "FAILED", "WAITING_FOR_RESOURCES"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        *("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING"),
+        *("FAILED", "SUSPENDED"),
+    ],
+)
 def test_slices_without_hosts_are_given_back(root, state):
     (root / "state").write_text(f"{state}\n")
     (root / "gone").touch()
@@ -247,11 +261,22 @@ def test_slices_without_hosts_are_given_back(root, state):
     assert "queued-resources delete job" in calls(root)
 
 
-def test_slices_that_are_taken_away_meanwhile_are_given_back(root):
+@pytest.mark.parametrize("state", ["FAILED", "SUSPENDING", "SUSPENDED"])
+def test_slices_that_are_taken_away_meanwhile_are_given_back(root, state):
     (root / "gone").touch()
-    (root / "next_state").write_text("SUSPENDED\n")
+    (root / "next_state").write_text(f"{state}\n")
     done = launch(root, "stop", "job")
     assert done.returncode == 0, done.stderr
+    assert f"{state}, and nothing says that the run was saved" in done.stderr
+    assert "queued-resources delete job" in calls(root)
+
+
+def test_slices_that_are_being_taken_away_save_first(root):
+    start(root)
+    (root / "state").write_text("SUSPENDING\n")
+    done = launch(root, "stop", "job")
+    assert done.returncode == 0, done.stderr
+    assert "stopped and saved" in done.stderr
     assert "queued-resources delete job" in calls(root)
 
 
@@ -307,13 +332,29 @@ def test_uv_is_installed_once_and_called_by_its_path(root):
     start(root)
 
 
-@pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
+@pytest.mark.parametrize("state", ["FAILED", "SUSPENDING", "SUSPENDED"])
 def test_a_slice_that_does_not_come_is_not_waited_for(root, state):
     (root / "state").write_text(f"{state}\n")
     done = launch(root, "start", "job", "config.py")
     assert done.returncode == 1
     assert state in done.stderr
     assert " ssh " not in calls(root)
+
+
+def test_a_state_that_stays_unknown_ends_the_wait(root):
+    (root / "no_state").touch()
+    done = launch(root, "start", "job", "config.py")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "failed to tell the state" in line and "watch job says" in line
+    assert calls(root).count("queued-resources describe") == 5
+
+
+def test_a_state_that_is_unknown_for_a_while_does_not_end_the_wait(root):
+    unknown = "?\n" * 4
+    (root / "states").write_text(f"{unknown}WAITING_FOR_RESOURCES\n{unknown}")
+    start(root)
+    assert (root / "states").read_text() == ""
 
 
 def test_several_slices_train_together(root):
