@@ -5,9 +5,9 @@
 #   squeue --me; tail -f slurm-JOB.out                                 watches
 #   scancel --signal=TERM --batch JOB                                  stops, and saves
 #
-# Two minutes before its time is over the run saves, and the job queues again. So it does
-# when the job is preempted, where the cluster requeues (PreemptMode=REQUEUE) and leaves
-# time to save (GraceTime); without GraceTime the steps since the last checkpoint are lost.
+# Two minutes before its time is over the run saves, and the job queues again. A preempted
+# job does the same where the cluster requeues (PreemptMode=REQUEUE) and leaves time to
+# save (GraceTime); without GraceTime the steps since the last checkpoint are lost.
 # A failure queues the job again unless it has been queued again five times.
 # The workdir must be on a file system that the nodes share. Submit from an environment
 # with linearsr_jax[train,cuda13].

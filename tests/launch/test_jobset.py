@@ -13,6 +13,9 @@ import copy
 import gzip
 import json
 import math
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -150,3 +153,25 @@ def test_linearsr_takes_the_command(pod, monkeypatch):
     size = pod["volumes"][1]["emptyDir"]["sizeLimit"]
     assert size.endswith("Gi")
     assert held < int(size.removesuffix("Gi")) * 2**30
+
+
+@pytest.mark.parametrize(
+    "name", ["docs/launch.md", "docs/pods.md", "launch/jobset.yaml"]
+)
+def test_the_line_that_starts_it_fills_in_what_is_in_capitals(pod, name):
+    text = (ROOT / name).read_text("utf-8")
+    (line,) = re.findall(r"(sed .* launch/jobset\.yaml) \| kubectl apply -f -\n", text)
+    assert "kubectl apply -f launch/jobset.yaml" not in text
+    filled = subprocess.run(
+        ["bash", "-c", line],
+        cwd=ROOT,
+        env=os.environ | {"IMAGE": "us-docker.pkg.dev/a/b/c:1"},
+        check=True,
+        capture_output=True,
+    )
+    (job,) = yaml.safe_load(filled.stdout)["spec"]["replicatedJobs"]
+    found = job["template"]["spec"]["template"]["spec"]
+    expected = copy.deepcopy(pod)
+    expected["containers"][0]["image"] = "us-docker.pkg.dev/a/b/c:1"
+    expected["volumes"][0]["persistentVolumeClaim"]["claimName"] = "shared"
+    assert found == expected
