@@ -1,8 +1,9 @@
-"""Scores the trained candidates, and writes results.json and README.md's table.
+"""Scores the trained candidates, and writes their values and README.md's table of them.
 
-python experiments/202611_size/score.py RUNS SET=FOLDER ...
+python experiments/202611_size/score.py RUNS [--results sizes] SET=FOLDER ...
 
-A SET is a folder with HR and LR inside.
+A SET is a folder with HR and LR inside. The values go to results.json, or to the other
+name's file.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from linearsr_jax.evaluation.tables import summarize, to_json
 from linearsr_jax.pretrained.model_folder import load_pretrained
 
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- table: from results.json -->", "<!-- end of table -->"
+BEGIN, END = "<!-- table: from {}.json -->", "<!-- end of table -->"
 
 
 def count_parameters(name: str, params: dict) -> int:
@@ -85,15 +86,16 @@ def make_table(results: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    """Scores what is there; a candidate that is in results.json already stays."""
+    """Scores what is there; a candidate that has its values already stays."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--results", default="results", metavar="NAME")
     parser.add_argument("sets", nargs="+", metavar="SET=FOLDER")
     args = parser.parse_args()
     sets = {
         name: Path(place) for name, _, place in (s.partition("=") for s in args.sets)
     }
-    file = HERE / "results.json"
+    file = HERE / f"{args.results}.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     for name in CANDIDATES:
         workdir = args.runs / name.replace(" ", "_")
@@ -106,9 +108,9 @@ def main() -> None:
         results[name] = row
         file.write_text(json.dumps(results, indent=1) + "\n")
         print(name, json.dumps(row), flush=True)
-    readme = HERE / "README.md"
-    head, _, rest = readme.read_text().partition(BEGIN)
-    table = f"{BEGIN}\n\n{make_table(results)}\n\n{END}"
+    readme, begin = HERE / "README.md", BEGIN.format(args.results)
+    head, _, rest = readme.read_text().partition(begin)
+    table = f"{begin}\n\n{make_table(results)}\n\n{END}"
     readme.write_text(head + table + rest.partition(END)[2])
 
 
