@@ -105,7 +105,7 @@ def _memory(plan: dict) -> str:
     total, limit = (sizes[name] / 2**30 for name in ("total", "limit"))
     # Of a refused program the compiler does not always say what it would need. Then the
     # total is the chip's memory, of which the limit is 95 %.
-    if not plan["fits"] and total < 1.001 * limit / USABLE:
+    if not plan["fits"] and abs(total - limit / USABLE) < 0.01:
         return f"more than {limit:.1f} GiB: {fits}"
     return f"{total:.1f} of {limit:.1f} GiB: {fits}"
 
