@@ -240,6 +240,11 @@ def format_report(report: dict[str, Any]) -> str:
     return "\n".join([title, *lines])
 
 
+def is_rounded_once(form: str, dtype: str) -> bool:
+    """Says whether a form is a kernel whose float32 becomes bfloat16 at the end."""
+    return dtype == "bfloat16" and form in ("gpu", "tpu")
+
+
 def max_error(
     label: str,
     function: Callable,

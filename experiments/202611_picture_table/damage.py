@@ -20,9 +20,8 @@ from sets import make_sets
 
 from linearsr_jax.core.image_io import read_image
 from linearsr_jax.evaluation.folders import find_folders, match_images
+from linearsr_jax.metrics.grid import BLOCK, LUMA, split_squares
 
-BLOCK = 32
-LUMA = np.array([0.299, 0.587, 0.114])
 RIVAL = "realesr-general-x4v3"
 DAMAGES = {
     "none": None,
@@ -44,20 +43,11 @@ def damage(image_lr: np.ndarray, kind: tuple[str, int] | None) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-def blocks(image: np.ndarray) -> np.ndarray:
-    """Cuts the luma of an image into blocks: (count, BLOCK, BLOCK)."""
-    luma = image @ LUMA
-    rows, columns = (side // BLOCK for side in luma.shape)
-    luma = luma[: rows * BLOCK, : columns * BLOCK]
-    luma = luma.reshape(rows, BLOCK, columns, BLOCK)
-    return luma.swapaxes(1, 2).reshape(-1, BLOCK, BLOCK)
-
-
 def error_in_flat_areas(image: np.ndarray, image_hr: np.ndarray) -> float:
     """Root mean square difference in the flattest quarter of the truth's blocks."""
-    truth = blocks(image_hr)
+    truth = split_squares(image_hr @ LUMA, BLOCK)
     flattest = np.argsort(truth.std(axis=(1, 2)), kind="stable")[: len(truth) // 4]
-    off = blocks(image)[flattest] - truth[flattest]
+    off = split_squares(image @ LUMA, BLOCK)[flattest] - truth[flattest]
     return float(np.sqrt(np.mean(off**2)))
 
 

@@ -204,7 +204,7 @@ def max_error(
       ArithmeticError: it is beyond `MAX_ERROR` or `MAX_BEYOND_ROUNDING`.
     """
     form, name = key
-    is_kernel = dtype == "bfloat16" and form in ("gpu", "tpu")
+    is_kernel = bench_lib.is_rounded_once(form, dtype)
     case = make_case(dtype, expanded, height, width)
     return bench_lib.max_error(
         f"glu_depthwise_conv, form {form!r}, {name}",

@@ -229,7 +229,7 @@ def max_error(
       ArithmeticError: it is beyond `MAX_ERROR` or `MAX_BEYOND_ROUNDING`.
     """
     form, name = key
-    is_kernel = dtype == "bfloat16" and form in ("gpu", "tpu")
+    is_kernel = bench_lib.is_rounded_once(form, dtype)
     case = make_case(dtype, heads, tokens)
     return bench_lib.max_error(
         f"linear attention, form {form!r}, {name}",

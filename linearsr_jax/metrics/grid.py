@@ -25,7 +25,7 @@ SCALE = 4
 BLOCK = 32
 
 # As NIQE's: the full-range luma.
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 # Bins between two lines of the comb.
 _SPACING = BLOCK // SCALE
 
@@ -81,11 +81,11 @@ def grid_energy(sr: np.ndarray, lr: np.ndarray) -> float:
             f"at least {_SPACING} pixels; got {sr.shape[0]}x{sr.shape[1]} for "
             f"{height}x{width}"
         )
-    contrast = _split(lr @ _LUMA, _SPACING).std(axis=(1, 2))
+    contrast = split_squares(lr @ LUMA, _SPACING).std(axis=(1, 2))
     count = max(1, contrast.size // 4)
     # Stable: of equally flat blocks the first ones, on every machine.
     flattest = np.argsort(contrast, kind="stable")[:count]
-    blocks = _split(sr @ _LUMA, BLOCK)[flattest]
+    blocks = split_squares(sr @ LUMA, BLOCK)[flattest]
     blocks = blocks - blocks.mean(axis=(1, 2), keepdims=True)
     spectra = np.abs(np.fft.fft2(blocks * _WINDOW)) ** 2 / BLOCK**4
     power = spectra.mean(axis=0)
@@ -96,7 +96,7 @@ def grid_energy(sr: np.ndarray, lr: np.ndarray) -> float:
     return float(np.sqrt(max(excess, 0.0)))
 
 
-def _split(image: np.ndarray, side: int) -> np.ndarray:
+def split_squares(image: np.ndarray, side: int) -> np.ndarray:
     """Cuts (H, W) into whole squares: (count, side, side), row by row."""
     rows, columns = image.shape[0] // side, image.shape[1] // side
     image = image[: rows * side, : columns * side]

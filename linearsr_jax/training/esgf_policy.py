@@ -227,19 +227,20 @@ class Monitor:
             )
         params = ema_params(state.opt_state)
         by_distance = sorted(kept, key=lambda other: abs(other - step))
-        for nearest in by_distance:
+        if step == self._settings.esgf.knee_step:
+            by_distance = [step]
+        while True:
+            nearest = by_distance.pop(0)
             try:
                 found = self._candidates.restore(nearest, params)
+                break
             except DamageError as error:
-                is_last = nearest == by_distance[-1]
-                if is_last or step == self._settings.esgf.knee_step:
+                if not by_distance:
                     raise
                 logger.warning("damaged weights: %s", error)
-                continue
-            if nearest != step:
-                logger.warning("taking the weights of step %d", nearest)
-            return nearest, found
-        raise AssertionError("the last one returns or raises")
+        if nearest != step:
+            logger.warning("taking the weights of step %d", nearest)
+        return nearest, found
 
     def rewind(self, step: int) -> None:
         """Deletes candidates after a step."""
